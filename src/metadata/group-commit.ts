@@ -1,0 +1,120 @@
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import type { Database } from 'better-sqlite3';
+import { SnapshotError, isFull } from '../errors.ts';
+import { retryWhileBusy } from './busy.ts';
+import type { Transactor } from './transactor.ts';
+
+/** How long one transaction goes on taking writes in, in milliseconds: it holds the lock and the event loop. */
+const BATCH_MS = 8;
+
+/** One write that waits for its turn. */
+interface Job {
+  readonly work: () => unknown;
+  /** Whether `work` must not be run a second time, even though nothing came of the first. */
+  readonly once: boolean;
+  readonly resolve: (value: unknown) => void;
+  readonly reject: (error: unknown) => void;
+  started: boolean;
+}
+
+type Outcome = { readonly value: unknown } | { readonly error: unknown };
+
+/**
+ * Lets the writes that wait at the same moment share one transaction, and so one sync. Each is a savepoint
+ * within it, so that it fails alone.
+ */
+export class GroupCommit {
+  readonly #db: Database;
+  readonly #transactor: Transactor;
+  readonly #busyTimeout: number;
+  #waiting: Job[] = [];
+  #draining: Promise<void> | undefined;
+
+  constructor(db: Database, transactor: Transactor, busyTimeout: number) {
+    this.#db = db;
+    this.#transactor = transactor;
+    this.#busyTimeout = busyTimeout;
+  }
+
+  /**
+   * Runs `work` in the next transaction; it must be synchronous. Resolves to what it returned once that is
+   * durable. Unless it is to be run `once`, it may be run again after an attempt of which nothing remained.
+   *
+   * @throws what `work` throws
+   * @throws {SnapshotError} UNAVAILABLE if the database stays locked, or a commit's outcome is unknown
+   */
+  write<T>(work: () => T, { once = false } = {}): Promise<T> {
+    return new Promise<T>((resolve, reject) => {
+      this.#waiting.push({ work, once, resolve: (value) => resolve(value as T), reject, started: false });
+      this.#draining ??= this.#drain();
+    });
+  }
+
+  /** Resolves once nothing waits any more. */
+  async idle(): Promise<void> {
+    while (this.#draining !== undefined) await this.#draining;
+  }
+
+  async #drain(): Promise<void> {
+    while (this.#waiting.length > 0) {
+      // Whoever is about to write in this turn of the event loop comes along.
+      await nextTurn();
+      const batch = this.#waiting;
+      this.#waiting = [];
+      await this.#commit(batch);
+    }
+    this.#draining = undefined;
+  }
+
+  async #commit(batch: Job[]): Promise<void> {
+    try {
+      await this.#attempt(batch);
+    } catch (error) {
+      if (isFull(error)) await this.#commitEach(batch, error);
+      else for (const job of batch) job.reject(error);
+    }
+  }
+
+  /**
+   * When the disk is full, what frees space must not fail together with what needs it: one by one, on a WAL that
+   * has been made as small as it gets.
+   */
+  async #commitEach(batch: Job[], full: unknown): Promise<void> {
+    this.#db.pragma('wal_checkpoint(truncate)');
+    for (const job of batch) {
+      if (job.once && job.started) job.reject(full);
+      else await this.#attempt([job]).catch(job.reject);
+    }
+  }
+
+  /** Commits a batch together and settles its promises, or throws with nothing done and none of them settled. */
+  async #attempt(batch: Job[]): Promise<void> {
+    let outcomes: Outcome[] = [];
+    const run = (): void => {
+      const until = performance.now() + BATCH_MS;
+      outcomes = [];
+      for (const job of batch) {
+        if (outcomes.length > 0 && performance.now() > until) return;
+        outcomes.push(this.#runJob(job));
+      }
+    };
+    await retryWhileBusy(() => this.#transactor.run(run), this.#busyTimeout, 'waiting to write');
+    for (const [index, job] of batch.entries()) {
+      const outcome = outcomes[index];
+      if (outcome === undefined) this.#waiting.push(job);
+      else if ('error' in outcome) job.reject(outcome.error);
+      else job.resolve(outcome.value);
+    }
+  }
+
+  #runJob(job: Job): Outcome {
+    try {
+      job.started = true;
+      return { value: this.#transactor.nested(job.work) };
+    } catch (error) {
+      // Where SQLite rolled back everything, the others failed along with this one.
+      if (!this.#transactor.open) throw error;
+      return { error };
+    }
+  }
+}

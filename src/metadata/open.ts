@@ -1,0 +1,73 @@
+import { chmodSync, lstatSync } from 'node:fs';
+import BetterSqlite3, { type Database } from 'better-sqlite3';
+import { SnapshotError, toSnapshotError } from '../errors.ts';
+import { quote } from '../names.ts';
+import { SQLITE_BUSY_TIMEOUT_MS, retryWhileBusy } from './busy.ts';
+import { matchesPattern } from './filter-sql.ts';
+import { checkVersion, migrate } from './migrate.ts';
+
+/** How a database is opened. */
+export interface OpenDatabaseOptions {
+  /** Refuse every write, and a database that is not there or needs a migration. */
+  readonly: boolean;
+  /** How long to wait for other processes, in milliseconds. */
+  busyTimeout: number;
+}
+
+/**
+ * Opens a database and brings it up to date, or opens it for reading as it is. A database that is refused is
+ * left untouched.
+ *
+ * Nothing here or elsewhere opens the file but SQLite: closing any descriptor of it would drop all the locks
+ * that this process holds on it.
+ *
+ * @throws {SnapshotError} FAILED_PRECONDITION if it belongs to another application or a newer version
+ * @throws {SnapshotError} DATA_LOSS if it is no database, or a damaged one
+ * @throws {SnapshotError} UNAVAILABLE if others keep it locked for longer than `busyTimeout`
+ */
+export async function openDatabase(file: string, options: OpenDatabaseOptions): Promise<Database> {
+  const doing = `opening ${quote(file)}`;
+  let db: Database | undefined;
+  try {
+    const found = lstatSync(file, { throwIfNoEntry: false });
+    if (found !== undefined && !found.isFile()) {
+      throw new SnapshotError('FAILED_PRECONDITION', `${quote(file)} is not a regular file`);
+    }
+    const { readonly, busyTimeout } = options;
+    // The busy timeout comes first of all, as an option: the pragmas below already need locks.
+    db = new BetterSqlite3(file, { readonly, fileMustExist: readonly, timeout: SQLITE_BUSY_TIMEOUT_MS });
+    const opened = db;
+    // A new root is opened by several processes at once, and the switch to WAL does not wait its turn.
+    await retryWhileBusy(() => configure(opened, file, readonly), busyTimeout, doing);
+    return opened;
+  } catch (error) {
+    db?.close();
+    throw toSnapshotError(error, doing);
+  }
+}
+
+function configure(db: Database, file: string, readonly: boolean): void {
+  checkVersion(db, { current: readonly });
+  if (readonly) {
+    db.pragma('query_only = on');
+  } else {
+    // Before the WAL is made, which takes its mode from the database.
+    if ((lstatSync(file).mode & 0o777) !== 0o600) chmodSync(file, 0o600);
+    const mode = db.pragma('journal_mode = wal', { simple: true });
+    if (mode !== 'wal') {
+      throw new SnapshotError(
+        'FAILED_PRECONDITION',
+        `the database cannot be switched to WAL but stays in ${String(mode)}`,
+      );
+    }
+    // Without this, better-sqlite3 lowers it to NORMAL after the first write in WAL mode, and a power cut
+    // takes back what was acknowledged.
+    db.pragma('synchronous = full');
+    db.pragma('foreign_keys = on');
+    db.pragma('journal_size_limit = 8388608');
+  }
+  db.pragma('trusted_schema = off');
+  db.pragma('cell_size_check = on');
+  db.function('overlite_matches', { deterministic: true }, matchesPattern);
+  if (!readonly) migrate(db);
+}

@@ -1,0 +1,357 @@
+import type { Database, Statement } from 'better-sqlite3';
+import { SnapshotError, toSnapshotError } from '../errors.ts';
+import { checkLabels, checkName, checkParent, kindOf, quote } from '../names.ts';
+import type { Labels, PrepareOptions, SnapshotRecord, UpdateOptions, Usage } from '../snapshot.ts';
+import { nowUs } from './clock.ts';
+import {
+  type Found,
+  MetadataReader,
+  type MetadataOptions,
+  type Removal,
+  notFound,
+  openForService,
+} from './reader.ts';
+import { Transactor } from './transactor.ts';
+
+/** What is recorded when a snapshot is committed. */
+export interface CommitRecord {
+  labels?: Labels;
+  /** The name to descend from, for a snapshot that was made without a parent; otherwise its own. */
+  parent?: string;
+  /** What its layer holds; nothing unless given. */
+  usage?: Usage;
+  /** The digest over its layer. */
+  seal?: string;
+  /** Whether something still had it mounted; unknown unless given. */
+  inUse?: boolean;
+}
+
+/**
+ * The metadata of a store, without its directories: for services that keep something else under each id, and
+ * need names, parents, labels and states to change together or not at all.
+ *
+ * Every method is synchronous and, unless it is called within `transaction`, durable when it returns.
+ */
+export class MetadataStore extends MetadataReader {
+  readonly #transactor: Transactor;
+  readonly #insert: Statement<{ name: string; kind: string; parentId: number | null; us: number }, number>;
+  readonly #flip: Statement<[Flip]>;
+  readonly #delete: Statement<[number]>;
+  readonly #touch: Statement<[number, number]>;
+  readonly #insertLabels: Statement<[number, string]>;
+  readonly #setLabel: Statement<[number, string, string]>;
+  readonly #deleteLabel: Statement<[number, string]>;
+  readonly #deleteLabels: Statement<[number]>;
+  readonly #forget: Statement<[number, string]>;
+
+  /** Takes a database that `openDatabase` has opened for writing. */
+  constructor(db: Database, transactor: Transactor = new Transactor(db)) {
+    super(db);
+    this.#transactor = transactor;
+    // The id is not left to AUTOINCREMENT, so that nobody's edit of sqlite_sequence can stand in the way.
+    this.#insert = db
+      .prepare<{ name: string; kind: string; parentId: number | null; us: number }, number>(`
+      insert into snapshot (id, name, kind, parent_id, created_us, updated_us)
+      values ((select id + 1 from high_water), :name, :kind, :parentId, :us, :us)
+      returning id`)
+      .pluck();
+    this.#flip = db.prepare(`
+      update snapshot
+         set name = :name,
+             kind = 'committed',
+             parent_id = :parentId,
+             created_us = :us,
+             updated_us = :us,
+             inodes = :inodes,
+             size = :size,
+             seal = :seal,
+             in_use = :inUse
+       where id = :id`);
+    this.#delete = db.prepare('delete from snapshot where id = ?');
+    this.#touch = db.prepare('update snapshot set updated_us = ? where id = ?');
+    this.#insertLabels = db.prepare(`
+      insert into label (snapshot_id, key, value)
+      select ?, key, value from json_each(?)`);
+    this.#setLabel = db.prepare(`
+      insert into label (snapshot_id, key, value)
+      values (?, ?, ?)
+      on conflict (snapshot_id, key) do update set value = excluded.value`);
+    this.#deleteLabel = db.prepare('delete from label where snapshot_id = ? and key = ?');
+    this.#deleteLabels = db.prepare('delete from label where snapshot_id = ?');
+    this.#forget = db.prepare(`delete from removal where id = ? and part = ? and state = 'deleting'`);
+  }
+
+  /**
+   * Opens a database, and makes it if it is not there; its directory has to be.
+   *
+   * @throws {SnapshotError} FAILED_PRECONDITION if it belongs to another application or a newer version
+   * @throws {SnapshotError} DATA_LOSS if it is no database, or a damaged one
+   */
+  static async open(file: string, options: MetadataOptions = {}): Promise<MetadataStore> {
+    return new MetadataStore(await openForService(file, false, options));
+  }
+
+  /**
+   * Makes an active snapshot on a committed parent, or on nothing.
+   *
+   * @throws {SnapshotError} as `Snapshotter.prepare`
+   */
+  prepare(key: string, parent?: string | null, options: PrepareOptions = {}): SnapshotRecord {
+    return this.#make('active', key, parent, options);
+  }
+
+  /**
+   * Makes a view on a committed parent, or on nothing.
+   *
+   * @throws {SnapshotError} as `Snapshotter.view`
+   */
+  view(key: string, parent?: string | null, options: PrepareOptions = {}): SnapshotRecord {
+    return this.#make('view', key, parent, options);
+  }
+
+  /**
+   * Seals the active snapshot `key` as `name`.
+   *
+   * @throws {SnapshotError} as `Snapshotter.commit`
+   */
+  commit(name: string, key: string, options: CommitRecord = {}): SnapshotRecord {
+    checkName(name, 'name');
+    checkName(key, 'key');
+    const labels = checkLabels(options.labels);
+    const parent = checkParent(options.parent);
+    const { inodes, size } = options.usage ?? { inodes: 0, size: 0 };
+    return this.#write(`committing ${quote(key)}`, () => {
+      if (this.lookUp(name) !== undefined) throw taken(name);
+      const active = this.find(key);
+      if (active.kind !== 'active')
+        throw new SnapshotError('FAILED_PRECONDITION', `${quote(key)} is not active but ${a(active)}`);
+      const us = nowUs();
+      this.#flip.run({
+        id: active.id,
+        name,
+        parentId: parent === null ? active.parentId : this.#rebase(active, parent),
+        us,
+        inodes,
+        size,
+        seal: options.seal ?? null,
+        inUse: options.inUse === undefined ? null : Number(options.inUse),
+      });
+      this.#replaceLabels(active.id, labels);
+      return this.stat(name);
+    });
+  }
+
+  /**
+   * Abandons an active snapshot or a view. Its id goes into the removal journal.
+   *
+   * @throws {SnapshotError} as `Snapshotter.remove`
+   */
+  remove(key: string): Removal {
+    checkName(key, 'key');
+    return this.#write(`removing ${quote(key)}`, () => {
+      const open = this.find(key);
+      if (open.kind === 'committed') {
+        throw new SnapshotError('FAILED_PRECONDITION', `${quote(key)} is committed`, { hint: 'use delete' });
+      }
+      return this.#erase(open);
+    });
+  }
+
+  /**
+   * Deletes a committed snapshot. Its id goes into the removal journal.
+   *
+   * @throws {SnapshotError} as `Snapshotter.delete`
+   */
+  delete(name: string): Removal {
+    checkName(name, 'name');
+    return this.#write(`deleting ${quote(name)}`, () => {
+      const committed = this.find(name);
+      if (committed.kind !== 'committed') {
+        throw new SnapshotError(
+          'FAILED_PRECONDITION',
+          `${quote(name)} is not committed but ${a(committed)}`,
+          {
+            hint: 'use remove',
+          },
+        );
+      }
+      return this.#erase(committed);
+    });
+  }
+
+  /**
+   * Changes labels.
+   *
+   * @throws {SnapshotError} as `Snapshotter.update`
+   */
+  update(keyOrName: string, { labels }: UpdateOptions, fieldpaths: readonly string[] = []): SnapshotRecord {
+    checkName(keyOrName, 'key or name');
+    const given = checkLabels(labels);
+    const keys = labelKeys(fieldpaths);
+    return this.#write(`updating ${quote(keyOrName)}`, () => {
+      const { id } = this.find(keyOrName);
+      if (keys === 'all') {
+        this.#replaceLabels(id, given);
+      } else {
+        for (const key of keys) {
+          const value = Object.hasOwn(given, key) ? given[key] : undefined;
+          if (value === undefined) this.#deleteLabel.run(id, key);
+          else this.#setLabel.run(id, key, value);
+        }
+      }
+      this.#touch.run(nowUs(), id);
+      return this.stat(keyOrName);
+    });
+  }
+
+  /**
+   * Runs `fn` in one transaction: all that it writes is there afterwards, durably, or, if it throws, nothing.
+   * Within another transaction it is a part of that, which fails alone.
+   *
+   * @returns what `fn` returns
+   * @throws what `fn` throws; {TypeError} if `fn` is asynchronous
+   */
+  transaction<T>(fn: (store: this) => T): T {
+    return this.#write('a transaction', () => {
+      const result = fn(this);
+      if (isThenable(result)) throw new TypeError('the function of a transaction must not be asynchronous');
+      return result;
+    });
+  }
+
+  /** Takes out of the removal journal what has been deleted. */
+  forget(removals: readonly Removal[]): void {
+    this.#write('clearing the removal journal', () => {
+      for (const { id, part } of removals) this.#forget.run(id, part);
+    });
+  }
+
+  /** Lets go of the database, leaving its statistics up to date. May be called more than once. */
+  override close(): void {
+    if (this.db.open) {
+      try {
+        this.db.pragma('optimize');
+      } catch {
+        // Statistics are a help to queries, no part of the data: another writer or a full disk may have its way.
+      }
+    }
+    super.close();
+  }
+
+  #make(
+    kind: 'active' | 'view',
+    key: string,
+    givenParent: string | null | undefined,
+    options: PrepareOptions,
+  ): SnapshotRecord {
+    checkName(key, 'key');
+    const parent = checkParent(givenParent);
+    const labels = checkLabels(options.labels);
+    return this.#write(`preparing ${quote(key)}`, () => {
+      const parentId = parent === null ? null : this.#findParent(parent, 'INVALID_ARGUMENT').id;
+      if (this.lookUp(key) !== undefined) throw taken(key);
+      const us = nowUs();
+      const id = this.#insert.get({ name: key, kind, parentId, us });
+      if (id === undefined) throw new SnapshotError('INTERNAL', `inserting ${quote(key)} gave no id`);
+      this.#addLabels(id, labels);
+      const now = new Date(us / 1000);
+      return {
+        id,
+        name: key,
+        kind,
+        parent,
+        labels,
+        created: now,
+        updated: now,
+        createdUs: us,
+        updatedUs: us,
+        inUse: null,
+      };
+    });
+  }
+
+  #rebase(active: Found, parent: string): number {
+    if (active.parentId !== null && this.parent(active.name) !== parent) {
+      throw new SnapshotError(
+        'INVALID_ARGUMENT',
+        `${quote(active.name)} has another parent than ${quote(parent)}`,
+      );
+    }
+    return this.#findParent(parent, 'FAILED_PRECONDITION').id;
+  }
+
+  #findParent(parent: string, code: 'INVALID_ARGUMENT' | 'FAILED_PRECONDITION'): Found {
+    const found = this.lookUp(parent);
+    if (found === undefined) throw new SnapshotError('NOT_FOUND', `there is no parent ${quote(parent)}`);
+    if (found.kind === 'committed') return found;
+    throw new SnapshotError(code, `the parent ${quote(parent)} is not committed but ${a(found)}`);
+  }
+
+  #erase(snapshot: Found): Removal {
+    const child = this.firstChild(snapshot.id);
+    if (child !== undefined) {
+      throw new SnapshotError(
+        'FAILED_PRECONDITION',
+        `${quote(snapshot.name)} has children, ${quote(child)} for one: remove them first`,
+      );
+    }
+    this.#delete.run(snapshot.id);
+    return { id: snapshot.id, part: 'all' };
+  }
+
+  #replaceLabels(id: number, labels: Labels): void {
+    this.#deleteLabels.run(id);
+    this.#addLabels(id, labels);
+  }
+
+  #addLabels(id: number, labels: Labels): void {
+    if (Object.keys(labels).length > 0) this.#insertLabels.run(id, JSON.stringify(labels));
+  }
+
+  /** Runs a write in a transaction of its own, or as a part of the one that is open. */
+  #write<T>(doing: string, body: () => T): T {
+    return this.read(doing, () =>
+      this.#transactor.open ? this.#transactor.nested(body) : this.#transactor.run(body),
+    );
+  }
+}
+
+interface Flip {
+  id: number;
+  name: string;
+  parentId: number | null;
+  us: number;
+  inodes: number;
+  size: number;
+  seal: string | null;
+  inUse: number | null;
+}
+
+/** Whether a function that must not be asynchronous was. */
+export function isThenable(value: unknown): boolean {
+  return typeof value === 'object' && value !== null && typeof Reflect.get(value, 'then') === 'function';
+}
+
+function a({ kind }: Found): string {
+  return kind === 'active' ? 'active' : kind === 'view' ? 'a view' : 'committed';
+}
+
+function taken(name: string): SnapshotError {
+  return new SnapshotError('ALREADY_EXISTS', `${quote(name)} is taken`);
+}
+
+/** The label keys that field paths name, or all. */
+function labelKeys(fieldpaths: readonly string[]): 'all' | string[] {
+  if (!Array.isArray(fieldpaths))
+    throw new TypeError(`field paths must be an array, not ${kindOf(fieldpaths)}`);
+  const keys = fieldpaths.map((path: unknown) => {
+    if (typeof path !== 'string') throw new TypeError(`a field path must be a string, not ${kindOf(path)}`);
+    if (path === 'labels') return null;
+    if (path.startsWith('labels.') && path.length > 'labels.'.length) return path.slice('labels.'.length);
+    throw new SnapshotError('INVALID_ARGUMENT', `field path ${quote(path)} is not of labels`, {
+      hint: 'only labels can be changed: use labels, or labels.KEY',
+    });
+  });
+  const named = keys.filter((key) => key !== null);
+  return named.length === 0 || named.length < keys.length ? 'all' : named;
+}

@@ -1,0 +1,130 @@
+import type { Database } from 'better-sqlite3';
+import { SnapshotError, isFull } from '../errors.ts';
+
+/**
+ * Something outside the database that takes part in its transactions: directories, which are made with the
+ * rows, made durable before COMMIT, and undone with the rows.
+ */
+export interface Participant {
+  /** How far this transaction has come, for `undo`. */
+  mark(): number;
+  /** Takes back what was done since the mark. Called while the write lock is held. */
+  undo(mark: number): void;
+  /** Makes what was done durable. Called while the write lock is held, right before COMMIT. */
+  sync(): void;
+  /** The transaction is over: committed, rolled back, or of an unknown outcome. */
+  end(): void;
+}
+
+const alone: Participant = { mark: () => 0, undo: () => {}, sync: () => {}, end: () => {} };
+
+/**
+ * Runs write transactions. All are IMMEDIATE: one that reads first and then writes would fail whenever someone
+ * else wrote in between.
+ */
+export class Transactor {
+  readonly #db: Database;
+  readonly #participant: Participant;
+  readonly #begin;
+  readonly #commit;
+  readonly #rollback;
+  readonly #touch;
+  readonly #savepoint;
+  #unsettled = false;
+
+  constructor(db: Database, participant: Participant = alone) {
+    this.#db = db;
+    this.#participant = participant;
+    this.#begin = db.prepare('begin immediate');
+    this.#commit = db.prepare('commit');
+    this.#rollback = db.prepare('rollback');
+    this.#touch = db.prepare('update high_water set id = id');
+    this.#savepoint = db.transaction((body: () => unknown) => body());
+  }
+
+  /** Whether a transaction is open. */
+  get open(): boolean {
+    return this.#db.inTransaction;
+  }
+
+  /**
+   * Runs `body` in a transaction and commits it, durably. If `body` throws, all is rolled back, outside the
+   * database too, before the lock is released.
+   *
+   * @throws {SnapshotError} UNAVAILABLE if COMMIT failed and the outcome is unknown, or that of an earlier one
+   *   still is
+   */
+  run<T>(body: () => T): T {
+    if (this.#unsettled) this.#settle();
+    this.#begin.run();
+    const mark = this.#participant.mark();
+    try {
+      const result = this.#attempt(body, mark);
+      this.#finish();
+      return result;
+    } finally {
+      this.#participant.end();
+    }
+  }
+
+  /** Runs `body` within the open transaction, so that if it throws, only what it did is rolled back. */
+  nested<T>(body: () => T): T {
+    const mark = this.#participant.mark();
+    try {
+      // The wrapper's own type knows nothing of what the body returns.
+      return this.#savepoint(body) as T;
+    } catch (error) {
+      // SQLite may have rolled back everything; then the lock is gone, and directories are no longer ours to undo.
+      if (this.#db.inTransaction) this.#participant.undo(mark);
+      throw error;
+    }
+  }
+
+  #attempt<T>(body: () => T, mark: number): T {
+    try {
+      const result = body();
+      this.#participant.sync();
+      return result;
+    } catch (error) {
+      if (this.#db.inTransaction) {
+        this.#participant.undo(mark);
+        this.#rollback.run();
+      }
+      throw error;
+    }
+  }
+
+  #finish(): void {
+    try {
+      this.#commit.run();
+    } catch (error) {
+      if (this.#db.inTransaction) this.#rollback.run();
+      // With no room for its frames a transaction is certainly not there.
+      if (isFull(error)) throw error;
+      this.#unsettled = true;
+      throw new SnapshotError('UNAVAILABLE', 'the outcome of the last write is unknown, its commit failed', {
+        hint: 'look for the change again once a later write has succeeded',
+        cause: error,
+      });
+    }
+  }
+
+  /**
+   * After a failed COMMIT its frames may or may not be in the WAL, and reading back cannot tell: only a
+   * transaction after it that commits settles that it is gone, by taking its place in the WAL.
+   */
+  #settle(): void {
+    this.#begin.run();
+    try {
+      this.#touch.run();
+      this.#commit.run();
+      this.#unsettled = false;
+    } catch (error) {
+      if (this.#db.inTransaction) this.#rollback.run();
+      throw new SnapshotError('UNAVAILABLE', 'the outcome of an earlier write is still unknown', {
+        hint: 'look after the disk under the database',
+        cause: error,
+      });
+    }
+  }
+}

@@ -1,0 +1,12 @@
+import { defineConfig } from 'vitest/config';
+
+export default defineConfig({
+  test: {
+    include: ['test/**/*.test.ts'],
+    // Real mounts, real processes and real disks: slow machines are given time, nothing is timed.
+    testTimeout: 60_000,
+    hookTimeout: 60_000,
+    pool: 'forks',
+    coverage: { include: ['src/**'], reporter: ['text', 'html'] },
+  },
+});
