@@ -44,14 +44,20 @@ function isSqliteError(error: unknown): error is Error & { code: string } {
   );
 }
 
+/** SQLite's own code for an error, also where it has become the cause of another; empty if it is none of SQLite's. */
+function sqliteCode(error: unknown): string {
+  if (isSqliteError(error)) return error.code;
+  return error instanceof SnapshotError && isSqliteError(error.cause) ? error.cause.code : '';
+}
+
 /** Whether another connection held a lock that this one needed, so that trying again can help. */
 export function isBusy(error: unknown): boolean {
-  return isSqliteError(error) && /^SQLITE_(BUSY|LOCKED)/.test(error.code);
+  return /^SQLITE_(BUSY|LOCKED)/.test(sqliteCode(error));
 }
 
 /** Whether SQLite ran out of disk. */
 export function isFull(error: unknown): boolean {
-  return isSqliteError(error) && error.code === 'SQLITE_FULL';
+  return sqliteCode(error) === 'SQLITE_FULL';
 }
 
 interface Translation {

@@ -1,6 +1,6 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { Database } from 'better-sqlite3';
-import { SnapshotError, isFull } from '../errors.ts';
+import { isFull } from '../errors.ts';
 import { retryWhileBusy } from './busy.ts';
 import type { Transactor } from './transactor.ts';
 

@@ -1,16 +1,9 @@
 import type { Database, Statement } from 'better-sqlite3';
-import { SnapshotError, toSnapshotError } from '../errors.ts';
+import { SnapshotError } from '../errors.ts';
 import { checkLabels, checkName, checkParent, kindOf, quote } from '../names.ts';
 import type { Labels, PrepareOptions, SnapshotRecord, UpdateOptions, Usage } from '../snapshot.ts';
 import { nowUs } from './clock.ts';
-import {
-  type Found,
-  MetadataReader,
-  type MetadataOptions,
-  type Removal,
-  notFound,
-  openForService,
-} from './reader.ts';
+import { type Found, MetadataReader, type MetadataOptions, type Removal, openForService } from './reader.ts';
 import { Transactor } from './transactor.ts';
 
 /** What is recorded when a snapshot is committed. */
@@ -186,6 +179,7 @@ export class MetadataStore extends MetadataReader {
    */
   update(keyOrName: string, { labels }: UpdateOptions, fieldpaths: readonly string[] = []): SnapshotRecord {
     checkName(keyOrName, 'key or name');
+    if (labels === undefined) throw new TypeError('labels must be given');
     const given = checkLabels(labels);
     const keys = labelKeys(fieldpaths);
     return this.#write(`updating ${quote(keyOrName)}`, () => {

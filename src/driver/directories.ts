@@ -1,0 +1,156 @@
+import {
+  chmodSync,
+  chownSync,
+  closeSync,
+  fsyncSync,
+  lstatSync,
+  mkdirSync,
+  openSync,
+  renameSync,
+  rmdirSync,
+  type Stats,
+} from 'node:fs';
+import { join } from 'node:path';
+import { SnapshotError, toSnapshotError } from '../errors.ts';
+import { errnoOf } from '../linux/tree.ts';
+import type { Participant } from '../metadata/transactor.ts';
+import { quote } from '../names.ts';
+import type { Labels } from '../snapshot.ts';
+import { GID_MAPPING, UID_MAPPING, mappedRoot } from './idmap.ts';
+import type { Layout } from './layout.ts';
+
+/** What the directories of a new snapshot are to be like. */
+export interface NewDirectories {
+  readonly id: number;
+  /** Whether there is a `work` beside `fs`. */
+  readonly writable: boolean;
+  /** The nearest ancestor, whose `fs` the new one takes after. */
+  readonly parentId: number | undefined;
+  readonly labels: Labels;
+}
+
+/** Makes a directory's entries durable. */
+export function syncDirectory(path: string): void {
+  const fd = openSync(path, 'r');
+  try {
+    fsyncSync(fd);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/**
+ * Makes the directories of new snapshots within the transaction that makes their rows: durable before its COMMIT,
+ * undone with its rows.
+ */
+export class Directories implements Participant {
+  readonly #layout: Layout;
+  /** How directories are synced: not at all, the last one for all of them, or each. */
+  readonly #sync: 'none' | 'last' | 'each';
+  #made: number[] = [];
+
+  constructor(layout: Layout, sync: 'none' | 'last' | 'each') {
+    this.#layout = layout;
+    this.#sync = sync;
+  }
+
+  /** Makes the directories of a snapshot whose row has just been inserted. */
+  make({ id, writable, parentId, labels }: NewDirectories): void {
+    const directory = this.#layout.directory(id);
+    const fs = this.#layout.fs(id);
+    try {
+      const model = parentId === undefined ? undefined : this.#modelOf(parentId);
+      this.#mkdir(id, directory);
+      this.#made.push(id);
+      mkdirSync(fs, 0o700);
+      chownSync(
+        fs,
+        mappedRoot(labels, UID_MAPPING) ?? model?.uid ?? process.geteuid?.() ?? 0,
+        mappedRoot(labels, GID_MAPPING) ?? model?.gid ?? process.getegid?.() ?? 0,
+      );
+      // After the owner, and explicitly, since mkdir obeys the umask.
+      chmodSync(fs, model === undefined ? 0o755 : model.mode & 0o7777);
+      if (!writable) return;
+      mkdirSync(this.#layout.work(id), 0o711);
+      chmodSync(this.#layout.work(id), 0o711);
+    } catch (error) {
+      throw toSnapshotError(error, `making the directories of snapshot ${id}`);
+    }
+  }
+
+  mark(): number {
+    return this.#made.length;
+  }
+
+  undo(mark: number): void {
+    for (const id of this.#made.splice(mark).toReversed()) this.#removeSkeleton(id);
+  }
+
+  /**
+   * The fsync of a WAL that is being re-used carries no directory with it: without this, rows survive a power cut
+   * and their directories do not.
+   */
+  sync(): void {
+    const last = this.#made.at(-1);
+    if (last === undefined || this.#sync === 'none') return;
+    try {
+      if (this.#sync === 'last') {
+        syncDirectory(this.#layout.directory(last));
+        return;
+      }
+      for (const id of this.#made) {
+        syncDirectory(this.#layout.fs(id));
+        syncDirectory(this.#layout.directory(id));
+      }
+      syncDirectory(this.#layout.snapshots);
+    } catch (error) {
+      throw toSnapshotError(error, 'making new directories durable');
+    }
+  }
+
+  end(): void {
+    this.#made = [];
+  }
+
+  #modelOf(parentId: number): Stats {
+    const found = lstatSync(this.#layout.fs(parentId), { throwIfNoEntry: false });
+    if (found?.isDirectory() === true) return found;
+    throw new SnapshotError(
+      'DATA_LOSS',
+      `the layer ${quote(this.#layout.fs(parentId))} of the parent is missing`,
+      {
+        hint: 'delete the parent and all that descends from it, and build them anew',
+      },
+    );
+  }
+
+  /** Makes the directory of a new id. What is in its way belongs to no row, since an id is never used twice. */
+  #mkdir(id: number, directory: string): void {
+    try {
+      mkdirSync(directory, 0o700);
+    } catch (error) {
+      if (errnoOf(error) !== 'EEXIST') throw error;
+      this.#clearTheWay(id, directory);
+      mkdirSync(directory, 0o700);
+    }
+  }
+
+  /** Left over by a crash between mkdir and COMMIT it is empty; anything else is kept, where it can be looked at. */
+  #clearTheWay(id: number, directory: string): void {
+    if (this.#removeSkeleton(id)) return;
+    mkdirSync(this.#layout.lostAndFound, { recursive: true, mode: 0o700 });
+    renameSync(directory, join(this.#layout.lostAndFound, `snapshot-${id}-${Date.now()}-${process.pid}`));
+  }
+
+  /** Removes directories that hold nothing, never what is in them. Whether they are gone. */
+  #removeSkeleton(id: number): boolean {
+    for (const path of [this.#layout.work(id), this.#layout.fs(id), this.#layout.directory(id)]) {
+      try {
+        rmdirSync(path);
+      } catch (error) {
+        if (errnoOf(error) !== 'ENOENT') return false;
+      }
+    }
+    return true;
+  }
+}

@@ -1,0 +1,46 @@
+import { join, relative, sep } from 'node:path';
+
+/**
+ * Where things are under a root:
+ *
+ *     metadata.db                 the metadata
+ *     snapshots/<id>/fs           the layer
+ *     snapshots/<id>/work         overlayfs's own, while the snapshot is active
+ *     lost+found/                 what was set aside
+ */
+export class Layout {
+  readonly root: string;
+  readonly database: string;
+  readonly snapshots: string;
+  readonly lostAndFound: string;
+
+  /** Takes the absolute path of the root. */
+  constructor(root: string) {
+    this.root = root;
+    this.database = join(root, 'metadata.db');
+    this.snapshots = join(root, 'snapshots');
+    this.lostAndFound = join(root, 'lost+found');
+  }
+
+  /** The directory of a snapshot. */
+  directory(id: number): string {
+    return join(this.snapshots, String(id));
+  }
+
+  /** The layer of a snapshot. */
+  fs(id: number): string {
+    return join(this.snapshots, String(id), 'fs');
+  }
+
+  /** The directory that overlayfs needs beside a layer to write to it. */
+  work(id: number): string {
+    return join(this.snapshots, String(id), 'work');
+  }
+
+  /** The id of the snapshot that a path belongs to, given absolute or from the root; `undefined` if none. */
+  idOf(path: string): number | undefined {
+    const below = path.startsWith(sep) ? relative(this.root, path) : join(path);
+    const [, id] = /^snapshots\/([1-9]\d{0,15})(?:\/|$)/.exec(below) ?? [];
+    return id === undefined ? undefined : Number(id);
+  }
+}

@@ -1,0 +1,77 @@
+import { inUserNamespace, overlayKnowsIndex } from '../linux/filesystem.ts';
+import { SnapshotError } from '../errors.ts';
+import { quote } from '../names.ts';
+import type { Kind, Labels, Mount } from '../snapshot.ts';
+import { idMapOptions } from './idmap.ts';
+import type { Layout } from './layout.ts';
+import type { Settings } from './options.ts';
+
+/** The most lower layers that overlayfs stacks. */
+const MAX_LOWERS = 500;
+
+/** An open snapshot and what it stands on. */
+export interface Stack {
+  readonly id: number;
+  readonly kind: Kind;
+  readonly labels: Labels;
+  /** The ids of its ancestors, nearest first. */
+  readonly lowers: readonly number[];
+}
+
+/** @throws {SnapshotError} FAILED_PRECONDITION if overlayfs could not stack a snapshot on so many layers */
+export function checkDepth(name: string, lowers: readonly number[]): void {
+  if (lowers.length <= MAX_LOWERS) return;
+  throw new SnapshotError(
+    'FAILED_PRECONDITION',
+    `${quote(name)} would stand on ${lowers.length} layers, overlayfs stacks no more than ${MAX_LOWERS}`,
+    { hint: 'build on a snapshot with fewer ancestors' },
+  );
+}
+
+/** Tells how snapshots are mounted. */
+export class MountTable {
+  readonly #layout: Layout;
+  readonly #remapIds: boolean;
+  readonly #more: readonly string[];
+  /** The directory of the snapshots as overlayfs's options take it: nothing else in a path needs escaping. */
+  readonly #lower: string;
+  readonly #upper: string;
+
+  constructor(layout: Layout, { mountOptions, remapIds }: Pick<Settings, 'mountOptions' | 'remapIds'>) {
+    this.#layout = layout;
+    this.#remapIds = remapIds;
+    this.#lower = layout.snapshots.replace(/[\\:,]/g, '\\$&');
+    this.#upper = layout.snapshots.replace(/[\\,]/g, '\\$&');
+    const isSet = (name: string): boolean =>
+      mountOptions.some((option) =>
+        option.split(',').some((part) => part === name || part.startsWith(`${name}=`)),
+      );
+    this.#more = [
+      ...mountOptions,
+      ...(inUserNamespace() && !isSet('userxattr') ? ['userxattr'] : []),
+      ...(overlayKnowsIndex() && !isSet('index') ? ['index=off'] : []),
+    ];
+  }
+
+  /**
+   * | snapshot | mount |
+   * |---|---|
+   * | active, no parent | `bind` of its own `fs`, `rw` |
+   * | view, no parent | `bind` of its own `fs`, `ro` |
+   * | view, one ancestor | `bind` of the parent's `fs`, `ro` |
+   * | view, more | `overlay` of the ancestors |
+   * | active with ancestors | `overlay` of its own `fs` over the ancestors |
+   */
+  mounts({ id, kind, labels, lowers }: Stack): Mount[] {
+    const mapped = this.#remapIds ? idMapOptions(labels) : [];
+    const [parent, grandparent] = lowers;
+    if (parent === undefined || (kind === 'view' && grandparent === undefined)) {
+      const mode = kind === 'active' ? 'rw' : 'ro';
+      return [{ type: 'bind', source: this.#layout.fs(parent ?? id), options: [...mapped, mode, 'rbind'] }];
+    }
+    const upper = [`workdir=${this.#upper}/${id}/work`, `upperdir=${this.#upper}/${id}/fs`];
+    const lower = `lowerdir=${lowers.map((ancestor) => `${this.#lower}/${ancestor}/fs`).join(':')}`;
+    const options = [...mapped, ...(kind === 'active' ? upper : []), lower, ...this.#more];
+    return [{ type: 'overlay', source: 'overlay', options }];
+  }
+}

@@ -1,0 +1,94 @@
+import { SnapshotError } from '../errors.ts';
+import { DEFAULT_BUSY_TIMEOUT_MS } from '../metadata/busy.ts';
+import { checkOptions, kindOf, quote } from '../names.ts';
+
+/** How a driver is opened. */
+export interface DriverOptions {
+  /**
+   * `full` (default): what a promise has resolved for is there after a power cut, directories included. `metadata`
+   * leaves the syncing of directories out: only the rows are sure to be there.
+   */
+  durability?: 'full' | 'metadata';
+  /** Leave the deletion of directories to `cleanup`. Off unless given. */
+  asyncRemove?: boolean;
+  /** More mount options for every overlay, in overlayfs's own syntax. */
+  mountOptions?: readonly string[];
+  /**
+   * Turn the labels `containerd.io/snapshot/uidmapping` and `containerd.io/snapshot/gidmapping` into the mount
+   * options `uidmap=` and `gidmap=`. Off unless given.
+   */
+  remapIds?: boolean;
+  /** How long a write waits for other processes' locks, in milliseconds; 30,000 unless given. */
+  busyTimeout?: number;
+  /** Tell the path of the layer in the label `containerd.io/snapshot/overlay.upperdir`. Off unless given. */
+  upperdirLabel?: boolean;
+}
+
+/** The options with everything filled in. */
+export type Settings = Readonly<Required<DriverOptions>>;
+
+function isBoolean(value: unknown, option: string): boolean {
+  if (typeof value !== 'boolean') throw new TypeError(`${option} must be a boolean, not ${kindOf(value)}`);
+  return value;
+}
+
+/**
+ * Checks options and fills in what was left out.
+ *
+ * @throws {TypeError} if one is of a wrong type or unknown
+ * @throws {SnapshotError} INVALID_ARGUMENT if one has a value that it cannot have
+ */
+export function toSettings(given: DriverOptions | undefined): Settings {
+  const options = checkOptions(given, [
+    'durability',
+    'asyncRemove',
+    'mountOptions',
+    'remapIds',
+    'busyTimeout',
+    'upperdirLabel',
+  ]);
+  const {
+    durability = 'full',
+    asyncRemove = false,
+    mountOptions = [],
+    remapIds = false,
+    busyTimeout = DEFAULT_BUSY_TIMEOUT_MS,
+    upperdirLabel = false,
+  } = options;
+  if (typeof durability !== 'string')
+    throw new TypeError(`durability must be a string, not ${kindOf(durability)}`);
+  if (durability !== 'full' && durability !== 'metadata') {
+    throw new SnapshotError(
+      'INVALID_ARGUMENT',
+      `durability is "full" or "metadata", not ${quote(durability)}`,
+    );
+  }
+  if (typeof busyTimeout !== 'number')
+    throw new TypeError(`busyTimeout must be a number, not ${kindOf(busyTimeout)}`);
+  if (!(busyTimeout >= 0 && busyTimeout <= 2 ** 31 - 1)) {
+    throw new SnapshotError(
+      'INVALID_ARGUMENT',
+      `busyTimeout is not a number of milliseconds: ${busyTimeout}`,
+    );
+  }
+  return {
+    durability,
+    asyncRemove: isBoolean(asyncRemove, 'asyncRemove'),
+    mountOptions: toMountOptions(mountOptions),
+    remapIds: isBoolean(remapIds, 'remapIds'),
+    busyTimeout,
+    upperdirLabel: isBoolean(upperdirLabel, 'upperdirLabel'),
+  };
+}
+
+function toMountOptions(options: readonly unknown[]): string[] {
+  if (!Array.isArray(options)) throw new TypeError(`mountOptions must be an array, not ${kindOf(options)}`);
+  return options.map((option: unknown) => {
+    if (typeof option !== 'string')
+      throw new TypeError(`a mount option must be a string, not ${kindOf(option)}`);
+    if (option === '' || option.includes('\0') || /(^|,)(lowerdir|upperdir|workdir|datadir)\b/.test(option)) {
+      throw new SnapshotError('INVALID_ARGUMENT', `mount option ${quote(option)} is not for you to set`);
+    }
+    return option;
+  });
+}

@@ -1,0 +1,91 @@
+import { constants, accessSync, lstatSync, mkdirSync } from 'node:fs';
+import { dirname, resolve } from 'node:path';
+import { SnapshotError, toSnapshotError } from '../errors.ts';
+import { type Filesystem, filesystemOf } from '../linux/filesystem.ts';
+import { kindOf, quote } from '../names.ts';
+import { syncDirectory } from './directories.ts';
+import { Layout } from './layout.ts';
+
+/** A root that a store can be in. */
+export interface Root {
+  readonly layout: Layout;
+  readonly filesystem: Filesystem;
+}
+
+/**
+ * Checks the root of a store, makes it if it is not there, and makes the directory of the snapshots in it.
+ *
+ * @throws {TypeError} if it is not a string
+ * @throws {SnapshotError} INVALID_ARGUMENT if it is empty or holds a NUL
+ * @throws {SnapshotError} FAILED_PRECONDITION if it is not a directory, is a symbolic link, cannot be written to, or
+ *   is on a filesystem that a store cannot be on
+ * @throws {SnapshotError} PERMISSION_DENIED if it is someone else's, or others may write to it
+ */
+export function openRoot(path: unknown): Root {
+  if (typeof path !== 'string') throw new TypeError(`the root must be a string, not ${kindOf(path)}`);
+  if (path === '' || path.includes('\0')) {
+    throw new SnapshotError('INVALID_ARGUMENT', `the root ${quote(path)} is not a path`);
+  }
+  const layout = new Layout(resolve(path));
+  try {
+    makeDirectory(layout.root, 'the root');
+    checkOwner(layout.root);
+    const filesystem = filesystemOf(layout.root);
+    if (filesystem.unusable !== undefined) {
+      throw new SnapshotError(
+        'FAILED_PRECONDITION',
+        `the root ${quote(layout.root)} is on ${filesystem.unusable}`,
+        {
+          hint: 'choose a root on a local filesystem, such as ext4 or xfs',
+        },
+      );
+    }
+    accessSync(layout.root, constants.R_OK | constants.W_OK | constants.X_OK);
+    makeDirectory(layout.snapshots, 'the directory of the snapshots');
+    if (lstatSync(layout.snapshots).dev !== lstatSync(layout.root).dev) {
+      throw new SnapshotError(
+        'FAILED_PRECONDITION',
+        `${quote(layout.snapshots)} is on another filesystem than the root`,
+        {
+          hint: 'let the whole root be on one filesystem',
+        },
+      );
+    }
+    return { layout, filesystem };
+  } catch (error) {
+    throw toSnapshotError(error, `opening the root ${quote(layout.root)}`);
+  }
+}
+
+/** Makes a directory with all that lead to it, durably, unless it is there. */
+function makeDirectory(path: string, what: string): void {
+  const found = lstatSync(path, { throwIfNoEntry: false });
+  if (found === undefined) {
+    const first = mkdirSync(path, { recursive: true, mode: 0o700 });
+    if (first !== undefined) {
+      for (let made = path; made !== dirname(first); made = dirname(made)) syncDirectory(dirname(made));
+    }
+    return;
+  }
+  if (found.isSymbolicLink()) {
+    throw new SnapshotError('FAILED_PRECONDITION', `${what} ${quote(path)} is a symbolic link`, {
+      hint: 'give the path that it leads to',
+    });
+  }
+  if (!found.isDirectory()) {
+    throw new SnapshotError('FAILED_PRECONDITION', `${what} ${quote(path)} is not a directory`);
+  }
+}
+
+/** Layers hold other people's setuid programs, and whoever can write to a root can write to them. */
+function checkOwner(root: string): void {
+  const { uid, mode } = lstatSync(root);
+  if (uid !== process.geteuid?.() && uid !== 0) {
+    throw new SnapshotError('PERMISSION_DENIED', `the root ${quote(root)} belongs to user ${uid}`);
+  }
+  if ((mode & 0o022) !== 0) {
+    throw new SnapshotError('PERMISSION_DENIED', `others may write to the root ${quote(root)}`, {
+      hint: `chmod 700 ${root}`,
+    });
+  }
+}

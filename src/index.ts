@@ -1,0 +1,22 @@
+export { OverlayDriver } from './driver/driver.ts';
+export type { DriverOptions } from './driver/options.ts';
+export type { Seal } from './driver/operations.ts';
+export type { Transaction } from './driver/transaction.ts';
+export { SnapshotError, type ErrorCode } from './errors.ts';
+export { MetadataReader, type MetadataOptions, type Removal } from './metadata/reader.ts';
+export { MetadataStore, type CommitRecord } from './metadata/store.ts';
+export type {
+  CleanupResult,
+  CommitOptions,
+  Info,
+  Kind,
+  Labels,
+  Mount,
+  Owner,
+  PrepareOptions,
+  RemoveResult,
+  SnapshotRecord,
+  Snapshotter,
+  UpdateOptions,
+  Usage,
+} from './snapshot.ts';

@@ -1,0 +1,53 @@
+import { existsSync, readFileSync, statfsSync } from 'node:fs';
+
+/**
+ * Filesystems that another machine can write to, or that a daemon stands behind, by the magic number of statfs(2):
+ * SQLite's WAL lives in memory that all writers share, which these do not give.
+ */
+const unsharedMemory: ReadonlyMap<number, string> = new Map([
+  [0x6969, 'NFS'],
+  [0x517b, 'SMB'],
+  [0xff534d42, 'CIFS'],
+  [0xfe534d42, 'SMB2'],
+  [0x01021997, '9p'],
+  [0x5346414f, 'AFS'],
+  [0x6b414653, 'AFS'],
+  [0x00c36400, 'Ceph'],
+  [0x65735546, 'FUSE'],
+  [0x0bd00bd0, 'Lustre'],
+  [0x47504653, 'GPFS'],
+  [0x19830326, 'BeeGFS'],
+  [0x20030528, 'OrangeFS'],
+  [0x01161970, 'GFS2'],
+  [0x7461636f, 'OCFS2'],
+  [0x73757245, 'Coda'],
+  [0x786f4256, 'vboxsf'],
+  [0xbacbacbc, 'vmhgfs'],
+]);
+
+/** Filesystems whose journal makes every earlier change of a directory durable together with a later one. */
+const ordered: ReadonlySet<number> = new Set([0xef53, 0x58465342]); // ext4, xfs
+
+/** What the filesystem of a directory is like. */
+export interface Filesystem {
+  /** Its name, if it is one that a store cannot be on. */
+  readonly unusable: string | undefined;
+  /** Whether one fsync of a directory carries all directories made before it. */
+  readonly ordered: boolean;
+}
+
+/** Looks at the filesystem of a directory. */
+export function filesystemOf(path: string): Filesystem {
+  const magic = statfsSync(path).type >>> 0;
+  return { unusable: unsharedMemory.get(magic), ordered: ordered.has(magic) };
+}
+
+/** Whether overlayfs on this kernel has the option `index`. */
+export function overlayKnowsIndex(): boolean {
+  return existsSync('/sys/module/overlay/parameters/index');
+}
+
+/** Whether this process is in a user namespace of its own, where overlayfs may not use `trusted.` attributes. */
+export function inUserNamespace(): boolean {
+  return !/^\s*0\s+0\s+4294967295\s*$/.test(readFileSync('/proc/self/uid_map', 'utf8'));
+}

@@ -1,0 +1,124 @@
+import { readFileSync, readdirSync, readlinkSync } from 'node:fs';
+
+/** One line of mountinfo: see proc(5). */
+export interface MountEntry {
+  /** Major and minor number of the filesystem's device. */
+  readonly device: string;
+  /** The directory within that filesystem which is mounted. */
+  readonly root: string;
+  readonly mountPoint: string;
+  readonly type: string;
+  /** The filesystem's own options, unescaped. */
+  readonly options: string;
+}
+
+/** The mounts of one mount namespace. */
+export interface Mounts {
+  /** Whether these are the mounts of this process: only then do mount points mean anything here. */
+  readonly own: boolean;
+  readonly entries: readonly MountEntry[];
+}
+
+function unescape(text: string): string {
+  return text.includes('\\')
+    ? text.replace(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(parseInt(octal, 8)))
+    : text;
+}
+
+function parse(text: string): MountEntry[] {
+  const entries: MountEntry[] = [];
+  for (const line of text.split('\n')) {
+    const fields = line.split(' ');
+    const separator = fields.indexOf('-', 6);
+    const [, , device, root, mountPoint] = fields;
+    if (separator < 0 || device === undefined || root === undefined || mountPoint === undefined) continue;
+    entries.push({
+      device,
+      root: unescape(root),
+      mountPoint: unescape(mountPoint),
+      type: fields[separator + 1] ?? '',
+      options: unescape(fields.slice(separator + 3).join(' ')),
+    });
+  }
+  return entries;
+}
+
+/** The mounts that this process sees. */
+export function ownMounts(): Mounts {
+  return { own: true, entries: parse(readFileSync('/proc/self/mountinfo', 'utf8')) };
+}
+
+/**
+ * The mounts of this process's namespace and of every other one that a process here lives in. What no visible
+ * process lives in, or may not be looked at, stays unseen.
+ */
+export function allMounts(): Mounts[] {
+  const seen = new Set([readlinkSync('/proc/self/ns/mnt')]);
+  const all = [ownMounts()];
+  for (const pid of readdirSync('/proc')) {
+    if (!/^\d+$/.test(pid)) continue;
+    try {
+      const namespace = readlinkSync(`/proc/${pid}/ns/mnt`);
+      if (seen.has(namespace)) continue;
+      all.push({ own: false, entries: parse(readFileSync(`/proc/${pid}/mountinfo`, 'utf8')) });
+      seen.add(namespace);
+    } catch {
+      // The process has ended, or belongs to someone whose mounts are not for us to see.
+    }
+  }
+  return all;
+}
+
+function isWithin(path: string, directory: string): boolean {
+  return path === directory || path.startsWith(directory === '/' ? '/' : `${directory}/`);
+}
+
+/** The directories that an overlay is made of, as it was told them; a path may be relative to where that was. */
+function overlayDirectories(options: string): string[] {
+  const directories: string[] = [];
+  for (const [, value = ''] of options.matchAll(
+    /(?:^|,)(?:lowerdir\+?|datadir\+|upperdir|workdir)=((?:\\.|[^,\\])*)/gs,
+  )) {
+    for (const part of value.match(/(?:\\.|[^:\\])+/gs) ?? [])
+      directories.push(part.replace(/\\(.)/gs, '$1'));
+  }
+  return directories;
+}
+
+/**
+ * Says what uses a directory: a mount on it or below it, a bind mount of it or of something in it, or an overlay
+ * that has it for a layer. `undefined` if nothing does, as far as these mounts tell.
+ */
+export function findUse(namespaces: readonly Mounts[], directory: string): string | undefined {
+  const own = namespaces.find((mounts) => mounts.own)?.entries ?? [];
+  const holder = own.reduce<MountEntry | undefined>(
+    (best, entry) =>
+      isWithin(directory, entry.mountPoint) && entry.mountPoint.length >= (best?.mountPoint.length ?? 0)
+        ? entry
+        : best,
+    undefined,
+  );
+  const below =
+    holder === undefined
+      ? undefined
+      : directory.slice(holder.mountPoint === '/' ? 0 : holder.mountPoint.length);
+  const inside =
+    holder === undefined ? undefined : `${holder.root === '/' ? '' : holder.root}${below}` || '/';
+  for (const mounts of namespaces) {
+    const elsewhere = mounts.own ? '' : ' in another mount namespace';
+    for (const { device, root, mountPoint, type, options } of mounts.entries) {
+      if (mounts.own && isWithin(mountPoint, directory)) return `${mountPoint} is a mount point`;
+      if (inside !== undefined && device === holder?.device && isWithin(root, inside)) {
+        return `it is mounted at ${mountPoint}${elsewhere}`;
+      }
+      if (type !== 'overlay') continue;
+      const uses = overlayDirectories(options).some((path) =>
+        path.startsWith('/')
+          ? isWithin(path, directory)
+          : isWithin(`/${path}`, directory.slice(directory.lastIndexOf('/'))),
+      );
+      if (uses) return `the overlay at ${mountPoint}${elsewhere} uses it`;
+    }
+  }
+  return undefined;
+}

@@ -1,0 +1,114 @@
+import { closeSync, constants, readdirSync } from 'node:fs';
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import { FileStatus, cString, openDirectory, openDirectoryBeneath } from './libc.ts';
+
+/** How long a walk holds the event loop at a time, in milliseconds. */
+const SLICE_MS = 8;
+
+/** One file of a tree. The objects are filled in anew for each, so keep nothing of them. */
+export interface TreeEntry {
+  /** The path below the tree's root in raw bytes, with a slash behind a directory; the root's own is `/`. */
+  readonly path: Buffer;
+  /** The path to look the file up by, ended with NUL: it holds as long as the entry is the current one. */
+  readonly handle: Buffer;
+  readonly status: FileStatus;
+}
+
+interface Level {
+  readonly fd: number;
+  readonly path: Buffer;
+  readonly names: Buffer[];
+  next: number;
+}
+
+/** Whether a mode is that of a directory. */
+export function isDirectory(mode: number): boolean {
+  return (mode & constants.S_IFMT) === constants.S_IFDIR;
+}
+
+/** The errno's name of an error from the operating system. */
+export function errnoOf(error: unknown): unknown {
+  return error instanceof Error ? Reflect.get(error, 'code') : undefined;
+}
+
+/** The directory behind a descriptor, as a path for node:fs. */
+export function fdPath(fd: number): string {
+  return `/proc/self/fd/${fd}`;
+}
+
+/**
+ * Walks a directory and all below it, each directory before what it holds, in the order of the raw bytes of the
+ * paths. It never follows a symbolic link and never enters a mount, even where one is put in its way meanwhile. What
+ * vanishes during the walk is left out.
+ *
+ * @throws what the operating system says, as node:fs does
+ */
+export function* walkTree(root: string): Generator<TreeEntry, void, undefined> {
+  const status = new FileStatus();
+  const levels: Level[] = [];
+  try {
+    const top = openDirectory(cString(root));
+    levels.push({ fd: top, path: Buffer.alloc(0), names: [], next: 0 });
+    if (!status.read(top, cString('.'))) return;
+    yield { path: Buffer.from('/'), handle: cString(fdPath(top)), status };
+    levels[0]?.names.push(...list(top, status));
+    for (let level = levels.at(-1); level !== undefined; level = levels.at(-1)) {
+      const name = level.names[level.next++];
+      if (name === undefined) {
+        closeSync(level.fd);
+        levels.pop();
+        continue;
+      }
+      const directory = name.at(-1) === SLASH;
+      const file = cString(directory ? name.subarray(0, -1) : name);
+      if (!status.read(level.fd, file)) continue;
+      const path = Buffer.concat([level.path, name]);
+      yield { path, handle: Buffer.concat([Buffer.from(`${fdPath(level.fd)}/`), file]), status };
+      if (directory) {
+        const fd = enter(level.fd, file);
+        if (fd === undefined) continue;
+        levels.push({ fd, path, names: [], next: 0 });
+        levels.at(-1)?.names.push(...list(fd, status));
+      }
+    }
+  } finally {
+    for (const { fd } of levels) closeSync(fd);
+  }
+}
+
+const SLASH = 0x2f;
+
+/** The names in a directory in their order, with a slash behind those of directories, which belongs to the order. */
+function list(fd: number, status: FileStatus): Buffer[] {
+  const names: Buffer[] = [];
+  for (const entry of readdirSync(fdPath(fd), { withFileTypes: true, encoding: 'buffer' })) {
+    const { name } = entry;
+    const known = entry.isDirectory() || entry.isFile() || entry.isSymbolicLink();
+    const directory = known
+      ? entry.isDirectory()
+      : status.read(fd, cString(name)) && isDirectory(status.mode);
+    names.push(directory ? Buffer.concat([name, Buffer.of(SLASH)]) : name);
+  }
+  return names.toSorted((a, b) => Buffer.compare(a, b));
+}
+
+/** Opens a directory to go on below it, unless it has vanished, has become something else, or is a mount. */
+function enter(parent: number, name: Buffer): number | undefined {
+  try {
+    return openDirectoryBeneath(parent, name);
+  } catch (error) {
+    if (['ENOENT', 'ENOTDIR', 'ELOOP', 'EXDEV'].includes(String(errnoOf(error)))) return undefined;
+    throw error;
+  }
+}
+
+/** Calls `visit` for each item, giving the event loop its turn in between, so that it is never held for long. */
+export async function inSlices<T>(items: Iterable<T>, visit: (item: T) => void): Promise<void> {
+  let until = performance.now() + SLICE_MS;
+  for (const item of items) {
+    visit(item);
+    if (performance.now() < until) continue;
+    await nextTurn();
+    until = performance.now() + SLICE_MS;
+  }
+}
