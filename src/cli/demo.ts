@@ -1,0 +1,189 @@
+import { execFile } from 'node:child_process';
+import { constants } from 'node:fs';
+import { access, mkdtemp, readFile, readdir, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { dirname, join, resolve } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+import { Command } from 'commander';
+import { ensureDir, remove } from 'fs-extra/esm';
+import { OverlayDriver } from '../driver/driver.ts';
+import { SnapshotError } from '../errors.ts';
+import { MetadataReader } from '../metadata/reader.ts';
+import { quote } from '../names.ts';
+import type { Mount } from '../snapshot.ts';
+import { bytes, duration } from './units.ts';
+
+const run = promisify(execFile);
+
+const checkout = resolve(dirname(fileURLToPath(import.meta.url)), '../..');
+
+/** `overlite demo`: the main job, on a real tree. */
+export const demoCommand = new Command('demo')
+  .description('Build a base from a directory, fork two workspaces from it, commit one, and build on that')
+  .argument('[directory]', 'the tree to start from; this package with its dependencies unless given')
+  .option('--keep', 'leave the store behind, to look at it')
+  .addHelpText(
+    'after',
+    `
+Examples:
+  $ overlite demo
+  $ overlite demo /usr/share/doc --keep
+
+Exit status: 0 done, 1 the operation failed, 2 wrong usage.`,
+  )
+  .action(async (directory: string | undefined, { keep = false }: { keep?: boolean }) => {
+    await new Demo(resolve(directory ?? checkout)).run(keep);
+  });
+
+class Demo {
+  readonly #source: string;
+  readonly #canMount = process.geteuid?.() === 0;
+  readonly #steps: [string, number][] = [];
+
+  constructor(source: string) {
+    this.#source = source;
+  }
+
+  async run(keep: boolean): Promise<void> {
+    const found = await stat(this.#source).catch(() => undefined);
+    if (found?.isDirectory() !== true) {
+      throw new SnapshotError('INVALID_ARGUMENT', `${quote(this.#source)} is not a directory`);
+    }
+    const root = await mkdtemp(join(tmpdir(), 'overlite-'));
+    say(`The store is ${root}.`);
+    if (!this.#canMount) {
+      say(
+        'This is not root: overlays cannot be mounted here, so the workspaces are made and committed but not',
+      );
+      say('edited. Everything else is as it is with root.');
+    }
+    try {
+      await this.#workOn(root);
+      if (keep) say(`\nThe store is kept: sqlite3 ${root}/metadata.db 'select * from snapshot_tree'`);
+    } finally {
+      if (!keep) await remove(root);
+    }
+  }
+
+  async #workOn(root: string): Promise<void> {
+    await using driver = await this.#time('open a new store', () => OverlayDriver.open(join(root)));
+
+    const [base] = await this.#time('prepare the base', () => driver.prepare('base-layer'));
+    if (base === undefined) throw new SnapshotError('INTERNAL', 'there is no mount for the base');
+    await this.#time(`copy ${this.#source} into it`, async () => {
+      // A base is a bind mount of its own layer, which can as well be written to directly.
+      await run('cp', ['-a', '--reflink=auto', '--', `${this.#source}/.`, base.source]);
+    });
+    await this.#time('commit it as "base"', () =>
+      driver.commit('base', 'base-layer', { labels: { 'demo/source': this.#source.slice(0, 4000) } }),
+    );
+
+    const alice = await this.#time('fork workspace "alice"', () => driver.prepare('alice', 'base'));
+    const bob = await this.#time('fork workspace "bob"', () => driver.prepare('bob', 'base'));
+    if (this.#canMount) {
+      await this.#edit('alice', alice, root, 'edit, add, rename and delete in "alice"', async (tree) => {
+        await writeFile(join(tree, 'ALICE.md'), '# From alice\n');
+        const files = await firstFiles(tree, 3);
+        if (files[0] !== undefined) await writeFile(files[0], 'rewritten by alice\n');
+        if (files[1] !== undefined) await rename(files[1], `${files[1]}.renamed`);
+        if (files[2] !== undefined) await rm(files[2]);
+      });
+      await this.#edit('bob', bob, root, 'delete a directory in "bob" and make it again', async (tree) => {
+        const directory = await firstDirectory(tree);
+        if (directory !== undefined) await rm(directory, { recursive: true });
+        await ensureDir(directory ?? join(tree, 'made'));
+        await writeFile(join(directory ?? join(tree, 'made'), 'BOB.md'), '# From bob\n');
+      });
+    }
+    await this.#time('commit "alice" as "alice-1"', () => driver.commit('alice-1', 'alice'));
+
+    const carol = await this.#time('build "carol" on "alice-1"', () => driver.prepare('carol', 'alice-1'));
+    if (this.#canMount) {
+      await this.#edit('carol', carol, root, 'read what alice wrote, in "carol"', async (tree) => {
+        const text = await readFile(join(tree, 'ALICE.md'), 'utf8');
+        await writeFile(join(tree, 'CAROL.md'), `${text}# And from carol\n`);
+      });
+    }
+    await this.#time('view "alice-1"', () => driver.view('reader', 'alice-1'));
+
+    await this.#show(driver, root);
+  }
+
+  async #show(driver: OverlayDriver, root: string): Promise<void> {
+    const reader = await MetadataReader.openReader(join(root, 'metadata.db'));
+    say('\nThe snapshots, as the view snapshot_tree has them:\n');
+    for (const line of reader.tree()) say(`  ${line}`);
+    reader.close();
+
+    say('\nWhat each layer holds and costs:\n');
+    for await (const { name, kind, directory } of driver.snapshots()) {
+      const { inodes, size } = await driver.usage(name);
+      const where = directory === null ? 'no directory of its own' : directory.slice(root.length + 1);
+      say(
+        `  ${name.padEnd(10)} ${kind.padEnd(10)} ${String(inodes).padStart(7)} inodes ${bytes(size).padStart(11)}  ${where}`,
+      );
+    }
+
+    say('\nWhat took how long:\n');
+    for (const [step, ms] of this.#steps) say(`  ${duration(ms).padStart(10)}  ${step}`);
+  }
+
+  async #edit(
+    key: string,
+    mounts: Mount[],
+    root: string,
+    step: string,
+    edit: (tree: string) => Promise<void>,
+  ): Promise<void> {
+    const target = join(root, 'mnt', key);
+    await ensureDir(target);
+    for (const { type, source, options } of mounts) {
+      await run('mount', ['-t', type, source, target, '-o', options.join(',')]);
+    }
+    try {
+      await this.#time(step, () => edit(target));
+    } finally {
+      await run('umount', [target]);
+    }
+  }
+
+  async #time<T>(step: string, body: () => Promise<T>): Promise<T> {
+    const start = performance.now();
+    const result = await body();
+    this.#steps.push([step, performance.now() - start]);
+    return result;
+  }
+}
+
+function say(line: string): void {
+  process.stdout.write(`${line}\n`);
+}
+
+/** Some plain files at the top of a tree, or below it. */
+async function firstFiles(tree: string, count: number): Promise<string[]> {
+  const files: string[] = [];
+  const entries = await readdir(tree, { withFileTypes: true });
+  for (const entry of entries) {
+    if (entry.isFile() && entry.name !== 'ALICE.md') files.push(join(tree, entry.name));
+  }
+  for (const entry of entries) {
+    if (files.length >= count) break;
+    const below = join(tree, entry.name);
+    if (entry.isDirectory() && (await readable(below)))
+      files.push(...(await firstFiles(below, count - files.length)));
+  }
+  return files.slice(0, count);
+}
+
+async function firstDirectory(tree: string): Promise<string | undefined> {
+  const entry = (await readdir(tree, { withFileTypes: true })).find((candidate) => candidate.isDirectory());
+  return entry && join(tree, entry.name);
+}
+
+function readable(path: string): Promise<boolean> {
+  return access(path, constants.R_OK | constants.X_OK).then(
+    () => true,
+    () => false,
+  );
+}
