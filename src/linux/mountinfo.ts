@@ -1,7 +1,7 @@
 import { readFileSync, readdirSync, readlinkSync } from 'node:fs';
 
 /** One line of mountinfo: see proc(5). */
-export interface MountEntry {
+interface MountEntry {
   /** Major and minor number of the filesystem's device. */
   readonly device: string;
   /** The directory within that filesystem which is mounted. */

@@ -85,7 +85,7 @@ export function toIndexQuery(selector: Selector): Condition | undefined {
       if (prefix === '') return undefined;
       return {
         sql: 'select id from snapshot where name >= ? and name < ?',
-        values: [prefix, `${prefix}\u{10FFFF}`],
+        values: [prefix, after(prefix)],
       };
     }
     case 'parent':
@@ -105,6 +105,11 @@ export function toIndexQuery(selector: Selector): Condition | undefined {
     case 'kind':
       return undefined;
   }
+}
+
+/** The first text in SQLite's order that comes after all that begin with a prefix of plain characters. */
+function after(prefix: string): string {
+  return prefix.slice(0, -1) + String.fromCharCode(prefix.charCodeAt(prefix.length - 1) + 1);
 }
 
 /** What everything that a pattern matches begins with, as far as that is plain to see. */

@@ -1,39 +1,59 @@
-import { RE2JS } from 're2js';
+import { isUtf8 } from 'node:buffer';
+import { RE2JS, RE2JSSyntaxException } from 're2js';
 import { SnapshotError } from '../errors.ts';
 import { kindOf, quote } from '../names.ts';
 
+/** How a condition compares; `present` stands for a field alone. */
 export type Operator = 'present' | '==' | '!=' | '~=';
 
-/** One condition on one field; `label` is the key of a label. The value of `present` is empty. */
+/** One condition on one field; `label` is the label's key; `value` is empty for `present`. */
 export type Selector =
-  | { readonly field: 'name' | 'parent' | 'kind'; readonly operator: Operator; readonly value: string }
-  | { readonly field: 'label'; readonly label: string; readonly operator: Operator; readonly value: string };
+  | { field: 'name' | 'parent' | 'kind'; operator: Operator; value: string }
+  | { field: 'label'; label: string; operator: Operator; value: string };
 
-const MAX_FILTER_BYTES = 16_384;
-const MAX_PATTERN_BYTES = 1024;
-const MAX_PATTERN_REPEATS = 1000;
+const MAX_FILTER_BYTES = 16 * 1024;
 
-const escapes: Readonly<Record<string, number>> = { a: 7, b: 8, f: 12, n: 10, r: 13, t: 9, v: 11, '\\': 92 };
+/** How long a pattern may be with its counted repetitions written out, which bounds what a match can cost. */
+const MAX_PATTERN_LENGTH = 5000;
 
 /**
- * Parses a filter in containerd's syntax: selectors after commas, of which each is a field path alone, or with an
- * operator and a value. An empty filter has no selectors, and takes everything.
+ * Parses one filter in containerd's syntax: the selectors that must all hold.
  *
+ *     filter   = selector *("," selector)
+ *     selector = path [("==" / "!=" / "~=") value]
+ *     path     = field *("." field)
+ *     field    = quoted / 1*(letter / digit / "_")
+ *     value    = quoted / printable characters without space and comma
+ *
+ * `quoted` is a string as in Go, in double quotes; the value of `~=` may stand in `/` or `|` instead.
+ * White space may precede a field, an operator and a value, but neither a comma, a dot nor the end.
+ * The empty filter has no selectors, and takes everything.
+ *
+ * @throws {SnapshotError} INVALID_ARGUMENT if it does not parse, if a field is unknown, or if a pattern does
+ *   not compile
  * @throws {TypeError} if it is not a string
- * @throws {SnapshotError} INVALID_ARGUMENT if it does not parse, or is about a field that snapshots do not have
  */
-export function parseFilter(text: unknown): Selector[] {
-  if (typeof text !== 'string') throw new TypeError(`a filter must be a string, not ${kindOf(text)}`);
-  if (text.includes('\0') || !text.isWellFormed() || Buffer.byteLength(text) > MAX_FILTER_BYTES) {
+export function parseFilter(text: string): Selector[] {
+  checkText(text, 'filter');
+  if (Buffer.byteLength(text) > MAX_FILTER_BYTES) {
     throw new SnapshotError(
       'INVALID_ARGUMENT',
-      `filter ${quote(text)} holds a NUL or a lone surrogate, or is too long`,
+      `the filter ${quote(text)} is longer than ${MAX_FILTER_BYTES} bytes`,
     );
   }
-  return text === '' ? [] : new Parser(text).filter();
+  if (text.includes('\0'))
+    throw new SnapshotError('INVALID_ARGUMENT', `the filter ${quote(text)} holds a NUL`);
+  // This character is what is left of bytes that were not UTF-8, so containerd takes it for such.
+  if (text.includes('\uFFFD')) {
+    throw new SnapshotError('INVALID_ARGUMENT', `the filter ${quote(text)} holds a replacement character`, {
+      hint: String.raw`if it is meant, write "\ufffd"`,
+    });
+  }
+  return text === '' ? [] : new FilterParser(text).filter();
 }
 
-class Parser {
+/** Reads from left to right; each method takes what it is named after, or fails. */
+class FilterParser {
   readonly #text: string;
   #at = 0;
 
@@ -42,139 +62,202 @@ class Parser {
   }
 
   filter(): Selector[] {
-    const selectors = [this.#selector()];
-    while (!this.#end()) {
-      if (this.#take(/,/y) === undefined) this.#fail('a comma or the end');
-      selectors.push(this.#selector());
-    }
+    const selectors: Selector[] = [];
+    do selectors.push(this.#selector());
+    while (this.#take(/,/y));
+    if (!this.#atEnd()) this.#fail('a comma or the end');
     return selectors;
   }
 
   #selector(): Selector {
+    const target = this.#path();
+    if (this.#atEnd() || this.#text[this.#at] === ',') return { ...target, operator: 'present', value: '' };
+    const operator = this.#operator();
+    const value = this.#value(operator);
+    if (operator === '~=') compilePattern(value);
+    return { ...target, operator, value };
+  }
+
+  #path(): { field: 'name' | 'parent' | 'kind' } | { field: 'label'; label: string } {
+    this.#skipSpace();
     const start = this.#at;
-    const path = [this.#field()];
-    while (this.#take(/\./y) !== undefined) path.push(this.#field());
-    const operator = this.#end() || this.#peek(/,/y) ? 'present' : this.#operator();
-    const value = operator === 'present' ? '' : this.#value(operator);
-    const [field = '', ...rest] = path;
-    if (field === 'labels' && rest.length > 0)
-      return { field: 'label', label: rest.join('.'), operator, value };
-    if ((field === 'name' || field === 'parent' || field === 'kind') && rest.length === 0) {
-      return { field, operator, value };
+    const field = this.#field();
+    if (field === 'name' || field === 'parent' || field === 'kind') {
+      if (this.#text[this.#at] === '.') this.#fail('an operator, a comma or the end');
+      return { field };
     }
-    this.#at = start;
-    return this.#fail('name, parent, kind or labels.KEY');
+    if (field !== 'labels') this.#fail('name, parent, kind or labels', start);
+    const label: string[] = [];
+    while (this.#take(/\./y)) label.push(this.#field());
+    if (label.length === 0) this.#fail(`a dot and the label's key`);
+    return { field: 'label', label: label.join('.') };
   }
 
   #field(): string {
-    return this.#take(/\w+/y) ?? this.#quoted('"') ?? this.#fail('a field');
+    this.#skipSpace();
+    return this.#quoted('"') ?? this.#take(/\w+/y)?.[0] ?? this.#fail('a field, plain or in double quotes');
   }
 
   #operator(): '==' | '!=' | '~=' {
-    const operator = this.#take(/[=!~]+/y);
+    this.#skipSpace();
+    const start = this.#at;
+    const operator = this.#take(/[=!~]+/y)?.[0];
     if (operator === '==' || operator === '!=' || operator === '~=') return operator;
-    return this.#fail('one of == != ~=');
+    return this.#fail('an operator (==, != or ~=)', start);
   }
 
   #value(operator: Operator): string {
-    const quoted = this.#quoted(operator === '~=' ? '"/|' : '"');
-    // A bare value ends at a comma or a space, and begins with nothing that means something else.
-    return quoted ?? this.#take(/[^\s,.=!~"/|\p{Cc}][^\s,\p{Cc}]*/uy) ?? this.#fail('a value');
+    this.#skipSpace();
+    // As in containerd, only what follows the first character has to be printable.
+    const plain = /[^\p{White_Space},.=!~"/|][^\p{White_Space}\p{C},]*/uy;
+    return (
+      this.#quoted(operator === '~=' ? '"/|' : '"') ??
+      this.#take(plain)?.[0] ??
+      this.#fail('a value, plain or in double quotes')
+    );
   }
 
-  /** A literal in any of the quotes, with the escapes of Go's strings. */
+  /** What is between two of the same of `quotes`, without its escapes; nothing if no such quote comes next. */
   #quoted(quotes: string): string | undefined {
-    const opening = this.#take(/["/|]/y);
-    if (opening === undefined) return undefined;
-    if (!quotes.includes(opening)) this.#fail('another quote');
-    const bytes: Buffer[] = [];
-    while (this.#text[this.#at] !== opening) {
-      if (this.#at >= this.#text.length || this.#text[this.#at] === '\n') this.#fail(`a closing ${opening}`);
-      const plain = this.#match(/[^\\\n"/|]+|["/|]/uy);
-      bytes.push(plain === undefined ? this.#escape(opening) : Buffer.from(plain));
+    const start = this.#at;
+    const end = this.#text[start];
+    if (end === undefined || !quotes.includes(end)) return undefined;
+    this.#at += 1;
+    const pieces: Buffer[] = [];
+    while (this.#text[this.#at] !== end) {
+      const plain = this.#take(/[^\\\n"/|]+|["/|]/y);
+      pieces.push(plain ? Buffer.from(plain[0]) : this.#escape(end));
     }
     this.#at += 1;
-    try {
-      return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(Buffer.concat(bytes));
-    } catch {
-      return this.#fail('UTF-8 before it');
+    const bytes = Buffer.concat(pieces);
+    if (!isUtf8(bytes)) this.#fail('escapes that form UTF-8', start);
+    return bytes.toString();
+  }
+
+  /** An escape, of a byte or of a character, in a string that ends with the quote `end`. */
+  #escape(end: string): Buffer {
+    const start = this.#at;
+    if (this.#text[start] !== '\\') this.#fail(`the closing ${end}`);
+    const hex = this.#take(/\\(?:x([\da-fA-F]{2})|u([\da-fA-F]{4})|U([\da-fA-F]{8}))/y);
+    if (hex) {
+      const [, byte, short, long] = hex;
+      if (byte !== undefined) return Buffer.from(byte, 'hex');
+      const code = Number.parseInt(short ?? long ?? '', 16);
+      const isCharacter = code <= 0x10ffff && !(code >= 0xd800 && code <= 0xdfff);
+      return isCharacter
+        ? Buffer.from(String.fromCodePoint(code))
+        : this.#fail('an escape of a character', start);
     }
+    const octal = this.#take(/\\([0-3][0-7]{2})/y)?.[1];
+    if (octal !== undefined) return Buffer.of(Number.parseInt(octal, 8));
+    const letter = this.#text[start + 1] ?? '';
+    const character = letter === end ? end : letters.get(letter);
+    if (character === undefined) this.#fail('an escape as in Go', start);
+    this.#at += 2;
+    return Buffer.from(character);
   }
 
-  #escape(opening: string): Buffer {
-    const escape = this.#match(
-      /\\(?:[0-3][0-7]{2}|x[\da-fA-F]{2}|u[\da-fA-F]{4}|U[\da-fA-F]{8}|[abfnrtv\\"/|])/y,
-    );
-    const letter = escape?.[1];
-    if (escape === undefined || letter === undefined) return this.#fail('a known escape');
-    const digits = escape.slice(2);
-    if (/[0-7]/.test(letter)) return Buffer.of(parseInt(escape.slice(1), 8));
-    if (letter === 'x') return Buffer.of(parseInt(digits, 16));
-    if (letter === 'u' || letter === 'U') {
-      const point = parseInt(digits, 16);
-      if (point > 0x10_ff_ff || (point >= 0xd8_00 && point <= 0xdf_ff)) this.#fail('a character before it');
-      return Buffer.from(String.fromCodePoint(point));
-    }
-    if (letter === opening) return Buffer.from(letter);
-    const byte = escapes[letter];
-    return byte === undefined ? this.#fail(`no escaped ${letter} before it`) : Buffer.of(byte);
+  #skipSpace(): void {
+    this.#take(/\p{White_Space}+/uy);
   }
 
-  #end(): boolean {
-    this.#match(/\s+/y);
-    return this.#at >= this.#text.length;
+  #atEnd(): boolean {
+    return this.#at === this.#text.length;
   }
 
-  #peek(pattern: RegExp): boolean {
-    const at = this.#at;
-    const found = this.#take(pattern) !== undefined;
-    this.#at = at;
-    return found;
+  /** What the sticky expression matches here, if anything, and moves behind it. */
+  #take(sticky: RegExp): RegExpExecArray | undefined {
+    sticky.lastIndex = this.#at;
+    const match = sticky.exec(this.#text) ?? undefined;
+    if (match) this.#at = sticky.lastIndex;
+    return match;
   }
 
-  /** Takes what matches here, spaces before it skipped. */
-  #take(pattern: RegExp): string | undefined {
-    this.#match(/\s+/y);
-    return this.#match(pattern);
-  }
-
-  #match(pattern: RegExp): string | undefined {
-    pattern.lastIndex = this.#at;
-    const found = pattern.exec(this.#text)?.[0];
-    this.#at += found?.length ?? 0;
-    return found;
-  }
-
-  #fail(expected: string): never {
-    throw new SnapshotError(
-      'INVALID_ARGUMENT',
-      `filter ${quote(this.#text)} does not parse: expected ${expected} at character ${this.#at + 1}`,
-      { hint: 'for example: kind==committed,labels."a.b"==c' },
-    );
+  #fail(expected: string, at: number = this.#at): never {
+    const place =
+      at === this.#text.length
+        ? 'at the end'
+        : `at character ${Array.from(this.#text.slice(0, at)).length + 1}`;
+    throw new SnapshotError('INVALID_ARGUMENT', `filter ${quote(this.#text)}: expected ${expected} ${place}`);
   }
 }
 
+/** What the letter of an escape stands for. */
+const letters: ReadonlyMap<string, string> = new Map([
+  ['a', '\x07'],
+  ['b', '\b'],
+  ['f', '\f'],
+  ['n', '\n'],
+  ['r', '\r'],
+  ['t', '\t'],
+  ['v', '\v'],
+  ['\\', '\\'],
+]);
+
 /**
- * Compiles a pattern in RE2's syntax into a test for whether it matches anywhere in a value, in time linear in it.
+ * Compiles a pattern in RE2 syntax into a test whether a value holds a match anywhere, in time linear in its
+ * length. With its counted repetitions written out a pattern may have at most 5,000 characters.
  *
- * @throws {SnapshotError} INVALID_ARGUMENT if it does not compile, or into something very large
+ * @throws {SnapshotError} INVALID_ARGUMENT if it does not compile, or is too large
+ * @throws {TypeError} if it is not a string
  */
 export function compilePattern(pattern: string): (value: string) => boolean {
-  const refuse = (why: string, cause?: unknown): never => {
-    throw new SnapshotError('INVALID_ARGUMENT', `pattern ${quote(pattern)} ${why}`, { cause });
-  };
-  if (Buffer.byteLength(pattern) > MAX_PATTERN_BYTES) refuse(`has more than ${MAX_PATTERN_BYTES} bytes`);
-  // Counted repetitions multiply where they are nested, and are unrolled.
-  const repeats = [...pattern.matchAll(/\{(\d+)(?:,(\d*))?\}/g)].map(([, least, most]) =>
-    Number(most || least),
-  );
-  if (repeats.reduce((product, count) => product * Math.max(count, 1), 1) > MAX_PATTERN_REPEATS) {
-    refuse(`repeats things more than ${MAX_PATTERN_REPEATS} times`);
+  checkText(pattern, 'pattern');
+  // What RE2 itself allows, over a million steps, takes seconds to compile.
+  if (pattern.length > MAX_PATTERN_LENGTH || lengthWrittenOut(pattern) > MAX_PATTERN_LENGTH) {
+    throw new SnapshotError('INVALID_ARGUMENT', `the pattern ${quote(pattern)} is too large`, {
+      hint: `with its counted repetitions written out it may have ${MAX_PATTERN_LENGTH} characters`,
+    });
   }
   try {
     const compiled = RE2JS.compile(pattern);
     return (value) => compiled.test(value);
   } catch (error) {
-    return refuse(`does not compile: ${error instanceof Error ? error.message : String(error)}`, error);
+    const reason = error instanceof RE2JSSyntaxException ? error.getDescription() : 'it does not compile';
+    throw new SnapshotError('INVALID_ARGUMENT', `pattern ${quote(pattern)}: ${reason}`, { cause: error });
+  }
+}
+
+/** The parts of a pattern that matter to its size: literals, classes, escapes, settings, counts, the rest. */
+const patternToken =
+  /\\Q.*?(?:\\E|$)|\\[pPx]\{[^}]*\}|\\.|\[\^?\]?(?:\[:\^?\w+:\]|\\.|[^\]\\])*\]|\(\?[a-zA-Z-]*\)|\{\d+(?:,\d*)?\}|./gsu;
+
+/** About how long a pattern is with its counted repetitions written out: rather too much than too little. */
+function lengthWrittenOut(pattern: string): number {
+  const ignoresCase = /\(\?[a-zA-Z-]*i/.test(pattern);
+  const outer: number[] = [];
+  let length = 0;
+  let last = 0;
+  let folding = 0;
+  for (const [token] of pattern.matchAll(patternToken)) {
+    const [, least, most] = /^\{(\d+)(?:,(\d*))?\}$/.exec(token) ?? [];
+    if (least !== undefined) {
+      const copies = last * (Math.max(Number(least), Number(most ?? 0), 1) - 1);
+      length += copies;
+      last += copies;
+    } else if (token === '(') {
+      outer.push(length);
+      length = 0;
+      last = 0;
+    } else if (token === ')') {
+      last = length + 2;
+      length = last + (outer.pop() ?? 0);
+    } else if (/^[*+?]$/.test(token)) {
+      length += 1;
+      last += 1;
+    } else if (token !== String.raw`\Q\E` && !token.startsWith('(?')) {
+      last = token.length;
+      length += last;
+      // RE2 goes through a range character by character to add the other case.
+      if (ignoresCase && token.startsWith('[')) folding += 50 * (token.split('-').length - 1);
+    }
+  }
+  return outer.reduce((sum, part) => sum + part, length) + folding;
+}
+
+function checkText(value: unknown, what: string): asserts value is string {
+  if (typeof value !== 'string') throw new TypeError(`a ${what} must be a string, not ${kindOf(value)}`);
+  if (!value.isWellFormed()) {
+    throw new SnapshotError('INVALID_ARGUMENT', `the ${what} ${quote(value)} holds a lone surrogate`);
   }
 }

@@ -1,4 +1,5 @@
-import { chmodSync, lstatSync } from 'node:fs';
+import { chmodSync, existsSync, lstatSync } from 'node:fs';
+import { dirname } from 'node:path';
 import BetterSqlite3, { type Database } from 'better-sqlite3';
 import { SnapshotError, toSnapshotError } from '../errors.ts';
 import { quote } from '../names.ts';
@@ -29,6 +30,9 @@ export async function openDatabase(file: string, options: OpenDatabaseOptions): 
   const doing = `opening ${quote(file)}`;
   let db: Database | undefined;
   try {
+    if (!existsSync(dirname(file))) {
+      throw new SnapshotError('FAILED_PRECONDITION', `there is no directory ${quote(dirname(file))}`);
+    }
     const found = lstatSync(file, { throwIfNoEntry: false });
     if (found !== undefined && !found.isFile()) {
       throw new SnapshotError('FAILED_PRECONDITION', `${quote(file)} is not a regular file`);

@@ -290,7 +290,7 @@ export class MetadataReader {
 }
 
 /** The error for a key or name that is not there. */
-export function notFound(keyOrName: string): SnapshotError {
+function notFound(keyOrName: string): SnapshotError {
   return new SnapshotError('NOT_FOUND', `there is no snapshot ${quote(keyOrName)}`);
 }
 

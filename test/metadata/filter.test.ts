@@ -1,4 +1,4 @@
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { SnapshotError } from '../../src/errors.ts';
 import { type Operator, compilePattern, parseFilter } from '../../src/metadata/filter.ts';
@@ -156,7 +156,10 @@ describe('what containerd refuses', () => {
     ['labels.ns/key==value', 10],
     ['labels .a==b', 0],
   ])('operators: %s', (text, place) => {
-    const expected = place === 0 ? `a dot and the label's key at character 7` : operatorAt(place);
+    const expected =
+      place === 0
+        ? `a dot and the label's key at character 7`
+        : `an operator (==, != or ~=) at character ${place}`;
     expect(refusal(() => parseFilter(text))).toBe(`filter ${JSON.stringify(text)}: expected ${expected}`);
   });
 
@@ -214,10 +217,6 @@ describe('what containerd refuses', () => {
     expect(refusal(() => parseFilter('name==\uFFFD'))).toContain('holds a replacement character');
     expect(refusal(() => parseFilter('labels."\uFFFD"'))).toContain('holds a replacement character');
   });
-
-  function operatorAt(place: number): string {
-    return `an operator (==, != or ~=) at character ${place}`;
-  }
 });
 
 describe('what containerd accepts but can never mean anything', () => {
@@ -336,9 +335,9 @@ describe('compilePattern', () => {
     [String.raw`\Qa.b\E`, 'axb', false],
     ['(a*)*b', 'a'.repeat(4096), false],
     ['(a|a)*$', `${'a'.repeat(4096)}b`, true],
-    ['(?:a?){1000}b', 'a'.repeat(4096), false],
+    ['(?:a?){800}b', 'a'.repeat(4096), false],
     ['a'.repeat(4096), 'a'.repeat(4096), true],
-  ])('%s takes, or does not take, %s', (pattern, value, taken) => {
+  ])('whether a pattern matches, case %#', (pattern, value, taken) => {
     expect(compilePattern(pattern)(value)).toBe(taken);
   });
 
@@ -386,7 +385,7 @@ describe('compilePattern', () => {
 
   test.each([
     ['a{1000}', 'a'.repeat(1000)],
-    [String.raw`^(?:\x{61}){1000}$`, 'a'.repeat(1000)],
+    [String.raw`^(?:\x{61}){400}$`, 'a'.repeat(400)],
     ['^[{(]{3}$', '({('],
     [String.raw`^\({2}[)]{2}$`, '(())'],
     [String.raw`^\Q({1000}){1000}\E$`, '({1000}){1000}'],
