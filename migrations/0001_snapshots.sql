@@ -61,13 +61,18 @@ create table removal (
 -- The highest id ever handed out. It only grows, so that an id is never used twice,
 -- whatever is written to sqlite_sequence and whatever has been deleted.
 create table high_water (
-  only_row integer primary key,
-  id       integer not null,
+  only_row    integer primary key,
+  id          integer not null,
+  -- How often a commit of unknown outcome had to be settled by one after it, which has to write something.
+  settlements integer not null default 0,
 
   check (only_row = 1)
 ) strict;
 
 insert into high_water (only_row, id) values (1, 0);
+
+-- The row that AUTOINCREMENT would make with the first snapshot, so that it can follow the mark from the start.
+insert into sqlite_sequence (name, seq) values ('snapshot', 0);
 
 -- Rules for a new snapshot --------------------------------------------------------------------
 
@@ -83,6 +88,21 @@ begin
   select raise(abort, 'a parent exists and is committed')
    where new.parent_id is not null
      and not exists (select 1 from snapshot where id = new.parent_id and kind = 'committed');
+  -- An automatic id, still -1 here, is one more than the sequence or the highest row. Whoever lowered the
+  -- sequence would have it fall on a reserved id, and so into the directory of another's copy.
+  select raise(abort, 'sqlite_sequence is behind a reserved id')
+   where new.id < 1
+     and exists (
+           select 1
+             from removal
+            where state = 'reserved'
+              and id > (select coalesce(max(id), 0) from snapshot)
+              and id > coalesce((select cast(seq as integer)
+                                   from sqlite_sequence
+                                  where name = 'snapshot'
+                                  order by rowid
+                                  limit 1), 0)
+         );
 end;
 
 -- After, since SQLite fills in an automatic id only then.
@@ -161,6 +181,8 @@ end;
 
 create trigger removal_insert before insert on removal
 begin
+  select raise(abort, 'a removal is of all or work, and reserved or deleting')
+   where (new.part, new.state) not in (values ('all', 'reserved'), ('all', 'deleting'), ('work', 'deleting'));
   select raise(abort, 'the id is already in the removal journal')
    where exists (select 1 from removal where id = new.id and part = new.part);
   select raise(abort, 'only the work directory of a live snapshot is ever deleted')
@@ -200,6 +222,13 @@ begin
   select raise(abort, 'the high-water mark only grows');
 end;
 
+-- Automatic ids go on above the mark, or the next one could be one that is reserved.
+create trigger high_water_sequence after update on high_water
+  when new.id > old.id
+begin
+  update sqlite_sequence set seq = new.id where name = 'snapshot' and seq < new.id;
+end;
+
 create trigger high_water_delete before delete on high_water
 begin
   select raise(abort, 'there is one high-water mark');
@@ -226,7 +255,8 @@ select step.snapshot_id, snapshot.name, step.ancestor_id, ancestor.name, step.di
   join snapshot on snapshot.id = step.snapshot_id
   join snapshot as ancestor on ancestor.id = step.ancestor_id;
 
--- One line a snapshot, with everything that is known of it.
+-- One line a snapshot, with everything that is known of it. The depth is bounded as above, for
+-- a chain or cycle of thousands would be walked once for each of its snapshots.
 create view snapshot_overview
   (id, name, kind, parent, depth, children, created, updated, size, inodes, labels) as
 select snapshot.id,
@@ -241,6 +271,7 @@ select snapshot.id,
             from chain
             join snapshot as ancestor on ancestor.id = chain.id
            where ancestor.parent_id is not null
+           limit 512
         )
         select count(*) from chain),
        (select count(*) from snapshot as child where child.parent_id = snapshot.id),

@@ -54,6 +54,7 @@ export class Reaper {
   readonly #deleted = new Map<string, Removal>();
   readonly #running = new Set<Promise<unknown>>();
   #timer: NodeJS.Timeout | undefined;
+  #mounts: readonly Mounts[] | undefined;
 
   constructor(layout: Layout, journal: Journal) {
     this.#layout = layout;
@@ -62,7 +63,7 @@ export class Reaper {
 
   /** Tries to delete what a removal names. What has to wait stays in the journal. @returns why it has to, if so */
   reap(removal: Removal): Promise<string | undefined> {
-    const reaping = this.#reap(removal, allMounts());
+    const reaping = this.#reap(removal);
     this.#running.add(reaping);
     return reaping.finally(() => this.#running.delete(reaping));
   }
@@ -72,7 +73,6 @@ export class Reaper {
     await this.#quiet();
     const deferred: { path: string; reason: string }[] = [];
     let removed = 0;
-    let mounts: Mounts[] | undefined;
     for (
       let after = 0, page = this.#journal.removals(after);
       page.length > 0;
@@ -80,7 +80,7 @@ export class Reaper {
     ) {
       for (const removal of page) {
         after = removal.id;
-        const reason = await this.#reap(removal, (mounts ??= allMounts()));
+        const reason = await this.#reap(removal);
         if (reason === undefined) removed += 1;
         else deferred.push({ path: this.#path(removal), reason });
       }
@@ -119,6 +119,15 @@ export class Reaper {
     while (this.#running.size > 0) await Promise.allSettled(this.#running);
   }
 
+  /** The mounts of now; removals of the same turn of the event loop share one look. */
+  #look(): readonly Mounts[] {
+    if (this.#mounts === undefined) {
+      this.#mounts = allMounts();
+      setImmediate(() => (this.#mounts = undefined));
+    }
+    return this.#mounts;
+  }
+
   #path({ id, part }: Removal): string {
     return part === 'all' ? this.#layout.directory(id) : this.#layout.work(id);
   }
@@ -141,10 +150,10 @@ export class Reaper {
     }
   }
 
-  async #reap(removal: Removal, mounts: readonly Mounts[]): Promise<string | undefined> {
+  async #reap(removal: Removal): Promise<string | undefined> {
     try {
       if (!this.#journal.isDeleting(removal)) return undefined;
-      const use = findUse(mounts, this.#layout.directory(removal.id));
+      const use = findUse(this.#look(), this.#layout.directory(removal.id));
       if (use !== undefined) return use;
       await this.#delete(removal);
       this.#deleted.set(`${removal.id} ${removal.part}`, removal);

@@ -29,6 +29,7 @@ export class Transactor {
   readonly #commit;
   readonly #rollback;
   readonly #touch;
+  readonly #highWater;
   readonly #savepoint;
   #unsettled = false;
 
@@ -38,7 +39,8 @@ export class Transactor {
     this.#begin = db.prepare('begin immediate');
     this.#commit = db.prepare('commit');
     this.#rollback = db.prepare('rollback');
-    this.#touch = db.prepare('update high_water set id = id');
+    this.#highWater = db.prepare<[], number>('select id from high_water').pluck();
+    this.#touch = db.prepare('update high_water set settlements = settlements + 1');
     this.#savepoint = db.transaction((body: () => unknown) => body());
   }
 
@@ -58,9 +60,10 @@ export class Transactor {
     if (this.#unsettled) this.#settle();
     this.#begin.run();
     const mark = this.#participant.mark();
+    const highWater = this.#highWater.get();
     try {
       const result = this.#attempt(body, mark);
-      this.#finish();
+      this.#finish(mark, highWater);
       return result;
     } finally {
       this.#participant.end();
@@ -94,18 +97,38 @@ export class Transactor {
     }
   }
 
-  #finish(): void {
+  #finish(mark: number, highWater: number | undefined): void {
     try {
       this.#commit.run();
     } catch (error) {
       if (this.#db.inTransaction) this.#rollback.run();
       // With no room for its frames a transaction is certainly not there.
-      if (isFull(error)) throw error;
+      if (isFull(error)) {
+        this.#undoLate(mark, highWater);
+        throw error;
+      }
       this.#unsettled = true;
       throw new SnapshotError('UNAVAILABLE', 'the outcome of the last write is unknown, its commit failed', {
         hint: 'look for the change again once a later write has succeeded',
         cause: error,
       });
+    }
+  }
+
+  /**
+   * A full disk takes the lock away together with the transaction. What was done outside the database is undone under
+   * a lock taken anew, if no one has been given the same ids meanwhile; otherwise it is theirs.
+   */
+  #undoLate(mark: number, highWater: number | undefined): void {
+    try {
+      this.#begin.run();
+    } catch {
+      return;
+    }
+    try {
+      if (this.#highWater.get() === highWater) this.#participant.undo(mark);
+    } finally {
+      this.#rollback.run();
     }
   }
 

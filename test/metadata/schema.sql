@@ -5,8 +5,10 @@ CREATE INDEX snapshot_child on snapshot (parent_id) where parent_id is not null;
 CREATE INDEX snapshot_open on snapshot (id) where kind <> 'committed';
 
 CREATE TABLE high_water (
-  only_row integer primary key,
-  id       integer not null,
+  only_row    integer primary key,
+  id          integer not null,
+  -- How often a commit of unknown outcome had to be settled by one after it, which has to write something.
+  settlements integer not null default 0,
 
   check (only_row = 1)
 ) strict;
@@ -68,6 +70,12 @@ begin
   select raise(abort, 'there is one high-water mark');
 end;
 
+CREATE TRIGGER high_water_sequence after update on high_water
+  when new.id > old.id
+begin
+  update sqlite_sequence set seq = new.id where name = 'snapshot' and seq < new.id;
+end;
+
 CREATE TRIGGER high_water_update before update on high_water
   when new.id < old.id or new.only_row is not old.only_row
 begin
@@ -88,6 +96,8 @@ end;
 
 CREATE TRIGGER removal_insert before insert on removal
 begin
+  select raise(abort, 'a removal is of all or work, and reserved or deleting')
+   where (new.part, new.state) not in (values ('all', 'reserved'), ('all', 'deleting'), ('work', 'deleting'));
   select raise(abort, 'the id is already in the removal journal')
    where exists (select 1 from removal where id = new.id and part = new.part);
   select raise(abort, 'only the work directory of a live snapshot is ever deleted')
@@ -144,6 +154,21 @@ begin
   select raise(abort, 'a parent exists and is committed')
    where new.parent_id is not null
      and not exists (select 1 from snapshot where id = new.parent_id and kind = 'committed');
+  -- An automatic id, still -1 here, is one more than the sequence or the highest row. Whoever lowered the
+  -- sequence would have it fall on a reserved id, and so into the directory of another's copy.
+  select raise(abort, 'sqlite_sequence is behind a reserved id')
+   where new.id < 1
+     and exists (
+           select 1
+             from removal
+            where state = 'reserved'
+              and id > (select coalesce(max(id), 0) from snapshot)
+              and id > coalesce((select cast(seq as integer)
+                                   from sqlite_sequence
+                                  where name = 'snapshot'
+                                  order by rowid
+                                  limit 1), 0)
+         );
 end;
 
 CREATE TRIGGER snapshot_insert_id after insert on snapshot
