@@ -1,0 +1,39 @@
+import { describe, test } from 'vitest';
+import { conformanceCases } from '../../src/conformance/index.ts';
+import { type DriverOptions, OverlayDriver } from '../../src/index.ts';
+import { isRoot, withMount } from '../support/mount.ts';
+import { assertWhole, makeRoot } from '../support/store.ts';
+
+const optionSets: readonly DriverOptions[] = [
+  {},
+  { durability: 'metadata' },
+  { asyncRemove: true },
+  { remapIds: true },
+  { upperdirLabel: true },
+  { mountOptions: ['xino=off'] },
+];
+
+describe.skipIf(!isRoot).each(optionSets)(
+  `OverlayDriver with %j${isRoot ? '' : ' (needs root)'}`,
+  (options) => {
+    const cases = conformanceCases({
+      async open() {
+        const { root, remove } = makeRoot();
+        const snapshotter = await OverlayDriver.open(root, options);
+        return {
+          snapshotter,
+          async close() {
+            await snapshotter.close();
+            try {
+              assertWhole(root);
+            } finally {
+              remove();
+            }
+          },
+        };
+      },
+      withMount,
+    });
+    for (const { name, run } of cases) test(name, run);
+  },
+);

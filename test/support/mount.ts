@@ -1,0 +1,49 @@
+import { execFileSync } from 'node:child_process';
+import { mkdtemp, rmdir } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import type { Mount } from '../../src/index.ts';
+
+/** Whether this process may mount. */
+export const isRoot = process.geteuid?.() === 0;
+
+/** The longest option string that the kernel takes without cutting it off. */
+const MAX_OPTIONS = 4095;
+
+/** Mounts by mount(8). Options that are too long are made relative to the directory of the snapshots. */
+export function mount(mounts: readonly Mount[], target: string): void {
+  for (const { type, source, options } of mounts) {
+    let text = options.join(',');
+    let cwd = '/';
+    if (text.length >= MAX_OPTIONS) {
+      const [, layer = ''] = /lowerdir=([^:,]+)/.exec(text) ?? [];
+      cwd = dirname(dirname(layer));
+      text = text.replaceAll(`${cwd}/`, '');
+    }
+    if (text.length >= MAX_OPTIONS) throw new Error(`mount options of ${text.length} bytes would be cut off`);
+    execFileSync('mount', ['-t', type, source, target, '-o', text], { cwd, stdio: 'pipe' });
+  }
+}
+
+/** Undoes a mount. */
+export function unmount(target: string): void {
+  execFileSync('umount', [target], { stdio: 'pipe' });
+}
+
+/** Mounts on a directory of its own for as long as `fn` runs. */
+export async function withMount(
+  mounts: readonly Mount[],
+  fn: (target: string) => Promise<void>,
+): Promise<void> {
+  const target = await mkdtemp(join(tmpdir(), 'overlite-mount-'));
+  try {
+    mount(mounts, target);
+    try {
+      await fn(target);
+    } finally {
+      unmount(target);
+    }
+  } finally {
+    await rmdir(target);
+  }
+}
