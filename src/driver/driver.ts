@@ -2,10 +2,11 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import { SnapshotError, toSnapshotError } from '../errors.ts';
 import { errnoOf } from '../linux/tree.ts';
 import { retryWhileBusy } from '../metadata/busy.ts';
-import { GroupCommit } from '../metadata/group-commit.ts';
+import { GroupCommit, type WriteOptions } from '../metadata/group-commit.ts';
 import type { Span } from '../metadata/listing.ts';
 import { openDatabase } from '../metadata/open.ts';
 import type { Removal } from '../metadata/reader.ts';
+import { Reserve } from '../metadata/reserve.ts';
 import { MetadataStore, isThenable } from '../metadata/store.ts';
 import { Transactor } from '../metadata/transactor.ts';
 import { checkName, kindOf, quote } from '../names.ts';
@@ -58,7 +59,7 @@ export class OverlayDriver implements Snapshotter {
     this.#reaper = new Reaper(layout, {
       isDeleting: (removal) => this.#store.isDeleting(removal),
       removals: (afterId) => this.#store.removals(afterId),
-      forget: (removals) => this.#commits.write(() => this.#store.forget(removals)),
+      forget: (removals) => this.#commits.write(() => this.#store.forget(removals), { frees: true }),
     });
   }
 
@@ -83,7 +84,7 @@ export class OverlayDriver implements Snapshotter {
     const db = await openDatabase(layout.database, { readonly: false, busyTimeout });
     const transactor = new Transactor(db, directories);
     const store = new MetadataStore(db, transactor);
-    const commits = new GroupCommit(db, transactor, busyTimeout);
+    const commits = new GroupCommit(db, transactor, { busyTimeout, reserve: new Reserve(layout.reserve) });
     const operations = new Operations({ store, directories, table, layout, upperdirLabel });
     return new OverlayDriver(settings, layout, { store, commits, operations });
   }
@@ -138,12 +139,16 @@ export class OverlayDriver implements Snapshotter {
 
   async remove(key: string): Promise<RemoveResult> {
     checkName(key, 'key');
-    return this.#reap(await this.#write(`removing ${quote(key)}`, () => this.#operations.remove(key)));
+    return this.#reap(
+      await this.#write(`removing ${quote(key)}`, () => this.#operations.remove(key), { frees: true }),
+    );
   }
 
   async delete(name: string): Promise<RemoveResult> {
     checkName(name, 'name');
-    return this.#reap(await this.#write(`deleting ${quote(name)}`, () => this.#operations.delete(name)));
+    return this.#reap(
+      await this.#write(`deleting ${quote(name)}`, () => this.#operations.delete(name), { frees: true }),
+    );
   }
 
   async parent(keyOrName: string): Promise<string | null> {
@@ -238,7 +243,7 @@ export class OverlayDriver implements Snapshotter {
         removals = tx.end();
       }
     };
-    const done = await this.#write('a transaction', run, true).catch((error: unknown) => {
+    const done = await this.#write('a transaction', run, { once: true }).catch((error: unknown) => {
       // What the function itself threw goes to the caller as it is.
       throw 'error' in failure ? failure.error : error;
     });
@@ -277,10 +282,10 @@ export class OverlayDriver implements Snapshotter {
     return retryWhileBusy(body, this.#settings.busyTimeout, doing);
   }
 
-  async #write<T>(doing: string, body: () => T, once = false): Promise<T> {
+  async #write<T>(doing: string, body: () => T, options?: WriteOptions): Promise<T> {
     this.#checkOpen();
     try {
-      return await this.#commits.write(body, { once });
+      return await this.#commits.write(body, options);
     } catch (error) {
       throw toSnapshotError(error, doing);
     }

@@ -4,6 +4,7 @@ import { join, relative, sep } from 'node:path';
  * Where things are under a root:
  *
  *     metadata.db                 the metadata
+ *     metadata.db-reserve         disk space for the removals that free some when the disk is full
  *     snapshots/<id>/fs           the layer
  *     snapshots/<id>/work         overlayfs's own, while the snapshot is active
  *     lost+found/                 what was set aside
@@ -11,6 +12,7 @@ import { join, relative, sep } from 'node:path';
 export class Layout {
   readonly root: string;
   readonly database: string;
+  readonly reserve: string;
   readonly snapshots: string;
   readonly lostAndFound: string;
 
@@ -18,6 +20,7 @@ export class Layout {
   constructor(root: string) {
     this.root = root;
     this.database = join(root, 'metadata.db');
+    this.reserve = join(root, 'metadata.db-reserve');
     this.snapshots = join(root, 'snapshots');
     this.lostAndFound = join(root, 'lost+found');
   }

@@ -54,7 +54,7 @@ export class Reaper {
   readonly #deleted = new Map<string, Removal>();
   readonly #running = new Set<Promise<unknown>>();
   #timer: NodeJS.Timeout | undefined;
-  #mounts: readonly Mounts[] | undefined;
+  #nextLook: Promise<readonly Mounts[]> | undefined;
 
   constructor(layout: Layout, journal: Journal) {
     this.#layout = layout;
@@ -119,13 +119,13 @@ export class Reaper {
     while (this.#running.size > 0) await Promise.allSettled(this.#running);
   }
 
-  /** The mounts of now; removals of the same turn of the event loop share one look. */
-  #look(): readonly Mounts[] {
-    if (this.#mounts === undefined) {
-      this.#mounts = allMounts();
-      setImmediate(() => (this.#mounts = undefined));
-    }
-    return this.#mounts;
+  /** The mounts of now. Removals that ask in the same moment share one look, which is made after they have asked. */
+  #look(): Promise<readonly Mounts[]> {
+    this.#nextLook ??= Promise.resolve().then(() => {
+      this.#nextLook = undefined;
+      return allMounts();
+    });
+    return this.#nextLook;
   }
 
   #path({ id, part }: Removal): string {
@@ -153,7 +153,7 @@ export class Reaper {
   async #reap(removal: Removal): Promise<string | undefined> {
     try {
       if (!this.#journal.isDeleting(removal)) return undefined;
-      const use = findUse(this.#look(), this.#layout.directory(removal.id));
+      const use = findUse(await this.#look(), this.#path(removal));
       if (use !== undefined) return use;
       await this.#delete(removal);
       this.#deleted.set(`${removal.id} ${removal.part}`, removal);

@@ -85,6 +85,14 @@ function overlayDirectories(options: string): string[] {
   return directories;
 }
 
+/** Whether a layer's path is within a directory; one that is relative, to an unknown place, if it can be. */
+function mayBeWithin(path: string, directory: string): boolean {
+  if (path.startsWith('/')) return isWithin(path, directory);
+  // Relative to the directory of the snapshots, or to the root.
+  const below = directory.slice(directory.lastIndexOf('/snapshots/') + 1);
+  return isWithin(path, below) || isWithin(path, below.slice('snapshots/'.length));
+}
+
 /**
  * Says what uses a directory: a mount on it or below it, a bind mount of it or of something in it, or an overlay
  * that has it for a layer. `undefined` if nothing does, as far as these mounts tell.
@@ -112,11 +120,7 @@ export function findUse(namespaces: readonly Mounts[], directory: string): strin
         return `it is mounted at ${mountPoint}${elsewhere}`;
       }
       if (type !== 'overlay') continue;
-      const uses = overlayDirectories(options).some((path) =>
-        path.startsWith('/')
-          ? isWithin(path, directory)
-          : isWithin(`/${path}`, directory.slice(directory.lastIndexOf('/'))),
-      );
+      const uses = overlayDirectories(options).some((path) => mayBeWithin(path, directory));
       if (uses) return `the overlay at ${mountPoint}${elsewhere} uses it`;
     }
   }

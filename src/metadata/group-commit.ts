@@ -2,6 +2,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { Database } from 'better-sqlite3';
 import { isFull } from '../errors.ts';
 import { retryWhileBusy } from './busy.ts';
+import type { Reserve } from './reserve.ts';
 import type { Transactor } from './transactor.ts';
 
 /** How long one transaction goes on taking writes in, in milliseconds: it holds the lock and the event loop. */
@@ -12,9 +13,19 @@ interface Job {
   readonly work: () => unknown;
   /** Whether `work` must not be run a second time, even though nothing came of the first. */
   readonly once: boolean;
+  /** Whether it leads to space being freed, and must not fail for want of some. */
+  readonly frees: boolean;
   readonly resolve: (value: unknown) => void;
   readonly reject: (error: unknown) => void;
   started: boolean;
+}
+
+/** How a write is to be treated. */
+export interface WriteOptions {
+  /** Never run it a second time. */
+  once?: boolean;
+  /** It leads to space being freed: let it have the reserve when the disk is full. */
+  frees?: boolean;
 }
 
 type Outcome = { readonly value: unknown } | { readonly error: unknown };
@@ -27,13 +38,15 @@ export class GroupCommit {
   readonly #db: Database;
   readonly #transactor: Transactor;
   readonly #busyTimeout: number;
+  readonly #reserve: Reserve;
   #waiting: Job[] = [];
   #draining: Promise<void> | undefined;
 
-  constructor(db: Database, transactor: Transactor, busyTimeout: number) {
+  constructor(db: Database, transactor: Transactor, options: { busyTimeout: number; reserve: Reserve }) {
     this.#db = db;
     this.#transactor = transactor;
-    this.#busyTimeout = busyTimeout;
+    this.#busyTimeout = options.busyTimeout;
+    this.#reserve = options.reserve;
   }
 
   /**
@@ -43,9 +56,16 @@ export class GroupCommit {
    * @throws what `work` throws
    * @throws {SnapshotError} UNAVAILABLE if the database stays locked, or a commit's outcome is unknown
    */
-  write<T>(work: () => T, { once = false } = {}): Promise<T> {
+  write<T>(work: () => T, { once = false, frees = false }: WriteOptions = {}): Promise<T> {
     return new Promise<T>((resolve, reject) => {
-      this.#waiting.push({ work, once, resolve: (value) => resolve(value as T), reject, started: false });
+      this.#waiting.push({
+        work,
+        once,
+        frees,
+        resolve: (value) => resolve(value as T),
+        reject,
+        started: false,
+      });
       this.#draining ??= this.#drain();
     });
   }
@@ -76,18 +96,27 @@ export class GroupCommit {
   }
 
   /**
-   * When the disk is full, what frees space must not fail together with what needs it: one by one, on a WAL that
-   * has been made as small as it gets.
+   * When the disk is full, what frees space must not fail together with what needs it: each write is tried alone, and
+   * only what frees space gets the reserve.
    */
   async #commitEach(batch: Job[], full: unknown): Promise<void> {
-    try {
-      this.#db.pragma('wal_checkpoint(truncate)');
-    } catch {
-      // Where even that finds no room, the writes below say so.
-    }
     for (const job of batch) {
-      if (job.once && job.started) job.reject(full);
-      else await this.#attempt([job]).catch(job.reject);
+      if (job.once && job.started) {
+        job.reject(full);
+        continue;
+      }
+      if (job.frees) this.#reserve.release();
+      this.#checkpoint();
+      await this.#attempt([job]).catch(job.reject);
+    }
+  }
+
+  /** Lets the WAL be used from its beginning again, where it already has its space. */
+  #checkpoint(): void {
+    try {
+      this.#db.pragma('wal_checkpoint(restart)');
+    } catch {
+      // Where even that finds no room, the write after it says so.
     }
   }
 
@@ -103,6 +132,7 @@ export class GroupCommit {
       }
     };
     await retryWhileBusy(() => this.#transactor.run(run), this.#busyTimeout, 'waiting to write');
+    this.#reserve.hold();
     for (const [index, job] of batch.entries()) {
       const outcome = outcomes[index];
       if (outcome === undefined) this.#waiting.push(job);

@@ -1,0 +1,37 @@
+import { randomBytes } from 'node:crypto';
+import { rmSync, writeFileSync } from 'node:fs';
+
+/** What a removal needs at the most: a checkpoint that lets the database grow, and the frames of one transaction. */
+const RESERVE_BYTES = 65_536;
+
+/**
+ * Some disk space set aside in a file, so that when the disk is full what frees space still has room for its
+ * own transaction.
+ */
+export class Reserve {
+  readonly #path: string;
+  #held = false;
+
+  constructor(path: string) {
+    this.#path = path;
+    this.hold();
+  }
+
+  /** Sets the space aside, if it is not and there is enough of it. */
+  hold(): void {
+    if (this.#held) return;
+    try {
+      // Not zeros, which some filesystems would not give any space.
+      writeFileSync(this.#path, randomBytes(RESERVE_BYTES), { mode: 0o600 });
+      this.#held = true;
+    } catch {
+      this.release();
+    }
+  }
+
+  /** Gives the space back. */
+  release(): void {
+    rmSync(this.#path, { force: true });
+    this.#held = false;
+  }
+}
