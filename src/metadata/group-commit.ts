@@ -105,10 +105,22 @@ export class GroupCommit {
         job.reject(full);
         continue;
       }
-      if (job.frees) this.#reserve.release();
-      this.#checkpoint();
-      await this.#attempt([job]).catch(job.reject);
+      await this.#attemptWhenFull(job).catch(job.reject);
     }
+  }
+
+  async #attemptWhenFull(job: Job): Promise<void> {
+    if (job.frees) {
+      this.#reserve.release();
+      try {
+        await this.#attempt([job]);
+        return;
+      } catch (error) {
+        if (!isFull(error)) throw error;
+      }
+    }
+    this.#checkpoint();
+    await this.#attempt([job]);
   }
 
   /** Lets the WAL be used from its beginning again, where it already has its space. */

@@ -72,4 +72,6 @@ export function migrate(db: Database): void {
   });
   if (readVersion(db) === migrations.length) return;
   while (step.immediate());
+  // So that the database has its space, and the WAL can be used from its beginning again, before a disk fills up.
+  db.pragma('wal_checkpoint(restart)');
 }
