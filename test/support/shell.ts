@@ -4,7 +4,7 @@ import { spawnSync } from 'node:child_process';
 export const hasShell = spawnSync('sqlite3', ['-version']).status === 0;
 
 /** A line that the shell wrote on standard error. */
-export interface ShellError {
+interface ShellError {
   /** The line of the script that failed, the first being 1. */
   readonly line: number;
   readonly message: string;
