@@ -235,6 +235,7 @@ select snapshot.id,
             from chain
             join snapshot as ancestor on ancestor.id = chain.id
            where ancestor.parent_id is not null
+           limit 512
         )
         select count(*) from chain),
        (select count(*) from snapshot as child where child.parent_id = snapshot.id),
