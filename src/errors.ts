@@ -111,7 +111,7 @@ const fromErrno: Readonly<Record<string, ErrorCode>> = {
   EIO: 'DATA_LOSS',
   EUCLEAN: 'DATA_LOSS',
   ENOSYS: 'UNIMPLEMENTED',
-  EOPNOTSUPP: 'UNIMPLEMENTED',
+  ENOTSUP: 'UNIMPLEMENTED',
 };
 
 /**

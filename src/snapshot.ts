@@ -46,6 +46,11 @@ export interface SnapshotRecord {
   readonly createdUs: number;
   /** `updated` in exact microseconds since the epoch. */
   readonly updatedUs: number;
+  /**
+   * The digests over the layer of a committed snapshot, `metadata1:` and, if contents were sealed too, `content1:`,
+   * each a SHA-256 in hexadecimal, with a space between them; `null` while it is open, or if it was not sealed.
+   */
+  readonly seal: string | null;
   /** Whether something still had it mounted when it was committed; `null` while it is open, or unknown. */
   readonly inUse: boolean | null;
 }
@@ -61,17 +66,41 @@ export interface PrepareOptions {
   labels?: Labels;
 }
 
+/** How far a commit or checkpoint has come. */
+export interface Progress {
+  readonly phase: 'copying' | 'measuring' | 'syncing';
+  /** Files, directories and other inodes that this phase has dealt with. */
+  readonly inodes: number;
+  /** What they hold, in bytes on disk. */
+  readonly bytes: number;
+}
+
+/** Who looks on while something takes long. */
+export interface Watched {
+  /** Ends it, with nothing changed and nothing left behind: the promise is rejected with the signal's reason. */
+  signal?: AbortSignal;
+  /** Told now and then how far it has come. What it throws ends it like the signal does. */
+  onProgress?: (progress: Progress) => void;
+}
+
 /** What is given when a snapshot is committed. */
-export interface CommitOptions {
+export interface CommitOptions extends Watched {
   /** The labels of the committed snapshot. Those of the active one are not inherited. */
   labels?: Labels;
   /** The name to descend from, for a snapshot that was prepared without a parent; otherwise its own. */
   parent?: string;
   /**
-   * What to do when the layer is still mounted: `allow` (default) commits it and says so in
-   * `Info.inUse`, `refuse` fails with `FAILED_PRECONDITION`.
+   * What to do when the layer is still mounted, or changes while it is committed, so that something may go on
+   * writing into it: `allow` (default) commits it and says so in `Info.inUse`, `refuse` fails with
+   * `FAILED_PRECONDITION`, `copy` commits a copy that nothing else can write to.
    */
-  inUse?: 'allow' | 'refuse';
+  inUse?: 'allow' | 'refuse' | 'copy';
+}
+
+/** What is given when a checkpoint is made. */
+export interface CheckpointOptions extends Watched {
+  /** The labels of the committed snapshot. Those of the active one are not inherited. */
+  labels?: Labels;
 }
 
 /** What is given when labels change. */
@@ -134,15 +163,34 @@ export interface Snapshotter {
 
   /**
    * Seals the active snapshot `key` as `name`. `key` is gone afterwards, `name` has its parent and
-   * its directory. `created` becomes the time of the commit.
+   * its directory. `created` becomes the time of the commit. Unless told otherwise, what the layer
+   * holds is durable before `name` is there.
    *
    * @throws {SnapshotError} ALREADY_EXISTS if the name is taken
    * @throws {SnapshotError} NOT_FOUND if the key, or a given parent, is missing
    * @throws {SnapshotError} FAILED_PRECONDITION if the key is not active, a given parent is not
    *   committed, or it is in use and `inUse` is `refuse`
    * @throws {SnapshotError} INVALID_ARGUMENT if a parent other than the key's own is given
+   * @throws {SnapshotError} DATA_LOSS if the layer is missing, or the disk failed under it
+   * @throws the reason of `signal`
    */
   commit(name: string, key: string, options?: CommitOptions): Promise<Info>;
+
+  /**
+   * Captures what the active snapshot `key` holds now as the committed snapshot `name`, an exact
+   * copy with the parent that `key` has. `key` stays active, with its parent, its layer and its
+   * mounts; this may be done any number of times. A file that is written to meanwhile is copied as
+   * it was at some moment, each file at its own.
+   *
+   * @throws {SnapshotError} ALREADY_EXISTS if the name is taken
+   * @throws {SnapshotError} NOT_FOUND if the key is missing
+   * @throws {SnapshotError} FAILED_PRECONDITION if the key is not active, or a file keeps getting
+   *   shorter while it is read
+   * @throws {SnapshotError} RESOURCE_EXHAUSTED if there is no space for the copy
+   * @throws {SnapshotError} DATA_LOSS if the layer is missing, or the disk failed under it
+   * @throws the reason of `signal`
+   */
+  checkpoint(name: string, key: string, options?: CheckpointOptions): Promise<Info>;
 
   /**
    * Abandons an active snapshot or a view. Resolves after the attempt to delete its directory,

@@ -12,12 +12,13 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { SnapshotError, toSnapshotError } from '../errors.ts';
-import { errnoOf } from '../linux/tree.ts';
+import { errnoOf } from '../linux/errno.ts';
 import type { Participant } from '../metadata/transactor.ts';
 import { quote } from '../names.ts';
 import type { Labels } from '../snapshot.ts';
 import { GID_MAPPING, UID_MAPPING, mappedRoot } from './idmap.ts';
 import type { Layout } from './layout.ts';
+import { Reservation } from './reservation.ts';
 
 /** What the directories of a new snapshot are to be like. */
 export interface NewDirectories {
@@ -27,6 +28,13 @@ export interface NewDirectories {
   /** The nearest ancestor, whose `fs` the new one takes after. */
   readonly parentId: number | undefined;
   readonly labels: Labels;
+}
+
+/** Directories that were made in the present transaction. */
+interface Made {
+  readonly id: number;
+  /** Of a copy that has yet to be made, and synced. */
+  readonly reservation?: Reservation;
 }
 
 /** Makes a directory's entries durable. */
@@ -47,7 +55,7 @@ export class Directories implements Participant {
   readonly #layout: Layout;
   /** How directories are synced: not at all, the last one for all of them, or each. */
   readonly #sync: 'none' | 'last' | 'each';
-  #made: number[] = [];
+  #made: Made[] = [];
 
   constructor(layout: Layout, sync: 'none' | 'last' | 'each') {
     this.#layout = layout;
@@ -61,7 +69,7 @@ export class Directories implements Participant {
     try {
       const model = parentId === undefined ? undefined : this.#modelOf(parentId);
       this.#mkdir(id, directory);
-      this.#made.push(id);
+      this.#made.push({ id });
       mkdirSync(fs, 0o700);
       chownSync(
         fs,
@@ -78,12 +86,28 @@ export class Directories implements Participant {
     }
   }
 
+  /** Makes the directory of a copy whose id has just been reserved, and locks it while nobody else can see it. */
+  reserve(id: number): Reservation {
+    try {
+      this.#mkdir(id, this.#layout.directory(id));
+      this.#made.push({ id });
+      const reservation = Reservation.takeNew(this.#layout, id);
+      this.#made[this.#made.length - 1] = { id, reservation };
+      return reservation;
+    } catch (error) {
+      throw toSnapshotError(error, `making the directory of snapshot ${id}`);
+    }
+  }
+
   mark(): number {
     return this.#made.length;
   }
 
   undo(mark: number): void {
-    for (const id of this.#made.splice(mark).toReversed()) this.#removeSkeleton(id);
+    for (const { id, reservation } of this.#made.splice(mark).toReversed()) {
+      this.#removeSkeleton(id);
+      reservation?.release();
+    }
   }
 
   /**
@@ -91,14 +115,15 @@ export class Directories implements Participant {
    * and their directories do not.
    */
   sync(): void {
-    const last = this.#made.at(-1);
+    const made = this.#made.filter(({ reservation }) => reservation === undefined);
+    const last = made.at(-1);
     if (last === undefined || this.#sync === 'none') return;
     try {
       if (this.#sync === 'last') {
-        syncDirectory(this.#layout.directory(last));
+        syncDirectory(this.#layout.directory(last.id));
         return;
       }
-      for (const id of this.#made) {
+      for (const { id } of made) {
         syncDirectory(this.#layout.fs(id));
         syncDirectory(this.#layout.directory(id));
       }

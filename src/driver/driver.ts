@@ -1,6 +1,6 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
+import type { Database } from 'better-sqlite3';
 import { SnapshotError, toSnapshotError } from '../errors.ts';
-import { errnoOf } from '../linux/tree.ts';
 import { retryWhileBusy } from '../metadata/busy.ts';
 import { GroupCommit, type WriteOptions } from '../metadata/group-commit.ts';
 import type { Span } from '../metadata/listing.ts';
@@ -9,8 +9,9 @@ import type { Removal } from '../metadata/reader.ts';
 import { Reserve } from '../metadata/reserve.ts';
 import { MetadataStore, isThenable } from '../metadata/store.ts';
 import { Transactor } from '../metadata/transactor.ts';
-import { checkName, kindOf, quote } from '../names.ts';
+import { checkName, checkOptions, kindOf, quote } from '../names.ts';
 import type {
+  CheckpointOptions,
   CleanupResult,
   CommitOptions,
   Info,
@@ -21,16 +22,26 @@ import type {
   Snapshotter,
   UpdateOptions,
   Usage,
+  Watched,
 } from '../snapshot.ts';
+import { Committer } from './committer.ts';
 import { Directories } from './directories.ts';
+import { LayerSync } from './layer-sync.ts';
+import { Layers } from './layers.ts';
 import type { Layout } from './layout.ts';
 import { MountTable } from './mounts.ts';
-import { Operations, type Seal, checkUse, toCommitOptions, toMakeArguments } from './operations.ts';
+import { Operations, type Seal, checkWatched, toCommitOptions, toMakeArguments } from './operations.ts';
 import { type DriverOptions, type Settings, toSettings } from './options.ts';
 import { Reaper } from './reaper.ts';
-import { openRoot } from './root.ts';
-import { measure, measureUsage } from './seal.ts';
+import { type Root, openRoot } from './root.ts';
 import { Transaction } from './transaction.ts';
+
+/** What is opened before a driver can be made. */
+interface Base {
+  readonly db: Database;
+  readonly transactor: Transactor;
+  readonly directories: Directories;
+}
 
 /**
  * The snapshotter on overlayfs: rows in SQLite, layers on disk. Several drivers, in one process or in many, may have
@@ -42,24 +53,54 @@ export class OverlayDriver implements Snapshotter {
   readonly #store: MetadataStore;
   readonly #commits: GroupCommit;
   readonly #operations: Operations;
+  readonly #layers: Layers;
+  readonly #layerSync: LayerSync | undefined;
   readonly #reaper: Reaper;
+  readonly #committer: Committer;
   readonly #seals = new WeakSet<object>();
+  readonly #running = new Set<Promise<unknown>>();
   #closing: Promise<void> | undefined;
 
   private constructor(
     settings: Settings,
-    layout: Layout,
-    parts: { store: MetadataStore; commits: GroupCommit; operations: Operations },
+    { layout, filesystem }: Root,
+    { db, transactor, directories }: Base,
   ) {
+    const { busyTimeout, asyncRemove, upperdirLabel } = settings;
     this.#settings = settings;
     this.#layout = layout;
-    this.#store = parts.store;
-    this.#commits = parts.commits;
-    this.#operations = parts.operations;
+    const store = new MetadataStore(db, transactor);
+    this.#store = store;
+    this.#commits = new GroupCommit(db, transactor, { busyTimeout, reserve: new Reserve(layout.reserve) });
+    const { ordered } = filesystem;
+    const highWater = (): number => store.highWater();
+    this.#layerSync =
+      settings.durability === 'full' ? new LayerSync({ layout, ordered, highWater }) : undefined;
+    const layers = new Layers({
+      layout,
+      sync: this.#layerSync,
+      contents: settings.seal === 'content',
+      isKnown: (id) => store.statById(id) !== undefined,
+    });
+    this.#layers = layers;
+    const table = new MountTable(layout, settings);
+    this.#operations = new Operations({ store, directories, table, layers, layout, upperdirLabel });
     this.#reaper = new Reaper(layout, {
-      isDeleting: (removal) => this.#store.isDeleting(removal),
-      removals: (afterId) => this.#store.removals(afterId),
-      forget: (removals) => this.#commits.write(() => this.#store.forget(removals), { frees: true }),
+      isDeleting: (removal) => store.isDeleting(removal),
+      removals: (afterId) => store.removals(afterId),
+      reservations: () => store.reservations(),
+      abandon: (id) => this.#commits.write(() => store.abandon(id), { frees: true }),
+      forget: (removals) => this.#commits.write(() => store.forget(removals), { frees: true }),
+    });
+    this.#committer = new Committer({
+      store,
+      operations: this.#operations,
+      layers,
+      reaper: this.#reaper,
+      asyncRemove,
+      // What has begun goes on while the driver is being closed.
+      read: (doing, body) => retryWhileBusy(body, busyTimeout, doing),
+      write: (doing, body, options) => this.#commit(doing, body, options),
     });
   }
 
@@ -76,17 +117,16 @@ export class OverlayDriver implements Snapshotter {
    */
   static async open(root: string, options?: DriverOptions): Promise<OverlayDriver> {
     const settings = toSettings(options);
-    const { layout, filesystem } = openRoot(root);
+    const opened = openRoot(root);
+    const { layout, filesystem } = opened;
     const ordered = filesystem.ordered ? 'last' : 'each';
     const directories = new Directories(layout, settings.durability === 'full' ? ordered : 'none');
-    const table = new MountTable(layout, settings);
-    const { busyTimeout, upperdirLabel } = settings;
+    const { busyTimeout, asyncRemove } = settings;
     const db = await openDatabase(layout.database, { readonly: false, busyTimeout });
     const transactor = new Transactor(db, directories);
-    const store = new MetadataStore(db, transactor);
-    const commits = new GroupCommit(db, transactor, { busyTimeout, reserve: new Reserve(layout.reserve) });
-    const operations = new Operations({ store, directories, table, layout, upperdirLabel });
-    return new OverlayDriver(settings, layout, { store, commits, operations });
+    const driver = new OverlayDriver(settings, opened, { db, transactor, directories });
+    if (!asyncRemove) driver.#reaper.resume();
+    return driver;
   }
 
   async prepare(key: string, parent?: string | null, options?: PrepareOptions): Promise<Mount[]> {
@@ -104,35 +144,30 @@ export class OverlayDriver implements Snapshotter {
   }
 
   async commit(name: string, key: string, options?: CommitOptions): Promise<Info> {
-    checkName(name, 'name');
-    const checked = toCommitOptions(options, ['labels', 'parent', 'inUse']);
-    // Found out before the walk, which can take long; the transaction finds it out again.
-    if (await this.exists(name)) throw new SnapshotError('ALREADY_EXISTS', `${quote(name)} is taken`);
-    const seal = await this.seal(key);
-    checkUse(seal, checked.inUse);
-    const info = await this.#write(`committing ${quote(key)}`, () =>
-      this.#operations.commit(name, key, { ...checked, seal }),
-    );
-    if (!this.#settings.asyncRemove) void this.#reaper.reap({ id: info.id, part: 'work' });
-    return info;
+    const known = ['labels', 'parent', 'inUse', 'signal', 'onProgress'] as const;
+    const checked = toCommitOptions(options, known, ['allow', 'refuse', 'copy']);
+    checkWatched(checked);
+    return this.#run(() => this.#committer.commit(name, key, checked));
+  }
+
+  async checkpoint(name: string, key: string, options?: CheckpointOptions): Promise<Info> {
+    const checked = toCommitOptions(options, ['labels', 'signal', 'onProgress'], []);
+    checkWatched(checked);
+    return this.#run(() => this.#committer.checkpoint(name, key, checked));
   }
 
   /**
-   * Measures and digests the layer of an active snapshot, for a commit within a transaction. What is written to the
-   * layer afterwards is committed, but not in the seal.
+   * Measures and digests the layer of an active snapshot and makes it durable, for a commit within a transaction.
+   * What is written to the layer afterwards is committed, but neither in the seal nor sure to survive a power cut.
    *
    * @throws {SnapshotError} NOT_FOUND if the key is missing
    * @throws {SnapshotError} FAILED_PRECONDITION if it is not active
-   * @throws {SnapshotError} DATA_LOSS if its layer is not there
+   * @throws {SnapshotError} DATA_LOSS if its layer is not there, or the disk failed under it
    */
-  async seal(key: string): Promise<Seal> {
-    checkName(key, 'key');
-    const { id, kind } = await this.#read('sealing', () => this.#store.find(key));
-    if (kind !== 'active') {
-      throw new SnapshotError('FAILED_PRECONDITION', `${quote(key)} is not active but ${kind}`);
-    }
-    const measured = await this.#measure(key, id, measure);
-    const seal = { key, id, inUse: this.#operations.inUse(id), ...measured };
+  async seal(key: string, options?: Watched): Promise<Seal> {
+    const checked = checkOptions(options, ['signal', 'onProgress']);
+    checkWatched(checked);
+    const seal = await this.#run(() => this.#committer.seal(key, checked));
     this.#seals.add(seal);
     return seal;
   }
@@ -168,8 +203,9 @@ export class OverlayDriver implements Snapshotter {
   }
 
   async usage(keyOrName: string): Promise<Usage> {
-    const { id, kind, usage } = await this.#read('reading usage', () => this.#store.find(keyOrName));
-    if (kind === 'active') return this.#measure(keyOrName, id, measureUsage);
+    const found = await this.#read('reading usage', () => this.#store.find(keyOrName));
+    const { id, kind, parentId, usage } = found;
+    if (kind === 'active') return this.#layers.usage({ key: keyOrName, id, base: parentId === null });
     return usage ?? { inodes: 0, size: 0 };
   }
 
@@ -267,14 +303,28 @@ export class OverlayDriver implements Snapshotter {
   }
 
   async #close(): Promise<void> {
+    while (this.#running.size > 0) await Promise.allSettled(this.#running);
     await this.#commits.idle();
     await this.#reaper.close();
     await this.#commits.idle();
+    this.#layerSync?.close();
     this.#store.close();
   }
 
   #checkOpen(): void {
     if (this.#closing !== undefined) throw new SnapshotError('FAILED_PRECONDITION', 'the driver is closed');
+  }
+
+  /** Runs what takes more than one step, which is let finish when the driver is closed meanwhile. */
+  async #run<T>(steps: () => Promise<T>): Promise<T> {
+    this.#checkOpen();
+    const running = steps();
+    this.#running.add(running);
+    try {
+      return await running;
+    } finally {
+      this.#running.delete(running);
+    }
   }
 
   async #read<T>(doing: string, body: () => T): Promise<T> {
@@ -284,6 +334,10 @@ export class OverlayDriver implements Snapshotter {
 
   async #write<T>(doing: string, body: () => T, options?: WriteOptions): Promise<T> {
     this.#checkOpen();
+    return this.#commit(doing, body, options);
+  }
+
+  async #commit<T>(doing: string, body: () => T, options?: WriteOptions): Promise<T> {
     try {
       return await this.#commits.write(body, options);
     } catch (error) {
@@ -295,21 +349,6 @@ export class OverlayDriver implements Snapshotter {
     if (this.#settings.asyncRemove) return {};
     const deferred = await this.#reaper.reap(removal);
     return deferred === undefined ? {} : { deferred };
-  }
-
-  async #measure<T>(key: string, id: number, by: (directory: string) => Promise<T>): Promise<T> {
-    try {
-      return await by(this.#layout.fs(id));
-    } catch (error) {
-      if (!['ENOENT', 'ENOTDIR', 'ELOOP'].includes(String(errnoOf(error)))) {
-        throw toSnapshotError(error, `measuring ${quote(key)}`);
-      }
-      if (this.#store.statById(id) === undefined) {
-        throw new SnapshotError('NOT_FOUND', `there is no snapshot ${quote(key)} any more`);
-      }
-      const what = `the layer ${quote(this.#layout.fs(id))} of ${quote(key)}`;
-      throw new SnapshotError('DATA_LOSS', `${what} is missing or not a directory`, { cause: error });
-    }
   }
 
   async #visit(

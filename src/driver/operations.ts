@@ -1,36 +1,55 @@
 import { SnapshotError } from '../errors.ts';
-import { findUse, ownMounts } from '../linux/mountinfo.ts';
-import type { Removal } from '../metadata/reader.ts';
+import type { Found, Removal } from '../metadata/reader.ts';
 import type { MetadataStore } from '../metadata/store.ts';
 import { checkLabels, checkName, checkOptions, checkParent, kindOf, quote } from '../names.ts';
 import type {
   CommitOptions,
   Info,
+  Labels,
   Mount,
   PrepareOptions,
   SnapshotRecord,
   UpdateOptions,
+  Watched,
 } from '../snapshot.ts';
 import type { Directories } from './directories.ts';
 import { checkIdMappings } from './idmap.ts';
+import type { Layer, LayerSeal, Layers } from './layers.ts';
 import type { Layout } from './layout.ts';
 import { type MountTable, checkDepth } from './mounts.ts';
-import { type Measure, measureNow } from './seal.ts';
+import type { Reservation } from './reservation.ts';
 
 /** The label that tells containerd where a snapshot's own layer is. */
 const UPPERDIR = 'containerd.io/snapshot/overlay.upperdir';
 
-/** A layer that has been measured and digested, ready to be committed. It is good for that very snapshot only. */
-export interface Seal extends Measure {
+/**
+ * A layer that has been measured, digested and made durable, ready to be committed. It is good for that very snapshot
+ * only.
+ */
+export interface Seal extends LayerSeal {
   readonly key: string;
   readonly id: number;
-  /** Whether something had it mounted. */
-  readonly inUse: boolean;
 }
 
-/** The options of a commit, with the seal that it takes. */
-export interface SealedCommitOptions extends CommitOptions {
+/** The options of a commit within a transaction. */
+export interface SealedCommitOptions {
+  labels?: Labels | undefined;
+  parent?: string | undefined;
+  /** What to do when the layer was in use as it was sealed; there is no copying within a transaction. */
+  inUse?: 'allow' | 'refuse';
+  /** What `driver.seal(key)` gave; not needed for a key that was prepared in the same transaction. */
   seal?: Seal;
+}
+
+/** How a copy becomes a committed snapshot. */
+interface CaptureOptions {
+  readonly labels: Labels | undefined;
+  readonly parent: string | undefined;
+  readonly seal: LayerSeal;
+  /** The id that the copy was made for. */
+  readonly reserved: number;
+  /** Whether it takes the place of the active snapshot, which goes. */
+  readonly replace: boolean;
 }
 
 /** What the operations work with. */
@@ -38,6 +57,7 @@ interface Parts {
   readonly store: MetadataStore;
   readonly directories: Directories;
   readonly table: MountTable;
+  readonly layers: Layers;
   readonly layout: Layout;
   readonly upperdirLabel: boolean;
 }
@@ -50,13 +70,15 @@ export class Operations {
   readonly #store: MetadataStore;
   readonly #directories: Directories;
   readonly #table: MountTable;
+  readonly #layers: Layers;
   readonly #layout: Layout;
   readonly #upperdirLabel: boolean;
 
-  constructor({ store, directories, table, layout, upperdirLabel }: Parts) {
+  constructor({ store, directories, table, layers, layout, upperdirLabel }: Parts) {
     this.#store = store;
     this.#directories = directories;
     this.#table = table;
+    this.#layers = layers;
     this.#layout = layout;
     this.#upperdirLabel = upperdirLabel;
   }
@@ -92,16 +114,11 @@ export class Operations {
     return this.#table.mounts({ id, kind, labels, lowers: this.#store.lowers(id).slice(1) });
   }
 
-  /** Flips a row. Without a seal the layer is measured on the spot. */
+  /** Flips a row. Without a seal the layer is sealed on the spot. */
   commit(name: string, key: string, options: SealedCommitOptions): Info {
     return this.#store.transaction((store) => {
       const seal = options.seal ?? this.#sealNow(key);
-      if (store.exists(key) && store.find(key).id !== seal.id) {
-        throw new SnapshotError(
-          'FAILED_PRECONDITION',
-          `${quote(key)} is another snapshot than the one that was sealed`,
-        );
-      }
+      if (store.exists(key)) checkSame(store.find(key), seal);
       const record = store.commit(name, key, {
         labels: options.labels ?? {},
         ...(options.parent !== undefined && { parent: options.parent }),
@@ -110,6 +127,32 @@ export class Operations {
         inUse: seal.inUse,
       });
       if (options.parent !== undefined) checkDepth(name, store.lowers(record.id).slice(1));
+      return this.info(record);
+    });
+  }
+
+  /** Reserves an id for a copy, with its directory, and locks that. */
+  reserve(): Reservation {
+    return this.#store.transaction((store) => this.#directories.reserve(store.reserve()));
+  }
+
+  /** Makes a copy of an active snapshot's layer a committed snapshot. */
+  capture(
+    name: string,
+    { key, id }: Layer,
+    { labels, parent, seal, reserved, replace }: CaptureOptions,
+  ): Info {
+    return this.#store.transaction((store) => {
+      if (store.exists(key)) checkSame(store.find(key), { id });
+      const record = store.checkpoint(name, key, reserved, {
+        labels: labels ?? {},
+        ...(parent !== undefined && { parent }),
+        usage: seal.usage,
+        seal: seal.digest,
+        inUse: seal.inUse,
+      });
+      if (parent !== undefined) checkDepth(name, store.lowers(record.id).slice(1));
+      if (replace) store.remove(key);
       return this.info(record);
     });
   }
@@ -147,11 +190,6 @@ export class Operations {
     return this.#store.parent(keyOrName);
   }
 
-  /** Whether something that is mounted here uses a snapshot's layer. */
-  inUse(id: number): boolean {
-    return findUse([ownMounts()], this.#layout.directory(id)) !== undefined;
-  }
-
   /** A record with what the driver knows beyond it. */
   info(record: SnapshotRecord): Info {
     const { id, kind, parent, labels } = record;
@@ -161,8 +199,8 @@ export class Operations {
   }
 
   #sealNow(key: string): Seal {
-    const { id } = this.#store.find(checkName(key, 'key'));
-    return { key, id, inUse: this.inUse(id), ...measureNow(this.#layout.fs(id)) };
+    const { id, parentId } = this.#store.find(checkName(key, 'key'));
+    return { key, id, ...this.#layers.sealNow({ key, id, base: parentId === null }) };
   }
 }
 
@@ -184,25 +222,48 @@ export function toMakeArguments(
   return { key: checkName(key, 'key'), parent: checkParent(parent), options: { labels } };
 }
 
-/** Checks the options of a commit. */
-export function toCommitOptions<T extends CommitOptions>(
+/** What can be said of a layer that is in use. */
+type Policy = NonNullable<CommitOptions['inUse']>;
+
+/** Checks the options of a commit, of which some are known here. */
+export function toCommitOptions<T extends CommitOptions | SealedCommitOptions>(
   given: T | undefined,
   known: readonly (keyof T & string)[],
+  policies: readonly Policy[],
 ): Partial<T> {
   const options = checkOptions(given, known);
   checkIdMappings(checkLabels(options.labels));
   const { inUse } = options;
-  if (inUse !== undefined && inUse !== 'allow' && inUse !== 'refuse') {
-    throw new SnapshotError('INVALID_ARGUMENT', `inUse is "allow" or "refuse", not ${quote(String(inUse))}`);
+  if (inUse !== undefined && !policies.includes(inUse)) {
+    const words = policies.map((policy) => `"${policy}"`).join(' or ');
+    throw new SnapshotError('INVALID_ARGUMENT', `inUse is ${words}, not ${quote(inUse)}`);
   }
   checkParent(options.parent);
   return options;
 }
 
+/** @throws {TypeError} if what is to be told of something that takes long is of a wrong type */
+export function checkWatched({ signal, onProgress }: Watched): void {
+  if (signal !== undefined && !(signal instanceof AbortSignal)) {
+    throw new TypeError(`signal must be an AbortSignal, not ${kindOf(signal)}`);
+  }
+  if (onProgress !== undefined && typeof onProgress !== 'function') {
+    throw new TypeError(`onProgress must be a function, not ${kindOf(onProgress)}`);
+  }
+}
+
 /** @throws {SnapshotError} FAILED_PRECONDITION if a layer is in use and may not be */
-export function checkUse({ key, inUse }: Seal, policy: CommitOptions['inUse']): void {
+export function checkUse({ key, inUse }: Pick<Seal, 'key' | 'inUse'>, policy: Policy): void {
   if (!inUse || policy !== 'refuse') return;
-  throw new SnapshotError('FAILED_PRECONDITION', `${quote(key)} is still mounted`, {
-    hint: 'unmount it first',
+  throw new SnapshotError('FAILED_PRECONDITION', `${quote(key)} is still in use`, {
+    hint: 'unmount it, and let what writes to it come to rest',
   });
+}
+
+function checkSame({ id, name }: Found, sealed: Pick<Seal, 'id'>): void {
+  if (id === sealed.id) return;
+  throw new SnapshotError(
+    'FAILED_PRECONDITION',
+    `${quote(name)} is another snapshot than the one that was sealed`,
+  );
 }

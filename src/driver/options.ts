@@ -5,10 +5,16 @@ import { checkOptions, kindOf, quote } from '../names.ts';
 /** How a driver is opened. */
 export interface DriverOptions {
   /**
-   * `full` (default): what a promise has resolved for is there after a power cut, directories included. `metadata`
-   * leaves the syncing of directories out: only the rows are sure to be there.
+   * `full` (default): what a promise has resolved for is there after a power cut, directories and the contents of
+   * committed layers included. `metadata` leaves their syncing out: only the rows are sure to be there, and a
+   * committed layer may hold empty files. For those who can make their layers again.
    */
   durability?: 'full' | 'metadata';
+  /**
+   * What the seal of a committed layer covers: `metadata` (default) what a walk sees, which costs next to nothing, or
+   * `content` also what the files hold and all their extended attributes, for which every byte is read.
+   */
+  seal?: 'metadata' | 'content';
   /** Leave the deletion of directories to `cleanup`. Off unless given. */
   asyncRemove?: boolean;
   /** More mount options for every overlay, in overlayfs's own syntax. */
@@ -32,6 +38,13 @@ function isBoolean(value: unknown, option: string): boolean {
   return value;
 }
 
+function isOneOf<T extends string>(value: T, option: string, choices: readonly T[]): T {
+  if (typeof value !== 'string') throw new TypeError(`${option} must be a string, not ${kindOf(value)}`);
+  if (choices.includes(value)) return value;
+  const words = choices.map((choice) => `"${choice}"`).join(' or ');
+  throw new SnapshotError('INVALID_ARGUMENT', `${option} is ${words}, not ${quote(value)}`);
+}
+
 /**
  * Checks options and fills in what was left out.
  *
@@ -41,6 +54,7 @@ function isBoolean(value: unknown, option: string): boolean {
 export function toSettings(given: DriverOptions | undefined): Settings {
   const options = checkOptions(given, [
     'durability',
+    'seal',
     'asyncRemove',
     'mountOptions',
     'remapIds',
@@ -49,20 +63,13 @@ export function toSettings(given: DriverOptions | undefined): Settings {
   ]);
   const {
     durability = 'full',
+    seal = 'metadata',
     asyncRemove = false,
     mountOptions = [],
     remapIds = false,
     busyTimeout = DEFAULT_BUSY_TIMEOUT_MS,
     upperdirLabel = false,
   } = options;
-  if (typeof durability !== 'string')
-    throw new TypeError(`durability must be a string, not ${kindOf(durability)}`);
-  if (durability !== 'full' && durability !== 'metadata') {
-    throw new SnapshotError(
-      'INVALID_ARGUMENT',
-      `durability is "full" or "metadata", not ${quote(durability)}`,
-    );
-  }
   if (typeof busyTimeout !== 'number')
     throw new TypeError(`busyTimeout must be a number, not ${kindOf(busyTimeout)}`);
   if (!(busyTimeout >= 0 && busyTimeout <= 2 ** 31 - 1)) {
@@ -72,7 +79,8 @@ export function toSettings(given: DriverOptions | undefined): Settings {
     );
   }
   return {
-    durability,
+    durability: isOneOf(durability, 'durability', ['full', 'metadata']),
+    seal: isOneOf(seal, 'seal', ['metadata', 'content']),
     asyncRemove: isBoolean(asyncRemove, 'asyncRemove'),
     mountOptions: toMountOptions(mountOptions),
     remapIds: isBoolean(remapIds, 'remapIds'),

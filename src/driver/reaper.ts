@@ -1,35 +1,20 @@
-import {
-  chmodSync,
-  close,
-  closeSync,
-  constants,
-  fsync,
-  open,
-  openSync,
-  readdir,
-  rmdir,
-  unlink,
-} from 'node:fs';
+import { close, constants, existsSync, fsync, open } from 'node:fs';
+import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { SnapshotError, toSnapshotError } from '../errors.ts';
-import { FileStatus, cString, openDirectory, openDirectoryBeneath } from '../linux/libc.ts';
+import { toSnapshotError } from '../errors.ts';
+import { deleteEntry } from '../linux/delete.ts';
+import { errnoOf } from '../linux/errno.ts';
+import { cString, openDirectory, openDirectoryBeneath } from '../linux/libc.ts';
 import { type Mounts, allMounts, findUse } from '../linux/mountinfo.ts';
-import { errnoOf, fdPath, isDirectory } from '../linux/tree.ts';
+import { isUpperInUse } from '../linux/probe.ts';
 import type { Removal } from '../metadata/reader.ts';
 import type { CleanupResult } from '../snapshot.ts';
 import type { Layout } from './layout.ts';
+import { Reservation } from './reservation.ts';
 
 const fsyncOf = promisify(fsync);
 const closeOf = promisify(close);
 const openOf = promisify(open);
-const readdirOf = promisify(readdir);
-const rmdirOf = promisify(rmdir);
-const unlinkOf = promisify(unlink);
-
-const O_PATH = 0o10000000;
-
-/** How many files are unlinked at a time. */
-const PARALLEL = 64;
 
 /** How long the removal journal may keep what has been deleted, in milliseconds: one sync for all of a while. */
 const SETTLE_MS = 1000;
@@ -40,6 +25,10 @@ export interface Journal {
   isDeleting(removal: Removal): boolean;
   /** What is journalled as to be deleted, after an id. */
   removals(afterId: number): Removal[];
+  /** The ids that are reserved for copies, under way or abandoned. */
+  reservations(): number[];
+  /** Journals a reserved id as to be deleted. */
+  abandon(id: number): Promise<unknown>;
   /** Takes out of the journal, durably, what has been deleted. */
   forget(removals: readonly Removal[]): Promise<void>;
 }
@@ -55,6 +44,7 @@ export class Reaper {
   readonly #running = new Set<Promise<unknown>>();
   #timer: NodeJS.Timeout | undefined;
   #nextLook: Promise<readonly Mounts[]> | undefined;
+  readonly #closing = new AbortController();
 
   constructor(layout: Layout, journal: Journal) {
     this.#layout = layout;
@@ -63,30 +53,20 @@ export class Reaper {
 
   /** Tries to delete what a removal names. What has to wait stays in the journal. @returns why it has to, if so */
   reap(removal: Removal): Promise<string | undefined> {
-    const reaping = this.#reap(removal);
-    this.#running.add(reaping);
-    return reaping.finally(() => this.#running.delete(reaping));
+    return this.#track(this.#reap(removal));
   }
 
-  /** Deletes everything in the journal that can be deleted now. */
+  /** Deletes everything in the journal that can be deleted now, and what dead processes left of their copies. */
   async cleanup(): Promise<CleanupResult> {
     await this.#quiet();
-    const deferred: { path: string; reason: string }[] = [];
-    let removed = 0;
-    for (
-      let after = 0, page = this.#journal.removals(after);
-      page.length > 0;
-      page = this.#journal.removals(after)
-    ) {
-      for (const removal of page) {
-        after = removal.id;
-        const reason = await this.#reap(removal);
-        if (reason === undefined) removed += 1;
-        else deferred.push({ path: this.#path(removal), reason });
-      }
-    }
-    await this.settle();
-    return { removed, deferred };
+    return this.#track(this.#sweep());
+  }
+
+  /** Goes on, in the background, with what was interrupted. */
+  resume(): void {
+    const { signal } = this.#closing;
+    // What cannot be done now is for the next cleanup, which tells why.
+    setImmediate(() => signal.aborted || void this.#track(this.#sweep(signal)).catch(() => {}));
   }
 
   /** Syncs what has been deleted and takes it out of the journal. */
@@ -110,6 +90,7 @@ export class Reaper {
 
   /** Waits for the deletions under way, and settles them as far as the store lets it. */
   async close(): Promise<void> {
+    this.#closing.abort();
     await this.#quiet();
     // What cannot be settled now stays in the journal, and is found deleted by the next cleanup.
     await this.settle().catch(() => {});
@@ -117,6 +98,56 @@ export class Reaper {
 
   async #quiet(): Promise<void> {
     while (this.#running.size > 0) await Promise.allSettled(this.#running);
+  }
+
+  #track<T>(running: Promise<T>): Promise<T> {
+    const tracked = running.finally(() => this.#running.delete(tracked));
+    this.#running.add(tracked);
+    return tracked;
+  }
+
+  async #sweep(signal?: AbortSignal): Promise<CleanupResult> {
+    const deferred: { path: string; reason: string }[] = [];
+    let removed = 0;
+    for (const id of this.#journal.reservations()) {
+      const reason = await this.#takeAbandoned(id);
+      if (reason !== undefined) deferred.push({ path: this.#layout.directory(id), reason });
+    }
+    for (
+      let after = 0, page = this.#journal.removals(after);
+      page.length > 0;
+      page = this.#journal.removals(after)
+    ) {
+      for (const removal of page) {
+        signal?.throwIfAborted();
+        after = removal.id;
+        const reason = await this.#reap(removal, signal);
+        if (reason === undefined) removed += 1;
+        else deferred.push({ path: this.#path(removal), reason });
+      }
+    }
+    await this.settle();
+    return { removed, deferred };
+  }
+
+  /**
+   * Journals what a dead process left of a copy as to be deleted. Only the one who has its lock may: a copy that is
+   * alive is locked from before its reservation can be seen until after it has become a snapshot.
+   */
+  async #takeAbandoned(id: number): Promise<string | undefined> {
+    let reservation: Reservation | undefined;
+    try {
+      reservation = Reservation.take(this.#layout, id);
+      if (reservation !== undefined) await this.#journal.abandon(id);
+      return undefined;
+    } catch (error) {
+      if (errnoOf(error) !== 'ENOENT') return toSnapshotError(error, `taking over the copy ${id}`).message;
+      // It died before its directory was durable.
+      await this.#journal.abandon(id);
+      return undefined;
+    } finally {
+      reservation?.release();
+    }
   }
 
   /** The mounts of now. Removals that ask in the same moment share one look, which is made after they have asked. */
@@ -150,12 +181,12 @@ export class Reaper {
     }
   }
 
-  async #reap(removal: Removal): Promise<string | undefined> {
+  async #reap(removal: Removal, signal?: AbortSignal): Promise<string | undefined> {
     try {
       if (!this.#journal.isDeleting(removal)) return undefined;
-      const use = findUse(await this.#look(), this.#path(removal));
+      const use = await this.#findUse(removal);
       if (use !== undefined) return use;
-      await this.#delete(removal);
+      await this.#delete(removal, signal);
       this.#deleted.set(`${removal.id} ${removal.part}`, removal);
       this.#timer ??= setTimeout(() => void this.settle().catch(() => {}), SETTLE_MS).unref();
       return undefined;
@@ -164,17 +195,29 @@ export class Reaper {
     }
   }
 
-  async #delete({ id, part }: Removal): Promise<void> {
+  /** Says what uses a directory that is to be deleted, if anything does that can be found out about. */
+  async #findUse(removal: Removal): Promise<string | undefined> {
+    const use = findUse(await this.#look(), this.#path(removal));
+    if (use !== undefined) return use;
+    // overlayfs makes a directory in `work` with the first mount: without it, there has been none.
+    const { id } = removal;
+    const wasMounted = existsSync(join(this.#layout.work(id), 'work')) && existsSync(this.#layout.fs(id));
+    return wasMounted && (await isUpperInUse(this.#layout.fs(id))) === true
+      ? 'an overlay that is mounted elsewhere, or detached, uses it'
+      : undefined;
+  }
+
+  async #delete({ id, part }: Removal, signal?: AbortSignal): Promise<void> {
     const name = String(id);
     const snapshots = openDirectory(cString(this.#layout.snapshots));
     try {
       if (part === 'all') {
-        await deleteEntry(snapshots, Buffer.from(name));
+        await deleteEntry(snapshots, Buffer.from(name), signal);
         return;
       }
       const directory = openDirectoryBeneath(snapshots, cString(name));
       try {
-        await deleteEntry(directory, Buffer.from('work'));
+        await deleteEntry(directory, Buffer.from('work'), signal);
       } finally {
         await closeOf(directory);
       }
@@ -183,83 +226,5 @@ export class Reaper {
     } finally {
       await closeOf(snapshots);
     }
-  }
-}
-
-function at(dir: number, entry: Buffer): Buffer {
-  return Buffer.concat([Buffer.from(`${fdPath(dir)}/`), entry]);
-}
-
-/**
- * Deletes what is in a directory under a name, with all below it. Every directory is entered through a descriptor of
- * the one above it, so that whatever is put in the way meanwhile, nothing outside is reached.
- */
-async function deleteEntry(parent: number, name: Buffer): Promise<void> {
-  const levels: { fd: number; name: Buffer; above: number; directories: Buffer[] }[] = [];
-  const enter = async (above: number, directory: Buffer): Promise<void> => {
-    const fd = openForDeletion(above, directory);
-    const level = { fd, name: directory, above, directories: [] as Buffer[] };
-    levels.push(level);
-    const files: Buffer[] = [];
-    for (const entry of await readdirOf(fdPath(fd), { withFileTypes: true, encoding: 'buffer' })) {
-      (entry.isDirectory() ? level.directories : files).push(entry.name);
-    }
-    for (let from = 0; from < files.length; from += PARALLEL) {
-      await Promise.all(files.slice(from, from + PARALLEL).map((file) => unlessGone(unlinkOf(at(fd, file)))));
-    }
-  };
-  const status = new FileStatus();
-  if (!status.read(parent, cString(name))) return;
-  if (!isDirectory(status.mode)) {
-    await unlessGone(unlinkOf(at(parent, name)));
-    return;
-  }
-  try {
-    await unlessGone(enter(parent, name));
-    for (let level = levels.at(-1); level !== undefined; level = levels.at(-1)) {
-      const next = level.directories.pop();
-      if (next !== undefined) {
-        await unlessGone(enter(level.fd, next));
-        continue;
-      }
-      levels.pop();
-      await closeOf(level.fd);
-      await unlessGone(rmdirOf(at(level.above, level.name)));
-    }
-  } finally {
-    for (const { fd } of levels) await closeOf(fd);
-  }
-}
-
-/** Opens a directory, even one of mode 000 such as overlayfs's own `work/work`, which only root could enter. */
-function openForDeletion(parent: number, name: Buffer): number {
-  const file = cString(name);
-  try {
-    return openDirectoryBeneath(parent, file);
-  } catch (error) {
-    if (errnoOf(error) === 'EXDEV') {
-      throw new SnapshotError('FAILED_PRECONDITION', `something is mounted on ${name.toString()}`, {
-        cause: error,
-      });
-    }
-    if (errnoOf(error) !== 'EACCES') throw error;
-  }
-  const fd = openSync(
-    Buffer.concat([Buffer.from(`${fdPath(parent)}/`), name]),
-    O_PATH | constants.O_NOFOLLOW,
-  );
-  try {
-    chmodSync(fdPath(fd), 0o700);
-  } finally {
-    closeSync(fd);
-  }
-  return openDirectoryBeneath(parent, file);
-}
-
-async function unlessGone(deletion: Promise<void>): Promise<void> {
-  try {
-    await deletion;
-  } catch (error) {
-    if (errnoOf(error) !== 'ENOENT') throw error;
   }
 }

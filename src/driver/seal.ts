@@ -1,122 +1,125 @@
 import { createHash } from 'node:crypto';
-import { constants, readlinkSync } from 'node:fs';
-import { cString, readXattrs } from '../linux/libc.ts';
-import { type TreeEntry, errnoOf, inSlices, isDirectory, walkTree } from '../linux/tree.ts';
+import { isGone } from '../linux/errno.ts';
+import { type Watch, inSlices } from '../linux/slices.ts';
+import { type TreeEntry, walkTree } from '../linux/tree.ts';
 import type { Usage } from '../snapshot.ts';
+import { ContentDigest, MetadataDigest } from './digest.ts';
+import { Meter } from './usage.ts';
 
-/** What a walk over a layer found: what it holds, and the digest over it. */
+/** What a walk over a layer found. */
 export interface Measure {
+  /** What it holds. */
   readonly usage: Usage;
-  /** `metadata1:` and a SHA-256 in hexadecimal. */
+  /** The digests over it, as a row keeps them: `metadata1:` and, with contents, ` content1:`, each a SHA-256. */
   readonly digest: string;
+  /** Differs as soon as anything in the layer has changed, even if it was changed back. */
+  readonly version: string;
 }
 
-/** The overlay attributes that change what a layer means. */
-const OVERLAY_XATTRS = ['trusted', 'user'].flatMap((space) => [
-  `${space}.overlay.opaque`,
-  `${space}.overlay.redirect`,
-]);
+/** How a layer is measured. */
+export interface Measuring extends Watch {
+  /** Read the contents of its files and their extended attributes too. */
+  readonly contents?: boolean;
+  /** Told after each file, what was found so far. */
+  readonly meter?: Meter;
+}
 
-/** Adds up what a layer holds. */
-class Meter {
-  #inodes = 0;
-  #blocks = 0;
-  readonly #linked = new Set<bigint>();
+/** Digests the inode numbers and times of change of a layer's files: cheap, and different after any change. */
+class Version {
+  readonly #hash = createHash('sha1');
 
   add({ status }: TreeEntry): void {
-    if (status.links > 1 && !isDirectory(status.mode)) {
-      if (this.#linked.has(status.inode)) return;
-      this.#linked.add(status.inode);
-    }
-    this.#inodes += 1;
-    this.#blocks += status.blocks;
-  }
-
-  get usage(): Usage {
-    return { inodes: this.#inodes, size: this.#blocks * 512 };
-  }
-}
-
-/**
- * Digests the metadata of a layer, version 1. For each file, in the order of the raw bytes of the paths, a
- * directory's with a slash behind it: the path; type and mode, owner, group; the size, except of directories; the
- * time of modification in nanoseconds; the numbers of a device node; the target of a symbolic link; and the
- * overlay's own attributes. Variable parts have their length before them.
- */
-class Digest {
-  readonly #hash = createHash('sha256');
-
-  add({ path, handle, status }: TreeEntry): void {
-    const { mode } = status;
-    const type = mode & constants.S_IFMT;
-    const isDevice = type === constants.S_IFCHR || type === constants.S_IFBLK;
-    const numbers = [
-      mode.toString(8),
-      status.uid,
-      status.gid,
-      type === constants.S_IFDIR ? '' : status.size,
-      status.modified,
-      isDevice ? status.device : '',
-    ];
-    this.#field(path);
-    this.#field(Buffer.from(numbers.join(' ')));
-    if (type === constants.S_IFLNK) this.#field(readlinkSync(handle.subarray(0, -1), 'buffer'));
-    // On files, the overlay keeps them only together with data that is elsewhere.
-    if (
-      type === constants.S_IFDIR ||
-      (type === constants.S_IFREG && status.blocks === 0 && status.size > 0)
-    ) {
-      for (const [name, value] of readXattrs(handle, OVERLAY_XATTRS)) {
-        this.#field(cString(name));
-        this.#field(value);
-      }
-    }
+    this.#hash.update(status.version);
   }
 
   get value(): string {
-    return `metadata1:${this.#hash.digest('hex')}`;
-  }
-
-  #field(bytes: Buffer): void {
-    this.#hash.update(`${bytes.length}:`);
-    this.#hash.update(bytes);
+    return this.#hash.digest('hex');
   }
 }
 
-/** Digests an entry, unless it vanished between being listed and being read. */
-function addUnlessGone(digest: Digest, entry: TreeEntry): void {
-  try {
-    digest.add(entry);
-  } catch (error) {
-    if (errnoOf(error) !== 'ENOENT') throw error;
-  }
-}
-
-/** Measures what the layer in a directory holds, without holding the event loop for long. */
-export async function measureUsage(directory: string): Promise<Usage> {
-  const meter = new Meter();
-  await inSlices(walkTree(directory), (entry) => meter.add(entry));
-  return meter.usage;
+/** Leaves an entry out that vanished between being listed and being read. */
+function ignoreGone(error: unknown): undefined {
+  if (!isGone(error)) throw error;
 }
 
 /** Measures and digests the layer in a directory in one walk, without holding the event loop for long. */
-export async function measure(directory: string): Promise<Measure> {
-  const meter = new Meter();
-  const digest = new Digest();
-  await inSlices(walkTree(directory), (entry) => {
+export async function measure(
+  directory: string,
+  { contents = false, meter = new Meter(), ...watch }: Measuring = {},
+): Promise<Measure> {
+  const metadata = new MetadataDigest();
+  const content = contents ? new ContentDigest() : undefined;
+  const version = new Version();
+  const add = (entry: TreeEntry): Promise<void> | undefined => {
     meter.add(entry);
-    addUnlessGone(digest, entry);
-  });
-  return { usage: meter.usage, digest: digest.value };
+    version.add(entry);
+    try {
+      metadata.add(entry);
+      return content?.add(entry, watch.signal)?.catch(ignoreGone);
+    } catch (error) {
+      return ignoreGone(error);
+    }
+  };
+  await inSlices(walkTree(directory), add, watch);
+  return { usage: meter.usage, digest: join(metadata, content), version: version.value };
 }
 
 /** Measures and digests a layer at once: for one that was made a moment ago and is next to empty. */
-export function measureNow(directory: string): Measure {
+export function measureNow(directory: string, contents: boolean): Omit<Measure, 'version'> {
   const meter = new Meter();
-  const digest = new Digest();
+  const metadata = new MetadataDigest();
+  const content = contents ? new ContentDigest() : undefined;
   for (const entry of walkTree(directory)) {
     meter.add(entry);
-    addUnlessGone(digest, entry);
+    metadata.add(entry);
+    content?.addNow(entry);
   }
-  return { usage: meter.usage, digest: digest.value };
+  return { usage: meter.usage, digest: join(metadata, content) };
+}
+
+function join(metadata: MetadataDigest, content: ContentDigest | undefined): string {
+  return content === undefined ? metadata.value : `${metadata.value} ${content.value}`;
+}
+
+/** The version of a layer as it is now, to compare with that of a measure. */
+export async function versionOf(directory: string, watch?: Watch): Promise<string> {
+  const version = new Version();
+  await inSlices(walkTree(directory), (entry) => version.add(entry), watch);
+  return version.value;
+}
+
+/** What became of a sealed layer. */
+export interface Verdict {
+  /** `unknown` if there is no digest, or none of a version that is known here. */
+  readonly seal: 'whole' | 'broken' | 'unknown';
+  /** What the layer holds now. */
+  readonly usage: Usage;
+}
+
+/**
+ * Measures a committed layer again and compares it with its seal; with `contents`, and if the seal has a digest of
+ * them, every byte of it.
+ *
+ * @throws what the operating system says of a layer that cannot be read
+ */
+export async function verifySeal(
+  directory: string,
+  seal: string | null,
+  measuring: Measuring = {},
+): Promise<Verdict> {
+  const sealed = seal?.split(' ') ?? [];
+  const known = sealed.filter((digest) => /^(metadata1|content1):[0-9a-f]{64}$/.test(digest));
+  const contents = measuring.contents === true && known.some((digest) => digest.startsWith('content1:'));
+  const { usage, digest } = await measure(directory, { ...measuring, contents });
+  const found = new Map(digest.split(' ').map((text) => [kindOfDigest(text), text]));
+  const comparable = known.filter((text) => found.has(kindOfDigest(text)));
+  if (comparable.length === 0) return { seal: 'unknown', usage };
+  return {
+    seal: comparable.every((text) => found.get(kindOfDigest(text)) === text) ? 'whole' : 'broken',
+    usage,
+  };
+}
+
+function kindOfDigest(digest: string): string {
+  return digest.slice(0, digest.indexOf(':'));
 }

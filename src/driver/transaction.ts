@@ -48,14 +48,14 @@ export class Transaction {
    */
   commit(name: string, key: string, options?: SealedCommitOptions): Info {
     const operations = this.#open();
-    const checked = toCommitOptions(options, ['labels', 'parent', 'inUse', 'seal']);
+    const checked = toCommitOptions(options, ['labels', 'parent', 'inUse', 'seal'], ['allow', 'refuse']);
     checkName(name, 'name');
     checkName(key, 'key');
     const { seal } = checked;
     if (seal !== undefined && (typeof seal !== 'object' || seal === null || !this.#isSeal(seal))) {
       throw new TypeError('a seal must be what driver.seal(key) gave');
     }
-    if (seal !== undefined) checkUse(seal, checked.inUse);
+    if (seal !== undefined) checkUse(seal, checked.inUse ?? 'allow');
     if (
       seal === undefined &&
       !this.#prepared.has(key) &&

@@ -2,20 +2,54 @@ import { constants } from 'node:fs';
 import { endianness } from 'node:os';
 import { getSystemErrorName } from 'node:util';
 import koffi from 'koffi';
+import { errnoOf } from './errno.ts';
 
 /*
  * Every foreign function of this package: a wrong signature crashes the process, so there is one small file of
- * them. File names are bytes that need not be UTF-8 and end in NUL, as `cString` makes them.
+ * them. File names are bytes that need not be UTF-8 and end in NUL, as `cString` makes them. What fails throws an
+ * error like those of node:fs.
  */
 const libc = koffi.load(null);
-const syscall = libc.func('long syscall(long number, long a, const uint8_t *b, const uint8_t *c, long d)');
+const openat2 = libc.func(
+  'long syscall(long number, long dir, const uint8_t *path, const uint8_t *how, long size)',
+);
+const openTree = libc.func('long syscall(long number, long dir, const uint8_t *path, long flags)');
+const fsopen = libc.func('long syscall(long number, const uint8_t *type, long flags)');
+const fsconfig = libc.func(
+  'long syscall(long number, long fd, long command, const uint8_t *key, const uint8_t *value, long aux)',
+);
+const fsmount = libc.func('long syscall(long number, long fd, long flags, long attributes)');
+const mknodat = libc.func('long syscall(long number, long dir, const uint8_t *path, long mode, long device)');
 const statx = libc.func('int statx(int dir, const uint8_t *name, int flags, uint32_t mask, uint8_t *result)');
+const utimensat = libc.func('int utimensat(int dir, const uint8_t *path, const uint8_t *times, int flags)');
 const llistxattr = libc.func('long llistxattr(const uint8_t *path, uint8_t *list, size_t size)');
 const lgetxattr = libc.func(
   'long lgetxattr(const uint8_t *path, const uint8_t *name, uint8_t *value, size_t size)',
 );
+const listxattr = libc.func('long listxattr(const uint8_t *path, uint8_t *list, size_t size)');
+const getxattr = libc.func(
+  'long getxattr(const uint8_t *path, const uint8_t *name, uint8_t *value, size_t size)',
+);
+const lsetxattr = libc.func(
+  'int lsetxattr(const uint8_t *path, const uint8_t *name, const uint8_t *value, size_t size, int flags)',
+);
+const lseek = libc.func('int64_t lseek(int fd, int64_t offset, int whence)');
+const ioctl = libc.func('int ioctl(int fd, unsigned long request, long argument)');
+const copyFileRange = libc.func(
+  'long copy_file_range(int from, uint8_t *offset, int to, uint8_t *toOffset, size_t length, uint32_t flags)',
+);
+const flock = libc.func('int flock(int fd, int operation)');
+const syncfs = libc.func('int syncfs(int fd)');
 
-const SYS_OPENAT2 = 437; // the same on every architecture
+// The numbers of the newer system calls are the same on every architecture.
+const SYS_OPEN_TREE = 428;
+const SYS_FSOPEN = 430;
+const SYS_FSCONFIG = 431;
+const SYS_FSMOUNT = 432;
+const SYS_OPENAT2 = 437;
+/** Before version 2.33, glibc has no function for it. */
+const SYS_MKNODAT = ({ x64: 259, s390x: 290, ppc64: 288 } as Record<string, number>)[process.arch] ?? 33;
+
 const O_CLOEXEC = 0o2000000;
 const RESOLVE_NO_XDEV = 0x01;
 const RESOLVE_NO_SYMLINKS = 0x04;
@@ -23,17 +57,49 @@ const RESOLVE_BENEATH = 0x08;
 const AT_FDCWD = -100;
 const AT_SYMLINK_NOFOLLOW = 0x100;
 const AT_NO_AUTOMOUNT = 0x800;
+const AT_EMPTY_PATH = 0x1000;
+const OPEN_TREE_CLONE = 1;
 const STATX_BASIC_STATS = 0x7ff;
-const ENOENT = 2;
+const FSOPEN_CLOEXEC = 1;
+const FSCONFIG_SET_STRING = 1;
+const FSCONFIG_CMD_CREATE = 6;
+const FSMOUNT_CLOEXEC = 1;
+const FICLONE = 0x40049409;
+const LOCK_EX_NB = 2 | 4;
+const SEEK_DATA = 3;
+const SEEK_HOLE = 4;
 
-const littleEndian = endianness() === 'LE';
+export const littleEndian = endianness() === 'LE';
 
-/** A failed call, like those of node:fs: `code` is the name of the errno. */
-function systemError(call: string, path: Buffer): Error {
+/** A failed call: `code` is the name of the errno. */
+function systemError(call: string, path?: Buffer): Error {
   const errno = koffi.errno();
   const code = getSystemErrorName(-errno);
-  const where = path.toString().replace(/\0$/, '');
-  return Object.assign(new Error(`${code}: ${call} '${where}'`), { code, errno: -errno, syscall: call });
+  const where = path === undefined ? '' : ` '${path.toString().replace(/\0$/, '')}'`;
+  return Object.assign(new Error(`${code}: ${call}${where}`), { code, errno: -errno, syscall: call });
+}
+
+/** What a call returned, unless it failed. */
+function checked(result: unknown, call: string, path?: Buffer): number {
+  const value = Number(result);
+  if (value < 0) throw systemError(call, path);
+  return value;
+}
+
+/** Makes a call on another thread. The errno is there to read only within the callback. */
+function offThread(
+  fn: ReturnType<typeof libc.func>,
+  args: unknown[],
+  call: string,
+  path?: Buffer,
+): Promise<number> {
+  return new Promise((resolve, reject) => {
+    fn.async(...args, (error: unknown, result: unknown) => {
+      if (error instanceof Error) reject(error);
+      else if (Number(result) < 0) reject(systemError(call, path));
+      else resolve(Number(result));
+    });
+  });
 }
 
 /** The bytes of a file name, ended with NUL. */
@@ -43,6 +109,8 @@ export function cString(name: Buffer | string): Buffer {
   bytes.copy(result);
   return result;
 }
+
+// Opening -------------------------------------------------------------------------------------------------------
 
 function openHow(resolve: number): Buffer {
   const how = new DataView(new ArrayBuffer(24));
@@ -57,80 +125,153 @@ const beneath = openHow(RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV)
 
 /** Opens a directory by its absolute path, no part of which may be a symbolic link. */
 export function openDirectory(path: Buffer): number {
-  const fd = Number(syscall(SYS_OPENAT2, AT_FDCWD, path, plainly, plainly.length));
-  if (fd < 0) throw systemError('openat2', path);
-  return fd;
+  return checked(openat2(SYS_OPENAT2, AT_FDCWD, path, plainly, plainly.length), 'openat2', path);
 }
 
 /**
- * Opens a directory that is right below another one. Fails with `ELOOP` or `ENOTDIR` if it is a symbolic link, and
- * with `EXDEV` if anything is mounted on it, even a part of the same filesystem.
+ * Opens a directory below another one. Fails with `ELOOP` or `ENOTDIR` if it or what leads to it is a symbolic link,
+ * and with `EXDEV` if anything is mounted on it, even a part of the same filesystem.
  */
-export function openDirectoryBeneath(dir: number, name: Buffer): number {
-  const fd = Number(syscall(SYS_OPENAT2, dir, name, beneath, beneath.length));
-  if (fd < 0) throw systemError('openat2', name);
-  return fd;
+export function openDirectoryBeneath(dir: number, path: Buffer): number {
+  return checked(openat2(SYS_OPENAT2, dir, path, beneath, beneath.length), 'openat2', path);
 }
 
-/** What statx(2) tells of a file, a symbolic link included. The same object is filled in at each call. */
-export class FileStatus {
-  readonly #result = Buffer.alloc(256);
-  readonly #view = new DataView(this.#result.buffer, this.#result.byteOffset, 256);
+/** Opens a directory once more as it is below all mounts on anything in it, if this process may do that. */
+export function openBelowMounts(dir: number): number | undefined {
+  const flags = OPEN_TREE_CLONE | O_CLOEXEC | AT_EMPTY_PATH;
+  const tree = Number(openTree(SYS_OPEN_TREE, dir, cString(''), flags));
+  return tree < 0 ? undefined : tree;
+}
 
-  /** Looks at a file in a directory. Whether it is there. */
-  read(dir: number, name: Buffer): boolean {
-    if (statx(dir, name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, STATX_BASIC_STATS, this.#result) === 0)
-      return true;
-    if (koffi.errno() === ENOENT) return false;
-    throw systemError('statx', name);
-  }
+// Looking -------------------------------------------------------------------------------------------------------
 
-  get links(): number {
-    return this.#view.getUint32(16, littleEndian);
-  }
-  get uid(): number {
-    return this.#view.getUint32(20, littleEndian);
-  }
-  get gid(): number {
-    return this.#view.getUint32(24, littleEndian);
-  }
-  /** Type and permissions. */
-  get mode(): number {
-    return this.#view.getUint16(28, littleEndian);
-  }
-  get inode(): bigint {
-    return this.#view.getBigUint64(32, littleEndian);
-  }
-  /** In bytes. */
-  get size(): number {
-    return Number(this.#view.getBigUint64(40, littleEndian));
-  }
-  /** Of 512 bytes each. */
-  get blocks(): number {
-    return Number(this.#view.getBigUint64(48, littleEndian));
-  }
-  /** Seconds and nanoseconds. */
-  get modified(): string {
-    return `${this.#view.getBigInt64(112, littleEndian)}.${this.#view.getUint32(120, littleEndian)}`;
-  }
-  /** Major and minor number of a device node. */
-  get device(): string {
-    return `${this.#view.getUint32(128, littleEndian)}:${this.#view.getUint32(132, littleEndian)}`;
-  }
+/** Has statx(2) tell of a file in a directory, a symbolic link not followed; of the directory itself if unnamed. */
+export function readStatus(dir: number, name: Buffer, result: Buffer): void {
+  const flags = AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT | (name.length === 1 ? AT_EMPTY_PATH : 0);
+  checked(statx(dir, name, flags, STATX_BASIC_STATS, result), 'statx', name);
 }
 
 const xattrBuffer = Buffer.alloc(65_536);
 
-/** Those of the named extended attributes that a file has, a symbolic link not followed. */
-export function readXattrs(path: Buffer, names: readonly string[]): [string, Buffer][] {
-  const length = Number(llistxattr(path, xattrBuffer, xattrBuffer.length));
-  if (length <= 0) return [];
-  const present = new Set(xattrBuffer.toString('latin1', 0, length).split('\0'));
-  return names
-    .filter((name) => present.has(name))
-    .map((name) => {
-      const size = Number(lgetxattr(path, cString(name), xattrBuffer, xattrBuffer.length));
-      if (size < 0) throw systemError('lgetxattr', path);
-      return [name, Buffer.from(xattrBuffer.subarray(0, size))];
-    });
+/** Whether a path that ends in a symbolic link stands for what that leads to. */
+interface Following {
+  readonly follow?: boolean;
+}
+
+/** The names of a file's extended attributes. */
+export function listXattrs(path: Buffer, { follow = false }: Following = {}): string[] {
+  const length = Number((follow ? listxattr : llistxattr)(path, xattrBuffer, xattrBuffer.length));
+  if (length < 0) {
+    const error = systemError('listxattr', path);
+    if (errnoOf(error) === 'ENOTSUP') return [];
+    throw error;
+  }
+  return length === 0 ? [] : xattrBuffer.toString('latin1', 0, length - 1).split('\0');
+}
+
+/** The value of an extended attribute. */
+export function readXattr(path: Buffer, name: string, { follow = false }: Following = {}): Buffer {
+  const attribute = cString(Buffer.from(name, 'latin1'));
+  const read = follow ? getxattr : lgetxattr;
+  const size = checked(read(path, attribute, xattrBuffer, xattrBuffer.length), 'getxattr', path);
+  return Buffer.from(xattrBuffer.subarray(0, size));
+}
+
+// Making --------------------------------------------------------------------------------------------------------
+
+/** Sets an extended attribute, a symbolic link not followed. */
+export function setXattr(path: Buffer, name: string, value: Buffer): void {
+  const attribute = cString(Buffer.from(name, 'latin1'));
+  checked(lsetxattr(path, attribute, value, value.length, 0), 'lsetxattr', path);
+}
+
+/** Makes a fifo, a socket or a device node. */
+export function makeNode(
+  path: Buffer,
+  mode: number,
+  { major, minor }: { major: number; minor: number },
+): void {
+  const device = (minor & 0xff) | (major << 8) | ((minor & ~0xff) << 12);
+  checked(mknodat(SYS_MKNODAT, AT_FDCWD, path, mode, device), 'mknodat', path);
+}
+
+/** Sets the times of access and of modification, two `struct timespec`, a symbolic link not followed. */
+export function setTimes(path: Buffer, times: Buffer): void {
+  checked(utimensat(AT_FDCWD, path, times, AT_SYMLINK_NOFOLLOW), 'utimensat', path);
+}
+
+/** Lets an empty file share all the data of another. Whether the filesystem can do that. */
+export async function cloneFile(from: number, to: number): Promise<boolean> {
+  try {
+    await offThread(ioctl, [to, FICLONE, from], 'ioctl FICLONE');
+    return true;
+  } catch (error) {
+    if (['ENOTSUP', 'EINVAL', 'EXDEV', 'ENOTTY', 'ENOSYS'].includes(errnoOf(error))) return false;
+    throw error;
+  }
+}
+
+/** Copies a range from one file to the same place of another. @returns how many bytes; none at the end of the file */
+export async function copyRange(from: number, to: number, offset: number, length: number): Promise<number> {
+  const offsets = [offset, offset].map((value) => {
+    const place = new DataView(new ArrayBuffer(8));
+    place.setBigInt64(0, BigInt(value), littleEndian);
+    return Buffer.from(place.buffer);
+  });
+  return offThread(copyFileRange, [from, offsets[0], to, offsets[1], length, 0], 'copy_file_range');
+}
+
+/** Where in a file the next data begins, at or after an offset; `undefined` if there is only a hole. */
+export function nextData(fd: number, offset: number): number | undefined {
+  const data = Number(lseek(fd, offset, SEEK_DATA));
+  if (data >= 0) return data;
+  const error = systemError('lseek');
+  if (errnoOf(error) === 'ENXIO') return undefined;
+  throw error;
+}
+
+/** Where in a file the next hole begins, at or after an offset; there is one at its end. */
+export function nextHole(fd: number, offset: number): number {
+  return checked(lseek(fd, offset, SEEK_HOLE), 'lseek');
+}
+
+// Locking and syncing ----------------------------------------------------------------------------------------------
+
+/** Takes the lock on an open file for as long as it is open, unless someone else has it. Whether it is taken. */
+export function tryLock(fd: number): boolean {
+  if (flock(fd, LOCK_EX_NB) === 0) return true;
+  const error = systemError('flock');
+  if (errnoOf(error) === 'EAGAIN') return false;
+  throw error;
+}
+
+/** Makes everything on the filesystem of an open file durable. */
+export async function syncFilesystem(fd: number): Promise<void> {
+  await offThread(syncfs, [fd], 'syncfs');
+}
+
+/** Does the same on this thread. */
+export function syncFilesystemNow(fd: number): void {
+  checked(syncfs(fd), 'syncfs');
+}
+
+// Filesystems -----------------------------------------------------------------------------------------------------
+
+/** Begins a filesystem of a type, to be given options and then made; closing the descriptor gives it up. */
+export function beginFilesystem(type: string, options: Readonly<Record<string, string>>): number {
+  const fd = checked(fsopen(SYS_FSOPEN, cString(type), FSOPEN_CLOEXEC), 'fsopen');
+  for (const [key, value] of Object.entries(options)) {
+    checked(fsconfig(SYS_FSCONFIG, fd, FSCONFIG_SET_STRING, cString(key), cString(value), 0), 'fsconfig');
+  }
+  return fd;
+}
+
+/** Makes a filesystem that was begun. */
+export async function createFilesystem(fd: number): Promise<void> {
+  await offThread(fsconfig, [SYS_FSCONFIG, fd, FSCONFIG_CMD_CREATE, null, null, 0], 'fsconfig');
+}
+
+/** Mounts a filesystem that was made nowhere but on the descriptor that this returns. */
+export function mountDetached(fd: number): number {
+  return checked(fsmount(SYS_FSMOUNT, fd, FSMOUNT_CLOEXEC, 0), 'fsmount');
 }

@@ -1,9 +1,7 @@
-import { closeSync, constants, readdirSync } from 'node:fs';
-import { setImmediate as nextTurn } from 'node:timers/promises';
-import { FileStatus, cString, openDirectory, openDirectoryBeneath } from './libc.ts';
-
-/** How long a walk holds the event loop at a time, in milliseconds. */
-const SLICE_MS = 8;
+import { closeSync, readdirSync } from 'node:fs';
+import { errnoOf, isGone } from './errno.ts';
+import { cString, openBelowMounts, openDirectory, openDirectoryBeneath } from './libc.ts';
+import { FileStatus, isDirectory } from './status.ts';
 
 /** One file of a tree. The objects are filled in anew for each, so keep nothing of them. */
 export interface TreeEntry {
@@ -21,25 +19,21 @@ interface Level {
   next: number;
 }
 
-/** Whether a mode is that of a directory. */
-export function isDirectory(mode: number): boolean {
-  return (mode & constants.S_IFMT) === constants.S_IFDIR;
-}
-
-/** The errno's name of an error from the operating system. */
-export function errnoOf(error: unknown): unknown {
-  return error instanceof Error ? Reflect.get(error, 'code') : undefined;
-}
-
-/** The directory behind a descriptor, as a path for node:fs. */
+/** The file behind a descriptor, as a path for node:fs. */
 export function fdPath(fd: number): string {
   return `/proc/self/fd/${fd}`;
 }
 
+/** A file in a directory that is open, as a path for node:fs. */
+export function pathIn(dir: number, name: Buffer): Buffer {
+  return Buffer.concat([Buffer.from(`${fdPath(dir)}/`), name]);
+}
+
 /**
  * Walks a directory and all below it, each directory before what it holds, in the order of the raw bytes of the
- * paths. It never follows a symbolic link and never enters a mount, even where one is put in its way meanwhile. What
- * vanishes during the walk is left out.
+ * paths. It never follows a symbolic link, even one that is put in its way meanwhile. Where it may, it sees what is
+ * below mounts on anything in the directory; where it may not, it leaves out what is mounted there. What vanishes
+ * during the walk is left out.
  *
  * @throws what the operating system says, as node:fs does
  */
@@ -47,10 +41,10 @@ export function* walkTree(root: string): Generator<TreeEntry, void, undefined> {
   const status = new FileStatus();
   const levels: Level[] = [];
   try {
-    const top = openDirectory(cString(root));
+    const top = openTop(root);
     levels.push({ fd: top, path: Buffer.alloc(0), names: [], next: 0 });
-    if (!status.read(top, cString('.'))) return;
-    yield { path: Buffer.from('/'), handle: cString(fdPath(top)), status };
+    status.readOpen(top);
+    yield { path: Buffer.from('/'), handle: cString(`${fdPath(top)}/.`), status };
     levels[0]?.names.push(...list(top, status));
     for (let level = levels.at(-1); level !== undefined; level = levels.at(-1)) {
       const name = level.names[level.next++];
@@ -63,7 +57,7 @@ export function* walkTree(root: string): Generator<TreeEntry, void, undefined> {
       const file = cString(directory ? name.subarray(0, -1) : name);
       if (!status.read(level.fd, file)) continue;
       const path = Buffer.concat([level.path, name]);
-      yield { path, handle: Buffer.concat([Buffer.from(`${fdPath(level.fd)}/`), file]), status };
+      yield { path, handle: pathIn(level.fd, file), status };
       if (directory) {
         const fd = enter(level.fd, file);
         if (fd === undefined) continue;
@@ -77,6 +71,18 @@ export function* walkTree(root: string): Generator<TreeEntry, void, undefined> {
 }
 
 const SLASH = 0x2f;
+
+function openTop(root: string): number {
+  const plain = openDirectory(cString(root));
+  const below = openBelowMounts(plain);
+  if (below === undefined) return plain;
+  try {
+    return openDirectoryBeneath(below, cString('.'));
+  } finally {
+    closeSync(below);
+    closeSync(plain);
+  }
+}
 
 /** The names in a directory in their order, with a slash behind those of directories, which belongs to the order. */
 function list(fd: number, status: FileStatus): Buffer[] {
@@ -97,18 +103,7 @@ function enter(parent: number, name: Buffer): number | undefined {
   try {
     return openDirectoryBeneath(parent, name);
   } catch (error) {
-    if (['ENOENT', 'ENOTDIR', 'ELOOP', 'EXDEV'].includes(String(errnoOf(error)))) return undefined;
+    if (isGone(error) || errnoOf(error) === 'EXDEV') return undefined;
     throw error;
-  }
-}
-
-/** Calls `visit` for each item, giving the event loop its turn in between, so that it is never held for long. */
-export async function inSlices<T>(items: Iterable<T>, visit: (item: T) => void): Promise<void> {
-  let until = performance.now() + SLICE_MS;
-  for (const item of items) {
-    visit(item);
-    if (performance.now() < until) continue;
-    await nextTurn();
-    until = performance.now() + SLICE_MS;
   }
 }

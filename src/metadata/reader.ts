@@ -58,6 +58,8 @@ export class MetadataReader {
   readonly #descendants: Statement<[number], RecordRow>;
   readonly #removals: Statement<[number, number], Removal>;
   readonly #isDeleting: Statement<[number, string], number>;
+  readonly #reservations: Statement<[], number>;
+  readonly #highWater: Statement<[], number>;
   readonly #tree: Statement<[], string>;
 
   /** Takes a database that `openDatabase` has opened. */
@@ -130,6 +132,10 @@ export class MetadataReader {
         `select 1 from removal where id = ? and part = ? and state = 'deleting'`,
       )
       .pluck();
+    this.#reservations = db
+      .prepare<[], number>(`select id from removal where state = 'reserved' order by id`)
+      .pluck();
+    this.#highWater = db.prepare<[], number>('select id from high_water').pluck();
     this.#tree = db.prepare<[], string>('select tree from snapshot_tree').pluck();
   }
 
@@ -254,6 +260,16 @@ export class MetadataReader {
   /** Whether an id's part is to be deleted from disk, now. */
   isDeleting({ id, part }: Removal): boolean {
     return this.read('reading the removal journal', () => this.#isDeleting.get(id, part) !== undefined);
+  }
+
+  /** The ids that are reserved for copies, under way or abandoned. */
+  reservations(): number[] {
+    return this.read('reading the removal journal', () => this.#reservations.all());
+  }
+
+  /** The highest id that was ever handed out. */
+  highWater(): number {
+    return this.read('reading the high-water mark', () => this.#highWater.get() ?? 0);
   }
 
   /** The lines of the tree of snapshots, as the view `snapshot_tree` draws it. */

@@ -10,6 +10,7 @@ export const RECORD = `
   parent.name as parent,
   snapshot.created_us,
   snapshot.updated_us,
+  snapshot.seal,
   snapshot.in_use,
   (select json_group_object(key, value) from label where snapshot_id = snapshot.id) as labels`;
 
@@ -21,6 +22,7 @@ export interface RecordRow {
   parent: string | null;
   created_us: number;
   updated_us: number;
+  seal: string | null;
   in_use: 0 | 1 | null;
   labels: string;
 }
@@ -43,6 +45,7 @@ export function toRecord(row: RecordRow): SnapshotRecord {
     updated: new Date(row.updated_us / 1000),
     createdUs: row.created_us,
     updatedUs: row.updated_us,
+    seal: row.seal,
     inUse: row.in_use === null ? null : row.in_use === 1,
   };
 }

@@ -35,6 +35,10 @@ export class MetadataStore extends MetadataReader {
   readonly #setLabel: Statement<[number, string, string]>;
   readonly #deleteLabel: Statement<[number, string]>;
   readonly #deleteLabels: Statement<[number]>;
+  readonly #reserve: Statement<[], number>;
+  readonly #isReserved: Statement<[number], number>;
+  readonly #insertCopy: Statement<[Flip]>;
+  readonly #abandon: Statement<[number]>;
   readonly #forget: Statement<[number, string]>;
 
   /** Takes a database that `openDatabase` has opened for writing. */
@@ -71,6 +75,24 @@ export class MetadataStore extends MetadataReader {
       on conflict (snapshot_id, key) do update set value = excluded.value`);
     this.#deleteLabel = db.prepare('delete from label where snapshot_id = ? and key = ?');
     this.#deleteLabels = db.prepare('delete from label where snapshot_id = ?');
+    this.#reserve = db
+      .prepare<[], number>(`
+      insert into removal (id, part, state)
+      values ((select id + 1 from high_water), 'all', 'reserved')
+      returning id`)
+      .pluck();
+    this.#isReserved = db
+      .prepare<[number], number>(`select 1 from removal where id = ? and part = 'all' and state = 'reserved'`)
+      .pluck();
+    this.#insertCopy = db.prepare(`
+      insert into snapshot (id, name, kind, parent_id, created_us, updated_us, inodes, size, seal, in_use)
+      values (:id, :name, 'committed', :parentId, :us, :us, :inodes, :size, :seal, :inUse)`);
+    this.#abandon = db.prepare(`
+      update removal
+         set state = 'deleting'
+       where id = ?
+         and part = 'all'
+         and state = 'reserved'`);
     this.#forget = db.prepare(`delete from removal where id = ? and part = ? and state = 'deleting'`);
   }
 
@@ -108,30 +130,44 @@ export class MetadataStore extends MetadataReader {
    * @throws {SnapshotError} as `Snapshotter.commit`
    */
   commit(name: string, key: string, options: CommitRecord = {}): SnapshotRecord {
-    checkName(name, 'name');
-    checkName(key, 'key');
-    const labels = checkLabels(options.labels);
-    const parent = checkParent(options.parent);
-    const { inodes, size } = options.usage ?? { inodes: 0, size: 0 };
-    return this.#write(`committing ${quote(key)}`, () => {
-      if (this.lookUp(name) !== undefined) throw taken(name);
-      const active = this.find(key);
-      if (active.kind !== 'active')
-        throw new SnapshotError('FAILED_PRECONDITION', `${quote(key)} is not active but ${a(active)}`);
-      const us = nowUs();
-      this.#flip.run({
-        id: active.id,
-        name,
-        parentId: parent === null ? active.parentId : this.#rebase(active, parent),
-        us,
-        inodes,
-        size,
-        seal: options.seal ?? null,
-        inUse: options.inUse === undefined ? null : Number(options.inUse),
-      });
-      this.#replaceLabels(active.id, labels);
-      return this.stat(name);
+    return this.#seal(name, key, options, (flip) => {
+      this.#flip.run(flip);
+      return flip.id;
     });
+  }
+
+  /**
+   * Reserves an id for a copy that is about to be made. It is in the removal journal until it becomes a snapshot by
+   * `checkpoint` or is given up by `abandon`.
+   */
+  reserve(): number {
+    return this.#write('reserving an id', () => {
+      const id = this.#reserve.get();
+      if (id === undefined) throw new SnapshotError('INTERNAL', 'reserving an id gave none');
+      return id;
+    });
+  }
+
+  /**
+   * Makes a reserved id the committed snapshot `name`, with the parent that the active snapshot `key` has; `key`
+   * stays as it is.
+   *
+   * @throws {SnapshotError} as `commit`
+   * @throws {SnapshotError} FAILED_PRECONDITION if the id is not reserved any more
+   */
+  checkpoint(name: string, key: string, reserved: number, options: CommitRecord = {}): SnapshotRecord {
+    return this.#seal(name, key, options, (flip) => {
+      if (this.#isReserved.get(reserved) === undefined) {
+        throw new SnapshotError('FAILED_PRECONDITION', `id ${reserved} is not reserved any more`);
+      }
+      this.#insertCopy.run({ ...flip, id: reserved });
+      return reserved;
+    });
+  }
+
+  /** Gives up a reserved id: what was made for it is to be deleted. Whether it was still reserved. */
+  abandon(id: number): boolean {
+    return this.#write('giving up a reserved id', () => this.#abandon.run(id).changes > 0);
   }
 
   /**
@@ -259,8 +295,35 @@ export class MetadataStore extends MetadataReader {
         updated: now,
         createdUs: us,
         updatedUs: us,
+        seal: null,
         inUse: null,
       };
+    });
+  }
+
+  #seal(name: string, key: string, options: CommitRecord, change: (flip: Flip) => number): SnapshotRecord {
+    checkName(name, 'name');
+    checkName(key, 'key');
+    const labels = checkLabels(options.labels);
+    const parent = checkParent(options.parent);
+    const { inodes, size } = options.usage ?? { inodes: 0, size: 0 };
+    return this.#write(`committing ${quote(key)}`, () => {
+      if (this.lookUp(name) !== undefined) throw taken(name);
+      const active = this.find(key);
+      if (active.kind !== 'active')
+        throw new SnapshotError('FAILED_PRECONDITION', `${quote(key)} is not active but ${a(active)}`);
+      const id = change({
+        id: active.id,
+        name,
+        parentId: parent === null ? active.parentId : this.#rebase(active, parent),
+        us: nowUs(),
+        inodes,
+        size,
+        seal: options.seal ?? null,
+        inUse: options.inUse === undefined ? null : Number(options.inUse),
+      });
+      this.#replaceLabels(id, labels);
+      return this.stat(name);
     });
   }
 

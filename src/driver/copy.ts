@@ -1,0 +1,297 @@
+import {
+  chmodSync,
+  closeSync,
+  constants,
+  ftruncateSync,
+  lchownSync,
+  linkSync,
+  mkdirSync,
+  openSync,
+  readlinkSync,
+  symlinkSync,
+} from 'node:fs';
+import { isGone } from '../linux/errno.ts';
+import {
+  cString,
+  cloneFile,
+  copyRange,
+  listXattrs,
+  makeNode,
+  nextData,
+  nextHole,
+  openDirectory,
+  openDirectoryBeneath,
+  readXattr,
+  setTimes,
+  setXattr,
+} from '../linux/libc.ts';
+import { type Watch, inSlices } from '../linux/slices.ts';
+import { FileStatus, isDirectory, isRegular } from '../linux/status.ts';
+import { type TreeEntry, fdPath, pathIn, walkTree } from '../linux/tree.ts';
+import { openRegular, shrunk } from './digest.ts';
+import type { Meter } from './usage.ts';
+
+/** How many bytes of a file are copied at a time: between two times a copy can be ended. */
+const CHUNK_BYTES = 16 * 1024 * 1024;
+
+/** How often a file is copied again that changed meanwhile, before it is taken as it is. */
+const ATTEMPTS = 5;
+
+/** The longest path that is given to the kernel at once. */
+const MAX_PATH = 4000;
+
+/** How a layer is copied. */
+export interface Copying extends Watch {
+  /** Told of each file that was copied. */
+  readonly meter?: Meter | undefined;
+}
+
+/**
+ * Copies a layer exactly: data with its holes, sharing blocks where the filesystem can; hard links among the files;
+ * owners, modes, times to the nanosecond; extended attributes, and with them access control lists and what the
+ * overlay keeps; symbolic links, fifos, sockets and device nodes, whiteouts among them. The target must not be
+ * there. It is not made durable. Each file is as it was at one moment, unless it is written to all the time, and
+ * then at least as long as it was; what appears or vanishes meanwhile may be there or not.
+ *
+ * @throws {SnapshotError} FAILED_PRECONDITION if a file keeps getting shorter while it is read
+ * @throws what the operating system says, as node:fs does
+ */
+export async function copyLayer(
+  source: string,
+  target: string,
+  { meter, ...watch }: Copying = {},
+): Promise<void> {
+  const copier = new Copier(target, watch.signal);
+  const visit = async (entry: TreeEntry): Promise<void> => {
+    meter?.add(entry);
+    await copier.add(entry);
+  };
+  try {
+    await inSlices(walkTree(source), visit, watch);
+    copier.finish();
+  } finally {
+    copier.close();
+  }
+}
+
+/** A directory that is being filled. */
+interface Level {
+  readonly fd: number;
+  /** Its path below the source, with a slash behind it; empty for the root. */
+  readonly path: Buffer;
+  /** What it gets once it is full, since filling it changes it. */
+  readonly attributes: Attributes;
+}
+
+class Copier {
+  readonly #target: string;
+  readonly #signal: AbortSignal | undefined;
+  readonly #levels: Level[] = [];
+  /** Where the files with more than one link were copied to first. */
+  readonly #linked = new Map<bigint, Buffer>();
+  readonly #status = new FileStatus();
+  #clones = true;
+
+  constructor(target: string, signal: AbortSignal | undefined) {
+    this.#target = target;
+    this.#signal = signal;
+  }
+
+  async add(entry: TreeEntry): Promise<void> {
+    if (this.#levels.length === 0) this.#begin(entry);
+    else await this.#copy(entry);
+  }
+
+  finish(): void {
+    while (this.#levels.length > 0) this.#leave();
+  }
+
+  close(): void {
+    for (const { fd } of this.#levels.splice(0)) closeSync(fd);
+  }
+
+  #begin(entry: TreeEntry): void {
+    const attributes = new Attributes(entry);
+    mkdirSync(this.#target, 0o700);
+    this.#levels.push({ fd: openDirectory(cString(this.#target)), path: Buffer.alloc(0), attributes });
+  }
+
+  async #copy(entry: TreeEntry): Promise<void> {
+    const { path, status } = entry;
+    while (!isWithin(path, this.#levels.at(-1)?.path)) this.#leave();
+    const above = this.#levels.at(-1);
+    if (above === undefined) throw new Error(`nothing is above ${path.toString()}`);
+    const directory = isDirectory(status.mode);
+    const name = path.subarray(above.path.length, directory ? -1 : undefined);
+    const copy = pathIn(above.fd, name);
+    if (directory) {
+      const attributes = unlessGone(() => new Attributes(entry));
+      if (attributes === undefined) return;
+      mkdirSync(copy, 0o700);
+      const fd = openDirectoryBeneath(above.fd, cString(name));
+      this.#levels.push({ fd, path, attributes });
+      return;
+    }
+    const { inode, links } = status;
+    const first = links > 1 ? this.#linked.get(inode) : undefined;
+    if (first !== undefined) {
+      this.#link(first, copy);
+      return;
+    }
+    const copied = isRegular(status.mode)
+      ? await this.#copyFile(entry, copy)
+      : this.#copySpecial(entry, copy);
+    if (copied && links > 1) this.#linked.set(inode, path);
+  }
+
+  /** Copies what is neither a directory nor a regular file. Whether it was still there. */
+  #copySpecial(entry: TreeEntry, copy: Buffer): boolean {
+    const { handle, status } = entry;
+    const type = status.mode & constants.S_IFMT;
+    const found = unlessGone(() => ({
+      attributes: new Attributes(entry),
+      link: type === constants.S_IFLNK ? readlinkSync(handle.subarray(0, -1), 'buffer') : undefined,
+    }));
+    if (found === undefined) return false;
+    if (found.link === undefined) makeNode(cString(copy), type, status.device);
+    else symlinkSync(found.link, copy);
+    found.attributes.give(copy);
+    return true;
+  }
+
+  /** A directory is full: it gets its times, which filling it has changed, and is left. */
+  #leave(): void {
+    const level = this.#levels.pop();
+    if (level === undefined) return;
+    try {
+      level.attributes.give(Buffer.from(`${fdPath(level.fd)}/.`));
+    } finally {
+      closeSync(level.fd);
+    }
+  }
+
+  /** Copies a regular file. Whether it was still there. */
+  async #copyFile({ path, handle }: TreeEntry, copy: Buffer): Promise<boolean> {
+    const from = unlessGone(() => openRegular(handle.subarray(0, -1)));
+    if (from === undefined) return false;
+    try {
+      this.#status.readOpen(from);
+      if (!isRegular(this.#status.mode)) return false;
+      const to = openSync(copy, NEW_FILE, 0o600);
+      try {
+        (await this.#copyData(from, to, path)).give(copy);
+      } finally {
+        closeSync(to);
+      }
+    } finally {
+      closeSync(from);
+    }
+    return true;
+  }
+
+  /** @returns the attributes that the file had with the data that was copied */
+  async #copyData(from: number, to: number, path: Buffer): Promise<Attributes> {
+    const source = { handle: cString(fdPath(from)), status: this.#status };
+    for (let attempt = 1; ; attempt += 1) {
+      this.#status.readOpen(from);
+      const { version, size } = this.#status;
+      const attributes = new Attributes(source, { follow: true });
+      const whole = await this.#copyOnce(from, to, size);
+      this.#status.readOpen(from);
+      if (version.equals(this.#status.version)) return attributes;
+      if (attempt === ATTEMPTS || size > CHUNK_BYTES) {
+        if (!whole) throw shrunk(path);
+        return attributes;
+      }
+      ftruncateSync(to, 0);
+    }
+  }
+
+  /** Whether there was as much to copy as there should have been. */
+  async #copyOnce(from: number, to: number, size: number): Promise<boolean> {
+    if (size === 0) return true;
+    if (this.#clones) {
+      if (await cloneFile(from, to)) return true;
+      this.#clones = false;
+    }
+    let end = 0;
+    for (let data = nextData(from, 0); data !== undefined && data < size; data = nextData(from, end)) {
+      end = Math.min(nextHole(from, data), size);
+      for (let offset = data; offset < end;) {
+        this.#signal?.throwIfAborted();
+        const bytes = await copyRange(from, to, offset, Math.min(end - offset, CHUNK_BYTES));
+        if (bytes === 0) return false;
+        offset += bytes;
+      }
+    }
+    this.#status.readOpen(from);
+    ftruncateSync(to, size);
+    return this.#status.size >= size;
+  }
+
+  /** Links to a file that was copied before, however long the path to it. */
+  #link(first: Buffer, copy: Buffer): void {
+    const root = this.#levels[0];
+    if (root === undefined) return;
+    let dir = root.fd;
+    let path = first;
+    try {
+      while (path.length > MAX_PATH) {
+        const slash = path.lastIndexOf(SLASH, MAX_PATH);
+        const next = openDirectoryBeneath(dir, cString(path.subarray(0, slash)));
+        if (dir !== root.fd) closeSync(dir);
+        dir = next;
+        path = path.subarray(slash + 1);
+      }
+      linkSync(pathIn(dir, path), copy);
+    } finally {
+      if (dir !== root.fd) closeSync(dir);
+    }
+  }
+}
+
+const SLASH = 0x2f;
+const NEW_FILE = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;
+
+/** What `read` gives, unless the file that it reads is gone. */
+function unlessGone<T>(read: () => T): T | undefined {
+  try {
+    return read();
+  } catch (error) {
+    if (isGone(error)) return undefined;
+    throw error;
+  }
+}
+
+function isWithin(path: Buffer, directory: Buffer | undefined): boolean {
+  return directory !== undefined && path.subarray(0, directory.length).equals(directory);
+}
+
+/** What a file has beside its data: owner, mode, extended attributes and times. */
+class Attributes {
+  readonly #uid: number;
+  readonly #gid: number;
+  readonly #mode: number;
+  readonly #times: Buffer;
+  readonly #xattrs: readonly (readonly [string, Buffer])[];
+
+  /** Takes them from a file of the tree, or, to `follow`, from an open one by the path of its descriptor. */
+  constructor({ handle, status }: Pick<TreeEntry, 'handle' | 'status'>, { follow = false } = {}) {
+    this.#uid = status.uid;
+    this.#gid = status.gid;
+    this.#mode = status.mode;
+    this.#times = status.times;
+    this.#xattrs = listXattrs(handle, { follow }).map((name) => [name, readXattr(handle, name, { follow })]);
+  }
+
+  /** Gives them to a copy, in an order in which none takes another back. */
+  give(copy: Buffer): void {
+    const path = cString(copy);
+    const isLink = (this.#mode & constants.S_IFMT) === constants.S_IFLNK;
+    // Changing the owner takes capabilities and set-user-id bits away.
+    lchownSync(copy, this.#uid, this.#gid);
+    for (const [name, value] of this.#xattrs) setXattr(path, name, value);
+    if (!isLink) chmodSync(copy, this.#mode & 0o7777);
+    setTimes(path, this.#times);
+  }
+}

@@ -1,0 +1,137 @@
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { SnapshotError, toSnapshotError } from '../errors.ts';
+import { isGone, isSystemError } from '../linux/errno.ts';
+import { allMounts, findUse, ownMounts } from '../linux/mountinfo.ts';
+import { isUpperInUse } from '../linux/probe.ts';
+import type { Watch } from '../linux/slices.ts';
+import { quote } from '../names.ts';
+import type { Progress, Usage, Watched } from '../snapshot.ts';
+import { copyLayer } from './copy.ts';
+import type { LayerSync } from './layer-sync.ts';
+import type { Layout } from './layout.ts';
+import { type Measure, measure, measureNow, versionOf } from './seal.ts';
+import { Meter, measureUsage } from './usage.ts';
+
+/** A layer that belongs to a snapshot. */
+export interface Layer {
+  readonly id: number;
+  readonly key: string;
+  /** Whether it stands on nothing, so that it is mounted by itself and not as part of an overlay. */
+  readonly base: boolean;
+}
+
+/** What was found out about a layer that is about to be committed. */
+export interface LayerSeal extends Pick<Measure, 'usage' | 'digest'> {
+  /** Whether something had it mounted, or it changed meanwhile. */
+  readonly inUse: boolean;
+}
+
+interface Parts {
+  readonly layout: Layout;
+  /** Absent where the contents of layers are not made durable. */
+  readonly sync: LayerSync | undefined;
+  /** Whether a seal covers the contents of files. */
+  readonly contents: boolean;
+  /** Whether there is still a snapshot of that id. */
+  readonly isKnown: (id: number) => boolean;
+}
+
+/** What is done to layers outside any transaction, since it takes long: they are measured, copied and synced. */
+export class Layers {
+  readonly #layout: Layout;
+  readonly #sync: LayerSync | undefined;
+  readonly #contents: boolean;
+  readonly #isKnown: (id: number) => boolean;
+
+  constructor({ layout, sync, contents, isKnown }: Parts) {
+    this.#layout = layout;
+    this.#sync = sync;
+    this.#contents = contents;
+    this.#isKnown = isKnown;
+  }
+
+  /** What a layer holds now. */
+  async usage(layer: Layer): Promise<Usage> {
+    return this.#reading(layer, 'measuring', () => measureUsage(this.#layout.fs(layer.id)));
+  }
+
+  /** Measures and digests a layer and makes it durable. */
+  async seal(layer: Layer, watched: Watched): Promise<LayerSeal> {
+    return this.#reading(layer, 'sealing', async () => {
+      const { usage, digest, version } = await this.#seal(layer.id, watched);
+      // In this order: after the last mount is gone, only the second look can tell what it has written.
+      const mounted = await this.inUse(layer);
+      const inUse = mounted || (await versionOf(this.#layout.fs(layer.id), toWatch(watched))) !== version;
+      return { usage, digest, inUse };
+    });
+  }
+
+  /** Does the same on the spot, for a layer that a transaction both makes and commits. */
+  sealNow(layer: Layer): LayerSeal {
+    const directory = this.#layout.fs(layer.id);
+    const { usage, digest } = measureNow(directory, this.#contents);
+    this.#sync?.syncNow(layer.id, usage.inodes);
+    return { usage, digest, inUse: findUse([ownMounts()], this.#layout.directory(layer.id)) !== undefined };
+  }
+
+  /** Copies a layer to a new id and measures, digests and syncs the copy. */
+  async copy(layer: Layer, target: number, watched: Watched): Promise<LayerSeal> {
+    return this.#reading(layer, 'copying', async () => {
+      const meter = new Meter();
+      const watch = toWatch(watched, 'copying', meter);
+      await copyLayer(this.#layout.fs(layer.id), this.#layout.fs(target), { ...watch, meter });
+      return { ...(await this.#seal(target, watched)), inUse: false };
+    });
+  }
+
+  /** Whether anything that can be found out about has a layer mounted to write to it. */
+  async inUse({ id, base }: Layer): Promise<boolean> {
+    const directory = this.#layout.directory(id);
+    if (findUse([ownMounts()], directory) !== undefined) return true;
+    // overlayfs makes a directory in `work` with the first mount: without it, there has been none.
+    const inOverlay = existsSync(join(this.#layout.work(id), 'work'))
+      ? await isUpperInUse(this.#layout.fs(id))
+      : false;
+    if (inOverlay !== undefined && !base) return inOverlay;
+    return inOverlay === true || findUse(allMounts(), directory) !== undefined;
+  }
+
+  async #seal(id: number, watched: Watched): Promise<Measure> {
+    const meter = new Meter();
+    const watch = toWatch(watched, 'measuring', meter);
+    const measured = await measure(this.#layout.fs(id), { ...watch, meter, contents: this.#contents });
+    watched.onProgress?.(toProgress('syncing', meter));
+    await this.#sync?.sync(id, measured.usage.inodes);
+    watched.signal?.throwIfAborted();
+    return measured;
+  }
+
+  /** Reads a layer, which may be gone because its snapshot is. */
+  async #reading<T>({ key, id }: Layer, doing: string, body: () => Promise<T>): Promise<T> {
+    try {
+      return await body();
+    } catch (error) {
+      // A signal's reason, or what a caller's own function has thrown, is the caller's.
+      if (!isSystemError(error)) throw error;
+      if (!isGone(error)) throw toSnapshotError(error, `${doing} ${quote(key)}`);
+      if (!this.#isKnown(id)) {
+        throw new SnapshotError('NOT_FOUND', `there is no snapshot ${quote(key)} any more`);
+      }
+      throw new SnapshotError(
+        'DATA_LOSS',
+        `${doing} ${quote(key)}: its layer ${quote(this.#layout.fs(id))} is missing or not a directory`,
+        { cause: error },
+      );
+    }
+  }
+}
+
+function toProgress(phase: Progress['phase'], { usage }: Meter): Progress {
+  return { phase, inodes: usage.inodes, bytes: usage.size };
+}
+
+function toWatch({ signal, onProgress }: Watched, phase?: Progress['phase'], meter?: Meter): Watch {
+  if (phase === undefined || meter === undefined) return { signal };
+  return { signal, onSlice: () => onProgress?.(toProgress(phase, meter)) };
+}

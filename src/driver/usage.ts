@@ -1,0 +1,31 @@
+import { type Watch, inSlices } from '../linux/slices.ts';
+import { isDirectory } from '../linux/status.ts';
+import { type TreeEntry, walkTree } from '../linux/tree.ts';
+import type { Usage } from '../snapshot.ts';
+
+/** Adds up what a layer holds. */
+export class Meter {
+  #inodes = 0;
+  #blocks = 0;
+  readonly #linked = new Set<bigint>();
+
+  add({ status }: TreeEntry): void {
+    if (status.links > 1 && !isDirectory(status.mode)) {
+      if (this.#linked.has(status.inode)) return;
+      this.#linked.add(status.inode);
+    }
+    this.#inodes += 1;
+    this.#blocks += status.blocks;
+  }
+
+  get usage(): Usage {
+    return { inodes: this.#inodes, size: this.#blocks * 512 };
+  }
+}
+
+/** Measures what the layer in a directory holds, without holding the event loop for long. */
+export async function measureUsage(directory: string, watch?: Watch): Promise<Usage> {
+  const meter = new Meter();
+  await inSlices(walkTree(directory), (entry) => meter.add(entry), watch);
+  return meter.usage;
+}

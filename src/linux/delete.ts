@@ -1,0 +1,108 @@
+import {
+  chmodSync,
+  close,
+  closeSync,
+  constants,
+  fchmodSync,
+  openSync,
+  readdir,
+  rmdir,
+  unlink,
+} from 'node:fs';
+import { promisify } from 'node:util';
+import { SnapshotError } from '../errors.ts';
+import { errnoOf } from './errno.ts';
+import { cString, openDirectoryBeneath } from './libc.ts';
+import { FileStatus, isDirectory } from './status.ts';
+import { fdPath, pathIn } from './tree.ts';
+
+const closeOf = promisify(close);
+const readdirOf = promisify(readdir);
+const rmdirOf = promisify(rmdir);
+const unlinkOf = promisify(unlink);
+
+const O_PATH = 0o10000000;
+
+/** How many files are unlinked at a time. */
+const PARALLEL = 64;
+
+/**
+ * Deletes what is in a directory under a name, with all below it. Every directory is entered through a descriptor of
+ * the one above it, so that whatever is put in the way meanwhile, nothing outside is reached. What vanishes by itself
+ * is no error.
+ *
+ * @throws {SnapshotError} FAILED_PRECONDITION if something is mounted on anything in it
+ * @throws the signal's reason, with a part of it deleted
+ */
+export async function deleteEntry(parent: number, name: Buffer, signal?: AbortSignal): Promise<void> {
+  const levels: { fd: number; name: Buffer; above: number; directories: Buffer[] }[] = [];
+  const enter = async (above: number, directory: Buffer): Promise<void> => {
+    const fd = openForDeletion(above, directory);
+    const level = { fd, name: directory, above, directories: [] as Buffer[] };
+    levels.push(level);
+    const files: Buffer[] = [];
+    for (const entry of await readdirOf(fdPath(fd), { withFileTypes: true, encoding: 'buffer' })) {
+      (entry.isDirectory() ? level.directories : files).push(entry.name);
+    }
+    for (let from = 0; from < files.length; from += PARALLEL) {
+      await Promise.all(
+        files.slice(from, from + PARALLEL).map((file) => unlessGone(unlinkOf(pathIn(fd, file)))),
+      );
+    }
+  };
+  const status = new FileStatus();
+  if (!status.read(parent, cString(name))) return;
+  if (!isDirectory(status.mode)) {
+    await unlessGone(unlinkOf(pathIn(parent, name)));
+    return;
+  }
+  try {
+    await unlessGone(enter(parent, name));
+    for (let level = levels.at(-1); level !== undefined; level = levels.at(-1)) {
+      signal?.throwIfAborted();
+      const next = level.directories.pop();
+      if (next !== undefined) {
+        await unlessGone(enter(level.fd, next));
+        continue;
+      }
+      levels.pop();
+      await closeOf(level.fd);
+      await unlessGone(rmdirOf(pathIn(level.above, level.name)));
+    }
+  } finally {
+    for (const { fd } of levels) await closeOf(fd);
+  }
+}
+
+/** Opens a directory to empty it. Other than root, its owner may have to give himself the right to first. */
+function openForDeletion(parent: number, name: Buffer): number {
+  const file = cString(name);
+  try {
+    const fd = openDirectoryBeneath(parent, file);
+    if (process.geteuid?.() !== 0) fchmodSync(fd, 0o700);
+    return fd;
+  } catch (error) {
+    if (errnoOf(error) === 'EXDEV') {
+      throw new SnapshotError('FAILED_PRECONDITION', `something is mounted on ${name.toString()}`, {
+        cause: error,
+      });
+    }
+    if (errnoOf(error) !== 'EACCES') throw error;
+  }
+  // overlayfs leaves `work/work` with mode 000.
+  const fd = openSync(pathIn(parent, name), O_PATH | constants.O_NOFOLLOW);
+  try {
+    chmodSync(fdPath(fd), 0o700);
+  } finally {
+    closeSync(fd);
+  }
+  return openDirectoryBeneath(parent, file);
+}
+
+async function unlessGone(deletion: Promise<void>): Promise<void> {
+  try {
+    await deletion;
+  } catch (error) {
+    if (errnoOf(error) !== 'ENOENT') throw error;
+  }
+}

@@ -1,0 +1,51 @@
+import { close, constants, mkdirSync, openSync } from 'node:fs';
+import { promisify } from 'node:util';
+import { errnoOf } from './errno.ts';
+import { inUserNamespace } from './filesystem.ts';
+import { beginFilesystem, createFilesystem, mountDetached } from './libc.ts';
+import { fdPath } from './tree.ts';
+
+const closeOf = promisify(close);
+
+/**
+ * Whether some overlay mount has a directory for its upper or work directory: in any mount namespace, and also one
+ * that was detached and lives on in open files. It is found out by beginning an overlay that has the directory for a
+ * lower one, since with `index=on` the kernel refuses that. Nothing is mounted and nothing on the directory changes.
+ *
+ * @returns `undefined` where this process may not ask, or this kernel cannot tell
+ */
+export async function isUpperInUse(directory: string): Promise<boolean | undefined> {
+  // There the index, which tells, is silently left out.
+  if (inUserNamespace()) return undefined;
+  const opened: number[] = [];
+  const open = (fd: number): number => {
+    opened.push(fd);
+    return fd;
+  };
+  try {
+    // Of its own, in memory: giving up an overlay syncs the filesystem of its upper directory.
+    const memory = open(beginFilesystem('tmpfs', { size: '1m' }));
+    await createFilesystem(memory);
+    const scratch = fdPath(open(mountDetached(memory)));
+    for (const name of ['upper', 'work']) mkdirSync(`${scratch}/${name}`);
+    const lower = fdPath(
+      open(openSync(directory, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW)),
+    );
+    const overlay = open(
+      beginFilesystem('overlay', {
+        lowerdir: lower,
+        upperdir: `${scratch}/upper`,
+        workdir: `${scratch}/work`,
+        index: 'on',
+      }),
+    );
+    await createFilesystem(overlay);
+    return false;
+  } catch (error) {
+    if (errnoOf(error) === 'EBUSY') return true;
+    if (['EPERM', 'ENOSYS', 'EINVAL', 'ENODEV'].includes(errnoOf(error))) return undefined;
+    throw error;
+  } finally {
+    for (const fd of opened.toReversed()) await closeOf(fd);
+  }
+}

@@ -1,0 +1,86 @@
+import { constants } from 'node:fs';
+import { errnoOf } from './errno.ts';
+import { cString, littleEndian, readStatus } from './libc.ts';
+
+const unnamed = cString('');
+
+/** What statx(2) tells of a file, a symbolic link included. The same object is filled in at each call. */
+export class FileStatus {
+  readonly #result = Buffer.alloc(256);
+  readonly #view = new DataView(this.#result.buffer, this.#result.byteOffset, 256);
+
+  /** Looks at a file in a directory, by its name ended with NUL. Whether it is there. */
+  read(dir: number, name: Buffer): boolean {
+    try {
+      readStatus(dir, name, this.#result);
+      return true;
+    } catch (error) {
+      if (errnoOf(error) === 'ENOENT') return false;
+      throw error;
+    }
+  }
+
+  /** Looks at an open file. */
+  readOpen(fd: number): void {
+    readStatus(fd, unnamed, this.#result);
+  }
+
+  get links(): number {
+    return this.#view.getUint32(16, littleEndian);
+  }
+  get uid(): number {
+    return this.#view.getUint32(20, littleEndian);
+  }
+  get gid(): number {
+    return this.#view.getUint32(24, littleEndian);
+  }
+  /** Type and permissions. */
+  get mode(): number {
+    return this.#view.getUint16(28, littleEndian);
+  }
+  get inode(): bigint {
+    return this.#view.getBigUint64(32, littleEndian);
+  }
+  /** In bytes. */
+  get size(): number {
+    return Number(this.#view.getBigUint64(40, littleEndian));
+  }
+  /** Of 512 bytes each. */
+  get blocks(): number {
+    return Number(this.#view.getBigUint64(48, littleEndian));
+  }
+  /** When the contents last changed, in seconds and nanoseconds. */
+  get modified(): string {
+    return `${this.#view.getBigInt64(112, littleEndian)}.${this.#view.getUint32(120, littleEndian)}`;
+  }
+  /** Major and minor number of a device node. */
+  get device(): { major: number; minor: number } {
+    return { major: this.#view.getUint32(128, littleEndian), minor: this.#view.getUint32(132, littleEndian) };
+  }
+  /** The times of access and of modification, as utimensat(2) takes them. */
+  get times(): Buffer {
+    const times = Buffer.alloc(32);
+    this.#result.copy(times, 0, 64, 76);
+    this.#result.copy(times, 16, 112, 124);
+    return times;
+  }
+  /** What differs after any change: the inode and when anything about it last changed. */
+  get version(): Buffer {
+    return Buffer.concat([this.#result.subarray(32, 40), this.#result.subarray(96, 108)]);
+  }
+}
+
+/** Whether a mode is that of a directory. */
+export function isDirectory(mode: number): boolean {
+  return (mode & constants.S_IFMT) === constants.S_IFDIR;
+}
+
+/** Whether a mode is that of a regular file. */
+export function isRegular(mode: number): boolean {
+  return (mode & constants.S_IFMT) === constants.S_IFREG;
+}
+
+/** Whether a file is what the overlay stands for a deleted one. */
+export function isWhiteout({ mode, device }: Pick<FileStatus, 'mode' | 'device'>): boolean {
+  return (mode & constants.S_IFMT) === constants.S_IFCHR && device.major === 0 && device.minor === 0;
+}
