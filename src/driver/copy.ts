@@ -29,7 +29,7 @@ import { type Watch, inSlices } from '../linux/slices.ts';
 import { FileStatus, isDirectory, isRegular } from '../linux/status.ts';
 import { type TreeEntry, fdPath, pathIn, walkTree } from '../linux/tree.ts';
 import { openRegular, shrunk } from './digest.ts';
-import type { Meter } from './usage.ts';
+import { Meter } from './usage.ts';
 
 /** How many bytes of a file are copied at a time: between two times a copy can be ended. */
 const CHUNK_BYTES = 16 * 1024 * 1024;
@@ -42,8 +42,8 @@ const MAX_PATH = 4000;
 
 /** How a layer is copied. */
 export interface Copying extends Watch {
-  /** Told of each file that was copied. */
-  readonly meter?: Meter | undefined;
+  /** Told of what was copied. */
+  readonly meter?: Meter;
 }
 
 /**
@@ -59,12 +59,16 @@ export interface Copying extends Watch {
 export async function copyLayer(
   source: string,
   target: string,
-  { meter, ...watch }: Copying = {},
+  { meter = new Meter(), ...watch }: Copying = {},
 ): Promise<void> {
-  const copier = new Copier(target, watch.signal);
+  const copier = new Copier(target, (bytes) => {
+    meter.advance(bytes);
+    watch.signal?.throwIfAborted();
+    watch.onSlice?.();
+  });
   const visit = async (entry: TreeEntry): Promise<void> => {
-    meter?.add(entry);
     await copier.add(entry);
+    meter.add(entry);
   };
   try {
     await inSlices(walkTree(source), visit, watch);
@@ -85,16 +89,17 @@ interface Level {
 
 class Copier {
   readonly #target: string;
-  readonly #signal: AbortSignal | undefined;
+  readonly #onBytes: (bytes: number) => void;
   readonly #levels: Level[] = [];
   /** Where the files with more than one link were copied to first. */
   readonly #linked = new Map<bigint, Buffer>();
   readonly #status = new FileStatus();
   #clones = true;
 
-  constructor(target: string, signal: AbortSignal | undefined) {
+  /** `onBytes` is told after each part of a large file how much of it was copied. */
+  constructor(target: string, onBytes: (bytes: number) => void) {
     this.#target = target;
-    this.#signal = signal;
+    this.#onBytes = onBytes;
   }
 
   async add(entry: TreeEntry): Promise<void> {
@@ -218,10 +223,10 @@ class Copier {
     for (let data = nextData(from, 0); data !== undefined && data < size; data = nextData(from, end)) {
       end = Math.min(nextHole(from, data), size);
       for (let offset = data; offset < end;) {
-        this.#signal?.throwIfAborted();
         const bytes = await copyRange(from, to, offset, Math.min(end - offset, CHUNK_BYTES));
         if (bytes === 0) return false;
         offset += bytes;
+        if (size > CHUNK_BYTES) this.#onBytes(offset);
       }
     }
     this.#status.readOpen(from);

@@ -69,14 +69,17 @@ export class ContentDigest {
   readonly #hash = createHash('sha256');
   readonly #reader = new Reader();
 
-  /** Large files are read off the event loop's thread: then there is something to wait for. */
-  add(entry: TreeEntry, signal: AbortSignal | undefined): Promise<void> | undefined {
+  /**
+   * Large files are read off the event loop's thread: then there is something to wait for. `onBytes` is told after
+   * each part of one how much of it was read.
+   */
+  add(entry: TreeEntry, onBytes: (bytes: number) => void): Promise<void> | undefined {
     if (!isRegular(entry.status.mode) || entry.status.size <= SMALL_BYTES) {
       this.addNow(entry);
       return undefined;
     }
     this.#addAttributes(entry);
-    return this.#reader.digest(entry, signal).then((contents) => addField(this.#hash, contents));
+    return this.#reader.digest(entry, onBytes).then((contents) => addField(this.#hash, contents));
   }
 
   addNow(entry: TreeEntry): void {
@@ -109,7 +112,7 @@ class Reader {
   readonly #status = new FileStatus();
 
   /** @throws {SnapshotError} FAILED_PRECONDITION if the file shrinks meanwhile */
-  async digest(entry: TreeEntry, signal: AbortSignal | undefined): Promise<Buffer> {
+  async digest(entry: TreeEntry, onBytes: (bytes: number) => void): Promise<Buffer> {
     const { fd, size, hash } = this.#begin(entry);
     try {
       let total = 0;
@@ -118,7 +121,7 @@ class Reader {
         if (bytesRead === 0) break;
         hash.update(this.#buffer.subarray(0, bytesRead));
         total += bytesRead;
-        signal?.throwIfAborted();
+        onBytes(total);
       }
       if (total < size) throw shrunk(entry.path);
       return hash.digest();

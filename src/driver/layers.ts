@@ -127,8 +127,8 @@ export class Layers {
   }
 }
 
-function toProgress(phase: Progress['phase'], { usage }: Meter): Progress {
-  return { phase, inodes: usage.inodes, bytes: usage.size };
+function toProgress(phase: Progress['phase'], { usage, bytes }: Meter): Progress {
+  return { phase, inodes: usage.inodes, bytes };
 }
 
 function toWatch({ signal, onProgress }: Watched, phase?: Progress['phase'], meter?: Meter): Watch {

@@ -50,12 +50,19 @@ export async function measure(
   const metadata = new MetadataDigest();
   const content = contents ? new ContentDigest() : undefined;
   const version = new Version();
+  const onBytes = (bytes: number): void => {
+    meter.advance(bytes);
+    watch.signal?.throwIfAborted();
+    watch.onSlice?.();
+  };
   const add = (entry: TreeEntry): Promise<void> | undefined => {
-    meter.add(entry);
     version.add(entry);
     try {
       metadata.add(entry);
-      return content?.add(entry, watch.signal)?.catch(ignoreGone);
+      const reading = content?.add(entry, onBytes);
+      if (reading !== undefined) return reading.then(() => meter.add(entry), ignoreGone);
+      meter.add(entry);
+      return undefined;
     } catch (error) {
       return ignoreGone(error);
     }

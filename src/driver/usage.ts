@@ -7,9 +7,11 @@ import type { Usage } from '../snapshot.ts';
 export class Meter {
   #inodes = 0;
   #blocks = 0;
+  #underWay = 0;
   readonly #linked = new Set<bigint>();
 
   add({ status }: TreeEntry): void {
+    this.#underWay = 0;
     if (status.links > 1 && !isDirectory(status.mode)) {
       if (this.#linked.has(status.inode)) return;
       this.#linked.add(status.inode);
@@ -18,8 +20,18 @@ export class Meter {
     this.#blocks += status.blocks;
   }
 
+  /** Says how many bytes of the next file have been dealt with. */
+  advance(bytes: number): void {
+    this.#underWay = bytes;
+  }
+
   get usage(): Usage {
     return { inodes: this.#inodes, size: this.#blocks * 512 };
+  }
+
+  /** What was added so far, in bytes on disk, and of the next file what has been dealt with. */
+  get bytes(): number {
+    return this.#blocks * 512 + this.#underWay;
   }
 }
 

@@ -7,7 +7,7 @@ const SLICE_MS = 8;
 export interface Watch {
   /** Ends the work: it throws the signal's reason. */
   readonly signal?: AbortSignal | undefined;
-  /** Called between slices; what it throws ends the work. */
+  /** Called between slices, and between the parts of what is large; what it throws ends the work. */
   readonly onSlice?: (() => void) | undefined;
 }
 
@@ -20,6 +20,8 @@ export async function inSlices<T>(
   visit: (item: T) => void | Promise<void>,
   { signal, onSlice }: Watch = {},
 ): Promise<void> {
+  // Each slice in a turn of its own, the first one too.
+  await nextTurn();
   signal?.throwIfAborted();
   let until = performance.now() + SLICE_MS;
   for (const item of items) {
