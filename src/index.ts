@@ -1,11 +1,12 @@
 export { OverlayDriver } from './driver/driver.ts';
 export type { DriverOptions } from './driver/options.ts';
-export type { Seal } from './driver/operations.ts';
+export type { Seal, SealedCommitOptions } from './driver/operations.ts';
 export type { Transaction } from './driver/transaction.ts';
 export { SnapshotError, type ErrorCode } from './errors.ts';
 export { MetadataReader, type MetadataOptions, type Removal } from './metadata/reader.ts';
 export { MetadataStore, type CommitRecord } from './metadata/store.ts';
 export type {
+  CheckpointOptions,
   CleanupResult,
   CommitOptions,
   Info,
@@ -14,9 +15,11 @@ export type {
   Mount,
   Owner,
   PrepareOptions,
+  Progress,
   RemoveResult,
   SnapshotRecord,
   Snapshotter,
   UpdateOptions,
   Usage,
+  Watched,
 } from './snapshot.ts';

@@ -1,4 +1,5 @@
 import type { Mount, Snapshotter } from '../snapshot.ts';
+import { checkpointCases } from './checkpoints.ts';
 import { filterCases } from './filters.ts';
 import { lifeCases } from './life.ts';
 import { mountCases } from './mounting.ts';
@@ -29,6 +30,7 @@ export function conformanceCases(options: Conformance): ConformanceCase[] {
   const { withMount } = options;
   const cases = {
     ...lifeCases,
+    ...checkpointCases,
     ...nameCases,
     ...filterCases,
     ...(withMount && mountCases(withMount)),

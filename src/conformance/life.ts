@@ -247,6 +247,7 @@ export const lifeCases: Readonly<Record<string, Body>> = {
     await assert.rejects(s.view('k'), code);
     await assert.rejects(s.mounts('k'), code);
     await assert.rejects(s.commit('n', 'k'), code);
+    await assert.rejects(s.checkpoint('n', 'k'), code);
     await assert.rejects(s.remove('k'), code);
     await assert.rejects(s.delete('base'), code);
     await assert.rejects(s.parent('base'), code);

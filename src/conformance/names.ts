@@ -47,6 +47,8 @@ export const nameCases: Readonly<Record<string, Body>> = {
       await refuses(s, wrong, () => s.mounts(name));
       await refuses(s, wrong, () => s.commit(name, 'k'));
       await refuses(s, wrong, () => s.commit('n', name));
+      await refuses(s, wrong, () => s.checkpoint(name, 'k'));
+      await refuses(s, wrong, () => s.checkpoint('n', name));
       await refuses(s, wrong, () => s.remove(name));
       await refuses(s, wrong, () => s.delete(name));
       await refuses(s, wrong, () => s.parent(name));
@@ -68,6 +70,8 @@ export const nameCases: Readonly<Record<string, Body>> = {
       await isTypeError(s, () => s.exists(wrong));
       await isTypeError(s, () => s.commit(wrong, 'k'));
       await isTypeError(s, () => s.commit('n', wrong));
+      await isTypeError(s, () => s.checkpoint(wrong, 'k'));
+      await isTypeError(s, () => s.checkpoint('n', wrong));
       await isTypeError(s, () => s.remove(wrong));
       await isTypeError(s, () => s.mounts(wrong));
       await isTypeError(s, () => s.usage(wrong));
@@ -76,6 +80,9 @@ export const nameCases: Readonly<Record<string, Body>> = {
     await isTypeError(s, () => s.prepare('x', null, { labels: 'a' as unknown as {} }));
     await isTypeError(s, () => s.prepare('x', null, { labels: { a: 1 as unknown as string } }));
     await isTypeError(s, () => s.prepare('x', null, { label: {} } as {}));
+    await isTypeError(s, () => s.checkpoint('n', 'k', { signal: 'stop' as unknown as AbortSignal }));
+    await isTypeError(s, () => s.commit('n', 'k', { onProgress: 'tell' as unknown as () => void }));
+    await isTypeError(s, () => s.checkpoint('n', 'k', { parent: 'base' } as {}));
     await isTypeError(s, () => s.update('k', {} as { labels: {} }));
     await isTypeError(s, () => s.update('k', { labels: {} }, 'labels' as unknown as string[]));
     await isTypeError(s, () => s.walk(undefined as unknown as () => void));
@@ -99,6 +106,7 @@ export const nameCases: Readonly<Record<string, Body>> = {
       await refuses(s, 'INVALID_ARGUMENT', () => s.prepare('x', null, { labels: bad }));
       await refuses(s, 'INVALID_ARGUMENT', () => s.view('x', null, { labels: bad }));
       await refuses(s, 'INVALID_ARGUMENT', () => s.commit('x', 'k', { labels: bad }));
+      await refuses(s, 'INVALID_ARGUMENT', () => s.checkpoint('x', 'k', { labels: bad }));
       await refuses(s, 'INVALID_ARGUMENT', () => s.update('k', { labels: bad }));
     }
   },

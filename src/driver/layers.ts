@@ -62,7 +62,8 @@ export class Layers {
       const { usage, digest, version } = await this.#seal(layer.id, watched);
       // In this order: after the last mount is gone, only the second look can tell what it has written.
       const mounted = await this.inUse(layer);
-      const inUse = mounted || (await versionOf(this.#layout.fs(layer.id), toWatch(watched))) !== version;
+      const { signal } = watched;
+      const inUse = mounted || (await versionOf(this.#layout.fs(layer.id), { signal })) !== version;
       return { usage, digest, inUse };
     });
   }
@@ -79,7 +80,7 @@ export class Layers {
   async copy(layer: Layer, target: number, watched: Watched): Promise<LayerSeal> {
     return this.#reading(layer, 'copying', async () => {
       const meter = new Meter();
-      const watch = toWatch(watched, 'copying', meter);
+      const watch = begin(watched, 'copying', meter);
       await copyLayer(this.#layout.fs(layer.id), this.#layout.fs(target), { ...watch, meter });
       return { ...(await this.#seal(target, watched)), inUse: false };
     });
@@ -99,9 +100,9 @@ export class Layers {
 
   async #seal(id: number, watched: Watched): Promise<Measure> {
     const meter = new Meter();
-    const watch = toWatch(watched, 'measuring', meter);
+    const watch = begin(watched, 'measuring', meter);
     const measured = await measure(this.#layout.fs(id), { ...watch, meter, contents: this.#contents });
-    watched.onProgress?.(toProgress('syncing', meter));
+    begin(watched, 'syncing', meter);
     await this.#sync?.sync(id, measured.usage.inodes);
     watched.signal?.throwIfAborted();
     return measured;
@@ -127,11 +128,10 @@ export class Layers {
   }
 }
 
-function toProgress(phase: Progress['phase'], { usage, bytes }: Meter): Progress {
-  return { phase, inodes: usage.inodes, bytes };
-}
-
-function toWatch({ signal, onProgress }: Watched, phase?: Progress['phase'], meter?: Meter): Watch {
-  if (phase === undefined || meter === undefined) return { signal };
-  return { signal, onSlice: () => onProgress?.(toProgress(phase, meter)) };
+/** Reports that a phase begins, and how far it is from then on. */
+function begin({ signal, onProgress }: Watched, phase: Progress['phase'], meter: Meter): Watch {
+  const onSlice = (): void => onProgress?.({ phase, inodes: meter.usage.inodes, bytes: meter.bytes });
+  onSlice();
+  signal?.throwIfAborted();
+  return { signal, onSlice };
 }

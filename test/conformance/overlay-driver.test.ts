@@ -11,6 +11,7 @@ const optionSets: readonly DriverOptions[] = [
   { remapIds: true },
   { upperdirLabel: true },
   { mountOptions: ['xino=off'] },
+  { seal: 'content' },
 ];
 
 describe.skipIf(!isRoot).each(optionSets)(
