@@ -1,17 +1,18 @@
-import { execFileSync, spawn } from 'node:child_process';
+import { execFileSync, spawn, spawnSync } from 'node:child_process';
 import {
   existsSync,
   mkdirSync,
   readFileSync,
   readdirSync,
   renameSync,
+  statSync,
   symlinkSync,
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { OverlayDriver } from '../../src/index.ts';
-import { isRoot, mount, unmount } from '../support/mount.ts';
+import { isRoot, mount, unmount, withMount } from '../support/mount.ts';
 import { assertWhole, makeRoot } from '../support/store.ts';
 
 let store: ReturnType<typeof makeRoot>;
@@ -127,11 +128,34 @@ describe.skipIf(!isRoot)(`what is in use is not deleted${isRoot ? '' : ' (needs 
     expect((await driver.cleanup()).removed).toBe(1);
   });
 
-  test('overlayfs leaves a directory of mode 000 behind, which goes too', async () => {
+  test('a volatile mount leaves a mark, and a directory of mode 000, behind, which go too', async () => {
+    await driver.prepare('base');
+    await driver.commit('b', 'base');
+    await driver.prepare('k', 'b');
+    const [overlay] = await driver.mounts('k');
+    await withMount(
+      [{ type: 'overlay', source: 'overlay', options: [...(overlay?.options ?? []), 'volatile'] }],
+      async (tree) => writeFileSync(join(tree, 'file'), 'x'),
+    );
+    const work = `${(await driver.stat('k')).directory}/work/work`;
+    expect(statSync(work).mode & 0o777).toBe(0);
+    expect(existsSync(join(work, 'incompat/volatile'))).toBe(true);
+    const { directory } = await driver.commit('n', 'k');
+    await driver.cleanup();
+    expect(readdirSync(directory ?? '')).toEqual(['fs']);
+  });
+
+  test('another filesystem that is mounted below it', async () => {
     await driver.prepare('k');
-    mkdirSync(`${(await driver.stat('k')).directory}/work/work`, { mode: 0 });
-    expect(await driver.remove('k')).toEqual({});
-    expect(snapshots()).toEqual([]);
+    mkdirSync(`${await fs('k')}/below`);
+    run('mount', '-t', 'tmpfs', 'tmpfs', `${await fs('k')}/below`);
+    const below = `${await fs('k')}/below`;
+    undo.push(() => unmount(below));
+    writeFileSync(`${below}/precious`, 'x');
+    expect((await driver.remove('k')).deferred).toMatch(/mount point/);
+    expect(readFileSync(`${below}/precious`, 'utf8')).toBe('x');
+    undo.pop()?.();
+    expect((await driver.cleanup()).removed).toBe(1);
   });
 });
 
@@ -156,6 +180,56 @@ describe('deletion', () => {
     await driver.cleanup();
     expect(snapshots()).toEqual(['1000']);
     run('rm', '-r', join(store.root, 'snapshots/1000'));
+  });
+
+  test.skipIf(!isRoot)(
+    `by someone other than root goes through what he made unwritable${isRoot ? '' : ' (needs root)'}`,
+    () => {
+      const script = `
+      import { OverlayDriver } from '${new URL('../../dist/index.js', import.meta.url).href}';
+      import { execFileSync } from 'node:child_process';
+      const driver = await OverlayDriver.open('${outside.root}');
+      await driver.prepare('k');
+      const { directory } = await driver.stat('k');
+      execFileSync('sh', ['-c', 'mkdir -p a/b c d/e && touch a/b/f && chmod 500 a/b a && chmod 000 c && chmod 400 d'], { cwd: directory + '/fs' });
+      console.log(JSON.stringify(await driver.remove('k')));
+      await driver.close();`;
+      run('chown', '65534:65534', outside.root);
+      const options = { uid: 65534, gid: 65534, encoding: 'utf8' } as const;
+      const { stdout } = spawnSync(process.execPath, ['--input-type=module', '-e', script], options);
+      expect(JSON.parse(stdout)).toEqual({});
+      expect(readdirSync(join(outside.root, 'snapshots'))).toEqual([]);
+    },
+  );
+
+  test('that was interrupted goes on after the next open', async () => {
+    for (const key of ['a', 'b', 'c']) {
+      await driver.prepare(key);
+      run('sh', '-c', `cd '${await fs(key)}' && mkdir $(seq 50) && touch $(seq -f 'f%g' 50)`);
+    }
+    await driver.prepare('kept');
+    await using lazy = await OverlayDriver.open(store.root, { asyncRemove: true });
+    for (const key of ['a', 'b', 'c']) await lazy.remove(key);
+    // As a kill in the middle of it leaves it.
+    run('rm', '-r', join(store.root, 'snapshots/1/fs/7'), join(store.root, 'snapshots/2/fs'));
+    expect(snapshots()).toEqual(['1', '2', '3', '4']);
+    await using next = await OverlayDriver.open(store.root);
+    while (snapshots().length > 1) await new Promise((resolve) => setImmediate(resolve));
+    expect(snapshots()).toEqual(['4']);
+    expect(await next.exists('kept')).toBe(true);
+  });
+
+  test('that goes on after an open does not keep the driver from being closed', async () => {
+    await using lazy = await OverlayDriver.open(store.root, { asyncRemove: true });
+    for (let i = 0; i < 200; i += 1) await lazy.prepare(`k${i}`);
+    for (let i = 0; i < 200; i += 1) await lazy.remove(`k${i}`);
+    const next = await OverlayDriver.open(store.root);
+    await new Promise((resolve) => setImmediate(resolve));
+    await next.close();
+    const left = snapshots().length;
+    expect(left).toBeGreaterThan(0);
+    expect((await lazy.cleanup()).deferred).toEqual([]);
+    expect(snapshots()).toEqual([]);
   });
 
   test('is left to cleanup where that is asked for', async () => {
