@@ -3,17 +3,22 @@ import { mkdirSync, mkdtempSync, rmSync, truncateSync, writeFileSync } from 'nod
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
+/** A filesystem that a store can be on. */
+export type FilesystemType = 'ext4' | 'xfs' | 'btrfs';
+
 /** A filesystem of its own, on a file. */
 export interface Disk {
   /** Where it is mounted. */
   readonly path: string;
   /** A directory on it that a store can be in. */
   readonly root: string;
+  /** Unmounts it and mounts it again, as after a power cut. */
+  remount(): void;
   remove(): void;
 }
 
 /** Makes and mounts a filesystem of a type and a size in MiB. */
-export function makeDisk(type: 'ext4' | 'xfs' | 'btrfs', mebibytes: number): Disk {
+export function makeDisk(type: FilesystemType, mebibytes: number): Disk {
   const directory = mkdtempSync(join(tmpdir(), 'overlite-disk-'));
   const image = join(directory, 'image');
   const path = join(directory, 'disk');
@@ -22,9 +27,14 @@ export function makeDisk(type: 'ext4' | 'xfs' | 'btrfs', mebibytes: number): Dis
   truncateSync(image, mebibytes * 1024 * 1024);
   const run = (command: string, ...args: string[]): void =>
     void execFileSync(command, args, { stdio: 'pipe' });
+  const unmount = (): void => {
+    run('umount', path);
+    // Other mount namespaces may be a while in letting go of it: mounted twice, it would be ruined.
+    while (execFileSync('losetup', ['-j', image]).length > 0) execFileSync('sleep', ['0.01']);
+  };
   const remove = (): void => {
     try {
-      run('umount', path);
+      unmount();
     } finally {
       rmSync(directory, { recursive: true, force: true });
     }
@@ -38,5 +48,9 @@ export function makeDisk(type: 'ext4' | 'xfs' | 'btrfs', mebibytes: number): Dis
     throw error;
   }
   mkdirSync(root, { mode: 0o700 });
-  return { path, root, remove };
+  const remount = (): void => {
+    unmount();
+    run('mount', '-o', 'loop', image, path);
+  };
+  return { path, root, remount, remove };
 }

@@ -1,0 +1,121 @@
+import { execFileSync, spawn } from 'node:child_process';
+import { appendFileSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { type Disk, type FilesystemType, makeDisk } from '../support/disk.ts';
+import { Oracle, type Plan } from './oracle.ts';
+
+const workload = fileURLToPath(new URL('workload.mjs', import.meta.url));
+
+/** After how many cuts a disk is made anew. */
+const CUTS_A_DISK = 8;
+
+const kinds = ['prepare', 'commit', 'checkpoint', 'transaction', 'remove', 'delete', 'view'];
+
+/** What is cut, and how often. */
+export interface Cuts {
+  readonly type: FilesystemType;
+  readonly cuts: number;
+  /** Decides what the workloads do and when they are cut. */
+  readonly seed: number;
+  readonly plan?: Pick<Plan, 'durability' | 'synchronous'>;
+  /** Stop at the first cut that loses something. */
+  readonly untilLoss?: boolean;
+}
+
+/** What was found. */
+export interface Outcome {
+  readonly cuts: number;
+  readonly acknowledged: number;
+  readonly inReusedWal: number;
+  /** Each with the seed of its cut. */
+  readonly violations: string[];
+}
+
+/**
+ * Cuts the power of a disk under a workload again and again, at random instants and right after acknowledgements, and
+ * lets the oracle judge what is there when the disk is mounted again.
+ */
+export async function cutPower({ type, cuts, seed, plan, untilLoss = false }: Cuts): Promise<Outcome> {
+  const outcome = { cuts: 0, acknowledged: 0, inReusedWal: 0, violations: [] as string[] };
+  const scratch = mkdtempSync(join(tmpdir(), 'overlite-cuts-'));
+  let disk: Disk | undefined;
+  let oracle = new Oracle();
+  try {
+    for (let cut = 0; cut < cuts; cut += 1) {
+      if (disk === undefined || cut % CUTS_A_DISK === 0) {
+        disk?.remove();
+        disk = makeDisk(type, 320);
+        oracle = new Oracle();
+      }
+      const log = join(scratch, `log-${cut}`);
+      const mount = join(scratch, `mount-${cut}`);
+      mkdirSync(mount);
+      appendFileSync(log, '');
+      const kind = kinds[(seed + cut) % kinds.length] ?? 'commit';
+      const chosen = cut % 2 === 0 ? { cutAfter: { kind, count: 1 + ((seed * 31 + cut) % 12) } } : {};
+      const { path, root } = disk;
+      await runAndCut({
+        ...plan,
+        ...chosen,
+        root,
+        log,
+        mount,
+        disk: path,
+        name: `c${cut}`,
+        seed: seed + cut,
+        lanes: 3,
+      });
+      disk.remount();
+      const { violations, acknowledged, inReusedWal } = await oracle.judge(root, [log]);
+      outcome.cuts += 1;
+      outcome.acknowledged += acknowledged;
+      outcome.inReusedWal += inReusedWal;
+      outcome.violations.push(...violations.map((text) => `seed ${seed + cut}: ${text}`));
+      if (violations.length > 0) {
+        if (untilLoss) return outcome;
+        // What is lost is lost; the next cuts are judged by themselves.
+        disk.remove();
+        disk = undefined;
+      }
+    }
+    return outcome;
+  } finally {
+    disk?.remove();
+    rmSync(scratch, { recursive: true, force: true });
+  }
+}
+
+/** Runs a workload until the power of its disk is cut, by itself or, if it takes long, from outside. */
+async function runAndCut(plan: Plan & { disk: string }): Promise<void> {
+  // In a mount namespace of its own, whose mounts go with it.
+  const args = ['-m', '--propagation', 'private', process.execPath, workload, JSON.stringify(plan)];
+  const child = spawn('unshare', args, { stdio: ['ignore', 'inherit', 'inherit'] });
+  const ended = new Promise<void>((resolve) => child.once('exit', () => resolve()));
+  try {
+    while (
+      !readFileSync(plan.log, 'utf8').includes('ready') &&
+      child.exitCode === null &&
+      child.signalCode === null
+    ) {
+      await sleep(5);
+    }
+    const patience = plan.cutAfter === undefined ? 50 + ((plan.seed * 7919) % 1500) : 2500;
+    await Promise.race([ended, sleep(patience)]);
+    if (isOn(plan.disk)) execFileSync('xfs_io', ['-x', '-c', 'shutdown', plan.disk], { stdio: 'pipe' });
+  } finally {
+    child.kill('SIGKILL');
+    await ended;
+  }
+}
+
+function isOn(disk: string): boolean {
+  try {
+    readdirSync(disk);
+    return true;
+  } catch {
+    return false;
+  }
+}

@@ -1,0 +1,2 @@
+/** See read-tree.mjs. */
+export function readTree(root: string): Record<string, string>;
