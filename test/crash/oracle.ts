@@ -1,6 +1,7 @@
 import { existsSync, lstatSync, readFileSync } from 'node:fs';
 import { isDeepStrictEqual } from 'node:util';
 import { OverlayDriver } from '../../src/index.ts';
+import { queryShell } from '../support/shell.ts';
 import { assertWhole } from '../support/store.ts';
 import { readTree } from './read-tree.mjs';
 
@@ -210,6 +211,12 @@ async function leftovers(root: string): Promise<string[]> {
   const again = await driver.cleanup();
   if (again.removed > 0) found.push(`a second cleanup removed ${again.removed} more`);
   await driver.close();
+  for (const { id, part, state } of queryShell(
+    `${root}/metadata.db`,
+    'select id, part, state from removal',
+  )) {
+    found.push(`${id} is still in the journal, ${part}, ${state}`);
+  }
   try {
     assertWhole(root);
   } catch (error) {
