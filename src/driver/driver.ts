@@ -288,8 +288,11 @@ export class OverlayDriver implements Snapshotter {
   }
 
   async cleanup(): Promise<CleanupResult> {
-    this.#checkOpen();
-    return this.#reaper.cleanup();
+    try {
+      return await this.#run(() => this.#reaper.cleanup());
+    } catch (error) {
+      throw toSnapshotError(error, 'cleaning up');
+    }
   }
 
   /** Finishes what is under way and lets go of the store. May be called more than once. */

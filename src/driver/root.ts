@@ -1,7 +1,8 @@
-import { constants, accessSync, lstatSync, mkdirSync } from 'node:fs';
+import { accessSync, closeSync, constants, lstatSync, mkdirSync, openSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { SnapshotError, toSnapshotError } from '../errors.ts';
 import { type Filesystem, filesystemOf } from '../linux/filesystem.ts';
+import { writeInPlace } from '../linux/libc.ts';
 import { kindOf, quote } from '../names.ts';
 import { syncDirectory } from './directories.ts';
 import { Layout } from './layout.ts';
@@ -51,6 +52,7 @@ export function openRoot(path: unknown): Root {
         },
       );
     }
+    if (filesystem.copiesOnWrite) keepDatabaseInPlace(layout.root);
     return { layout, filesystem };
   } catch (error) {
     throw toSnapshotError(error, `opening the root ${quote(layout.root)}`);
@@ -74,6 +76,19 @@ function makeDirectory(path: string, what: string): void {
   }
   if (!found.isDirectory()) {
     throw new SnapshotError('FAILED_PRECONDITION', `${what} ${quote(path)} is not a directory`);
+  }
+}
+
+/**
+ * The index of the WAL is mapped into memory: where overwriting it takes room and there is none, the kernel ends the
+ * process. The directory of the snapshots was made before, so that layers are not concerned.
+ */
+function keepDatabaseInPlace(root: string): void {
+  const fd = openSync(root, constants.O_RDONLY | constants.O_DIRECTORY);
+  try {
+    writeInPlace(fd);
+  } finally {
+    closeSync(fd);
   }
 }
 

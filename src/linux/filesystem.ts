@@ -28,18 +28,22 @@ const unsharedMemory: ReadonlyMap<number, string> = new Map([
 /** Filesystems whose journal makes every earlier change of a directory durable together with a later one. */
 const ordered: ReadonlySet<number> = new Set([0xef53, 0x58465342]); // ext4, xfs
 
+const BTRFS = 0x9123683e;
+
 /** What the filesystem of a directory is like. */
 export interface Filesystem {
   /** Its name, if it is one that a store cannot be on. */
   readonly unusable: string | undefined;
   /** Whether one fsync of a directory carries all directories made before it. */
   readonly ordered: boolean;
+  /** Whether it needs room to overwrite what is there already. */
+  readonly copiesOnWrite: boolean;
 }
 
 /** Looks at the filesystem of a directory. */
 export function filesystemOf(path: string): Filesystem {
   const magic = statfsSync(path).type >>> 0;
-  return { unusable: unsharedMemory.get(magic), ordered: ordered.has(magic) };
+  return { unusable: unsharedMemory.get(magic), ordered: ordered.has(magic), copiesOnWrite: magic === BTRFS };
 }
 
 /** Whether overlayfs on this kernel has the option `index`. */

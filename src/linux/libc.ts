@@ -35,6 +35,7 @@ const lsetxattr = libc.func(
 );
 const lseek = libc.func('int64_t lseek(int fd, int64_t offset, int whence)');
 const ioctl = libc.func('int ioctl(int fd, unsigned long request, long argument)');
+const ioctlOn = libc.func('int ioctl(int fd, unsigned long request, uint8_t *argument)');
 const copyFileRange = libc.func(
   'long copy_file_range(int from, uint8_t *offset, int to, uint8_t *toOffset, size_t length, uint32_t flags)',
 );
@@ -65,6 +66,9 @@ const FSCONFIG_SET_STRING = 1;
 const FSCONFIG_CMD_CREATE = 6;
 const FSMOUNT_CLOEXEC = 1;
 const FICLONE = 0x40049409;
+const FS_IOC_GETFLAGS = 0x80086601;
+const FS_IOC_SETFLAGS = 0x40086602;
+const FS_NOCOW_FL = 0x00800000;
 const LOCK_EX_NB = 2 | 4;
 const SEEK_DATA = 3;
 const SEEK_HOLE = 4;
@@ -233,6 +237,15 @@ export function nextData(fd: number, offset: number): number | undefined {
 /** Where in a file the next hole begins, at or after an offset; there is one at its end. */
 export function nextHole(fd: number, offset: number): number {
   return checked(lseek(fd, offset, SEEK_HOLE), 'lseek');
+}
+
+/** Has new files in a directory written in place, on a filesystem that would otherwise write each change elsewhere. */
+export function writeInPlace(dir: number): void {
+  const flags = new DataView(new ArrayBuffer(8));
+  const argument = Buffer.from(flags.buffer);
+  checked(ioctlOn(dir, FS_IOC_GETFLAGS, argument), 'ioctl FS_IOC_GETFLAGS');
+  flags.setUint32(0, flags.getUint32(0, littleEndian) | FS_NOCOW_FL, littleEndian);
+  checked(ioctlOn(dir, FS_IOC_SETFLAGS, argument), 'ioctl FS_IOC_SETFLAGS');
 }
 
 // Locking and syncing ----------------------------------------------------------------------------------------------

@@ -4,10 +4,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
 /** A filesystem that a store can be on. */
-export type FilesystemType = 'ext4' | 'xfs' | 'btrfs';
+export type FilesystemType = 'ext4' | 'xfs' | 'btrfs' | 'tmpfs';
 
 /** A filesystem of its own, on a file. */
 export interface Disk {
+  readonly type: FilesystemType;
   /** Where it is mounted. */
   readonly path: string;
   /** A directory on it that a store can be in. */
@@ -17,8 +18,12 @@ export interface Disk {
   remove(): void;
 }
 
-/** Makes and mounts a filesystem of a type and a size in MiB. */
-export function makeDisk(type: FilesystemType, mebibytes: number): Disk {
+/** Makes and mounts a filesystem of a type and a size in MiB, and for so many files at the most. */
+export function makeDisk(
+  type: FilesystemType,
+  mebibytes: number,
+  { inodes }: { inodes?: number } = {},
+): Disk {
   const directory = mkdtempSync(join(tmpdir(), 'overlite-disk-'));
   const image = join(directory, 'image');
   const path = join(directory, 'disk');
@@ -40,9 +45,14 @@ export function makeDisk(type: FilesystemType, mebibytes: number): Disk {
     }
   };
   try {
-    run(`mkfs.${type}`, '-q', image);
     mkdirSync(path);
-    run('mount', '-o', 'loop', image, path);
+    if (type === 'tmpfs') {
+      const most = inodes === undefined ? '' : `,nr_inodes=${inodes}`;
+      run('mount', '-t', type, '-o', `size=${mebibytes}m${most}`, type, path);
+    } else {
+      run(`mkfs.${type}`, '-q', ...(inodes === undefined ? [] : ['-N', String(inodes)]), image);
+      run('mount', '-o', 'loop', image, path);
+    }
   } catch (error) {
     rmSync(directory, { recursive: true, force: true });
     throw error;
@@ -52,5 +62,5 @@ export function makeDisk(type: FilesystemType, mebibytes: number): Disk {
     unmount();
     run('mount', '-o', 'loop', image, path);
   };
-  return { path, root, remount, remove };
+  return { type, path, root, remount, remove };
 }
