@@ -1,6 +1,7 @@
 import { execFile } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
+import BetterSqlite3 from 'better-sqlite3';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { OverlayDriver } from '../../src/index.ts';
 import { assertWhole, makeRoot } from '../support/store.ts';
@@ -52,4 +53,21 @@ test('four processes do five hundred mixed operations each on one root, and all 
   const found: Record<string, string> = {};
   for await (const { name, kind } of driver.snapshots()) found[name] = kind;
   expect(found).toEqual(expected);
+});
+
+test('while another connection holds the lock, writes wait with the event loop free, then fail with nothing done', async () => {
+  await using driver = await OverlayDriver.open(store.root, { busyTimeout: 300 });
+  const other = new BetterSqlite3(`${store.root}/metadata.db`);
+  other.exec('begin immediate');
+  let turns = 0;
+  const counter = setInterval(() => (turns += 1), 5);
+  await expect(driver.prepare('a')).rejects.toMatchObject({ code: 'UNAVAILABLE' });
+  clearInterval(counter);
+  expect(turns).toBeGreaterThan(5);
+  expect(await driver.exists('a')).toBe(false);
+  const waiting = driver.prepare('b');
+  other.exec('rollback');
+  other.close();
+  await waiting;
+  expect((await driver.stat('b')).id).toBe(1);
 });
