@@ -174,7 +174,10 @@ export class Sweep {
     const command = [
       ...(operation === 'commit of a copy' ? await mounting(root) : []),
       ...(options.length > 0 ? ['strace', '-f', '-qq', ...options] : []),
-      ...[process.execPath, script, root, operation],
+      process.execPath,
+      script,
+      root,
+      operation,
     ];
     const [file = '', ...args] = command;
     const child = spawn(file, args, {
@@ -215,8 +218,8 @@ async function mounting(root: string): Promise<string[]> {
   const [mount] = await driver.mounts('active');
   const target = `${root}-mounted`;
   mkdirSync(target, { recursive: true });
-  const script = `mount -t overlay overlay '${target}' -o '${mount?.options.join()}' && exec "$@"`;
-  return ['unshare', '-m', '--propagation', 'private', 'sh', '-c', script, 'sh'];
+  const mountFirst = `mount -t overlay overlay '${target}' -o '${mount?.options.join()}' && exec "$@"`;
+  return ['unshare', '-m', '--propagation', 'private', 'sh', '-c', mountFirst, 'sh'];
 }
 
 /** The highest number of each call that any thread makes. */
