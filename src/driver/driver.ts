@@ -123,10 +123,15 @@ export class OverlayDriver implements Snapshotter {
     const directories = new Directories(layout, settings.durability === 'full' ? ordered : 'none');
     const { busyTimeout, asyncRemove } = settings;
     const db = await openDatabase(layout.database, { readonly: false, busyTimeout });
-    const transactor = new Transactor(db, directories);
-    const driver = new OverlayDriver(settings, opened, { db, transactor, directories });
-    if (!asyncRemove) driver.#reaper.resume();
-    return driver;
+    try {
+      const transactor = new Transactor(db, directories);
+      const driver = new OverlayDriver(settings, opened, { db, transactor, directories });
+      if (!asyncRemove) driver.#reaper.resume();
+      return driver;
+    } catch (error) {
+      db.close();
+      throw toSnapshotError(error, `opening the root ${quote(layout.root)}`);
+    }
   }
 
   async prepare(key: string, parent?: string | null, options?: PrepareOptions): Promise<Mount[]> {

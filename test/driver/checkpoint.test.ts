@@ -1,4 +1,4 @@
-import { spawn } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import {
   existsSync,
   mkdirSync,
@@ -334,3 +334,26 @@ test.skipIf(!isRoot)(`a mount stays valid over checkpoints${isRoot ? '' : ' (nee
     unmount(target);
   }
 });
+
+test.skipIf(!isRoot)(
+  `a checkpoint in a user namespace keeps what the overlay stands for${isRoot ? '' : ' (needs root)'}`,
+  () => {
+    const script = fileURLToPath(new URL('../support/rootless-checkpoint.mjs', import.meta.url));
+    const { root, remove } = makeRoot();
+    try {
+      sh('chown 65534:65534 .', root);
+      const ids = ['--reuid=65534', '--regid=65534', '--clear-groups'];
+      const { stdout, stderr } = spawnSync(
+        'setpriv',
+        [...ids, 'unshare', '-Urm', process.execPath, script, root],
+        {
+          encoding: 'utf8',
+        },
+      );
+      expect(stderr).toBe('');
+      expect(JSON.parse(stdout)).toEqual({ inUse: true, same: true, deferred: [], seen: ['./d', './d/new'] });
+    } finally {
+      remove();
+    }
+  },
+);

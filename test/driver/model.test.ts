@@ -23,6 +23,7 @@ interface Real {
 type Step =
   | { do: 'prepare' | 'view'; key: string; parent: string; label: string }
   | { do: 'commit'; key: string; name: string; parent: string; label: string }
+  | { do: 'checkpoint'; key: string; name: string; label: string }
   | { do: 'remove' | 'delete' | 'stat' | 'usage' | 'chain' | 'write'; key: string }
   | { do: 'update'; key: string; label: string; one: boolean }
   | { do: 'transaction'; steps: Step[]; fails: boolean }
@@ -66,6 +67,7 @@ const step: fc.Arbitrary<Step> = fc.oneof(
       fails: fc.boolean(),
     }),
   },
+  { weight: 1, arbitrary: fc.record({ do: fc.constant('checkpoint' as const), key: name, name, label }) },
   { weight: 1, arbitrary: fc.record({ do: fc.constantFrom('cleanup' as const, 'reopen' as const) }) },
 );
 
@@ -104,6 +106,14 @@ function foretell(model: Model, action: Step): string | undefined {
         parent: action.parent || active.parent,
         labels: labelsOf(action.label),
       });
+      return undefined;
+    }
+    case 'checkpoint': {
+      if (model.has(action.name)) return 'ALREADY_EXISTS';
+      const active = model.get(action.key);
+      if (active === undefined) return 'NOT_FOUND';
+      if (active.kind !== 'active') return 'FAILED_PRECONDITION';
+      model.set(action.name, { ...active, kind: 'committed', labels: labelsOf(action.label) });
       return undefined;
     }
     case 'remove':
@@ -182,6 +192,11 @@ async function perform(real: Real, model: Model, action: Step): Promise<void> {
       expect(await driver.commit(action.name, action.key, options)).toEqual(await driver.stat(action.name));
       break;
     }
+    case 'checkpoint':
+      expect(await driver.checkpoint(action.name, action.key, { labels: labelsOf(action.label) })).toEqual(
+        await driver.stat(action.name),
+      );
+      break;
     case 'remove':
     case 'delete':
       expect(await driver[action.do](action.key)).toEqual({});

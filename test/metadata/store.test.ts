@@ -51,6 +51,33 @@ describe('a store of metadata alone', () => {
     expect(code(() => store.stat('base'))).toBe('FAILED_PRECONDITION');
   });
 
+  test('reserves an id for a copy, which becomes a committed snapshot or is given up', async () => {
+    const store = await MetadataStore.open(file);
+    store.prepare('in work');
+    store.commit('base', 'in work');
+    store.prepare('work', 'base');
+    const first = store.reserve();
+    const second = store.reserve();
+    expect([first, second]).toEqual([3, 4]);
+    expect(store.reservations()).toEqual([3, 4]);
+    expect(store.removals()).toEqual([{ id: 1, part: 'work' }]);
+    const copy = store.checkpoint('copy', 'work', first, { usage: { inodes: 2, size: 512 }, inUse: false });
+    expect(copy).toMatchObject({ id: 3, kind: 'committed', parent: 'base', inUse: false });
+    expect(store.find('work').kind).toBe('active');
+    expect(store.reservations()).toEqual([4]);
+    expect(code(() => store.checkpoint('again', 'work', first))).toBe('FAILED_PRECONDITION');
+    expect(code(() => store.checkpoint('copy', 'work', second))).toBe('ALREADY_EXISTS');
+    expect(code(() => store.checkpoint('other', 'missing', second))).toBe('NOT_FOUND');
+    expect(code(() => store.checkpoint('other', 'base', second))).toBe('FAILED_PRECONDITION');
+    expect(store.abandon(second)).toBe(true);
+    expect(store.abandon(second)).toBe(false);
+    expect(store.abandon(first)).toBe(false);
+    expect(store.removals()).toContainEqual({ id: 4, part: 'all' });
+    expect(store.prepare('next').id).toBe(5);
+    expect(store.highWater()).toBe(5);
+    store.close();
+  });
+
   test('a transaction is all or nothing, and one within it fails alone', async () => {
     const store = await MetadataStore.open(file);
     expect(() =>
