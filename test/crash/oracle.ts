@@ -20,6 +20,8 @@ export interface Plan {
   readonly synchronous?: 'normal';
   /** Where it mounts layers to write to some of them through an overlay. */
   readonly mount?: string;
+  /** A file elsewhere that it writes much to, so that layers are synced file by file and not all at once. */
+  readonly dirty?: string;
   /** Others work on the same root: build on what they made, and delete nothing. */
   readonly shared?: boolean;
   /** Cut the power of this disk as soon as the so-many-th operation of a kind was acknowledged. */

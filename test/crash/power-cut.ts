@@ -55,11 +55,13 @@ export async function cutPower({ type, cuts, seed, plan, untilLoss = false }: Cu
       mkdirSync(mount);
       appendFileSync(log, '');
       const kind = kinds[(seed + cut) % kinds.length] ?? 'commit';
+      const dirty = join(scratch, 'dirty');
       const chosen = cut % 2 === 0 ? { cutAfter: { kind, count: 1 + ((seed * 31 + cut) % 12) } } : {};
       const { path, root } = disk;
       await runAndCut({
         ...plan,
         ...chosen,
+        ...(cut % 3 === 2 && { dirty }),
         root,
         log,
         mount,
@@ -68,6 +70,7 @@ export async function cutPower({ type, cuts, seed, plan, untilLoss = false }: Cu
         seed: seed + cut,
         lanes: 3,
       });
+      rmSync(dirty, { force: true });
       disk.remount();
       const { violations, acknowledged, inReusedWal } = await oracle.judge(root, [log]);
       outcome.cuts += 1;

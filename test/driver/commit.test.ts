@@ -14,6 +14,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { OverlayDriver, type Progress } from '../../src/index.ts';
+import { makeDisk } from '../support/disk.ts';
 import { isRoot, mount, unmount, withMount } from '../support/mount.ts';
 import { assertWhole, makeRoot } from '../support/store.ts';
 import { describeTree, missing, sh } from '../support/tree.ts';
@@ -270,10 +271,13 @@ describe.skipIf(withoutStrace !== '')(`what a commit syncs${withoutStrace}`, () 
   const script = fileURLToPath(new URL('../support/commit-many.mjs', import.meta.url));
 
   /** Traces a process that commits layers; gives the calls, and what it printed. */
-  function trace(args: readonly string[], inject: readonly string[] = []): { calls: string[]; out: string } {
+  function trace(
+    args: readonly string[],
+    { inject = [], root = store.root }: { inject?: readonly string[]; root?: string } = {},
+  ): { calls: string[]; out: string } {
     const log = join(store.root, 'trace');
     const options = ['-f', '-y', '-qq', '-o', log, '-e', 'trace=fsync,syncfs,write', ...inject];
-    const { stdout } = spawnSync('strace', [...options, process.execPath, script, store.root, ...args], {
+    const { stdout } = spawnSync('strace', [...options, process.execPath, script, root, ...args], {
       encoding: 'utf8',
       // strace counts the calls of each thread by itself.
       env: { ...process.env, UV_THREADPOOL_SIZE: '1' },
@@ -303,13 +307,31 @@ describe.skipIf(withoutStrace !== '')(`what a commit syncs${withoutStrace}`, () 
     expect(syncs).toBeLessThan(8);
   });
 
+  test.skipIf(!isRoot)(
+    `is each file of a small layer by itself, where much else waits to be written${isRoot ? '' : ' (needs root)'}`,
+    () => {
+      // On a disk of its own, where no other test syncs.
+      const disk = makeDisk('ext4', 320);
+      try {
+        const { calls } = trace(['1', 'full', 'dirty'], { root: disk.root });
+        const made = between(calls, 'sealing', 'sealed');
+        expect(count(made, /syncfs\(/)).toBe(0);
+        // A path in a clone of the mount begins at the layer.
+        expect(count(made, /fsync\(\d+<(\/|.*\/fs)>/)).toBe(1);
+        expect(count(made, /fsync\(\d+<(|.*\/fs)\/file>/)).toBe(1);
+      } finally {
+        disk.remove();
+      }
+    },
+  );
+
   test('is nothing where the user opted out', () => {
     const { calls } = trace(['4', 'metadata']);
     expect(count(calls, /syncfs\(/)).toBe(0);
   });
 
   test('that fails is the error of every commit that waited, and of every later one of a layer that was there', () => {
-    const { out } = trace(['4', 'full', 'again'], ['-e', 'inject=syncfs:error=EIO:when=1']);
+    const { out } = trace(['4', 'full', 'again'], { inject: ['-e', 'inject=syncfs:error=EIO:when=1'] });
     const lines = out.trim().split('\n');
     expect(lines.filter((line) => line.startsWith('code'))).toEqual([
       ...Array.from({ length: 4 }, () => 'code DATA_LOSS'),

@@ -1,5 +1,5 @@
 // Commits layers and says what it is about to do, for a trace of its system calls.
-// usage: node commit-many.mjs ROOT COUNT DURABILITY [again]
+// usage: node commit-many.mjs ROOT COUNT DURABILITY [again | dirty]
 import { writeFileSync, writeSync } from 'node:fs';
 import { OverlayDriver } from '../../dist/index.js';
 
@@ -9,6 +9,8 @@ const driver = await OverlayDriver.open(root, { durability });
 const keys = Array.from({ length: Number(count) }, (_, i) => `k${i}`);
 await Promise.all(keys.map((key) => driver.prepare(key)));
 for (const key of keys) writeFileSync(`${(await driver.stat(key)).directory}/fs/file`, key);
+
+if (again === 'dirty') writeFileSync(`${root}/dirty`, Buffer.alloc(128 * 1024 * 1024, 'x'));
 
 async function commitAll() {
   say('committing');
