@@ -134,8 +134,11 @@ export class LayerSync {
   }
 }
 
-/** How much on this machine waits to be written to any disk, in bytes. */
+/** How much on this machine waits to be written to any disk, or is being written, in bytes. */
 function bytesToWrite(): number {
-  const [, kibibytes] = /^Dirty:\s*(\d+) kB$/m.exec(readFileSync('/proc/meminfo', 'utf8')) ?? [];
-  return Number(kibibytes ?? 0) * 1024;
+  const waiting = readFileSync('/proc/meminfo', 'utf8').matchAll(/^(?:Dirty|Writeback):\s*(\d+) kB$/gm);
+  return Array.from(waiting, ([, kibibytes]) => Number(kibibytes) * 1024).reduce(
+    (sum, bytes) => sum + bytes,
+    0,
+  );
 }
