@@ -77,6 +77,7 @@ export function measureNow(directory: string, contents: boolean): Omit<Measure, 
   const metadata = new MetadataDigest();
   const content = contents ? new ContentDigest() : undefined;
   for (const entry of walkTree(directory)) {
+    if (entry === undefined) continue;
     meter.add(entry);
     metadata.add(entry);
     content?.addNow(entry);

@@ -1,23 +1,14 @@
-import {
-  chmodSync,
-  close,
-  closeSync,
-  constants,
-  fchmodSync,
-  openSync,
-  readdir,
-  rmdir,
-  unlink,
-} from 'node:fs';
+import { chmodSync, close, closeSync, constants, fchmodSync, openSync, rmdir, unlink } from 'node:fs';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { SnapshotError } from '../errors.ts';
 import { errnoOf } from './errno.ts';
 import { cString, openDirectoryBeneath } from './libc.ts';
+import { readBatches } from './names.ts';
 import { FileStatus, isDirectory } from './status.ts';
 import { fdPath, pathIn } from './tree.ts';
 
 const closeOf = promisify(close);
-const readdirOf = promisify(readdir);
 const rmdirOf = promisify(rmdir);
 const unlinkOf = promisify(unlink);
 
@@ -41,8 +32,9 @@ export async function deleteEntry(parent: number, name: Buffer, signal?: AbortSi
     const level = { fd, name: directory, above, directories: [] as Buffer[] };
     levels.push(level);
     const files: Buffer[] = [];
-    for (const entry of await readdirOf(fdPath(fd), { withFileTypes: true, encoding: 'buffer' })) {
-      (entry.isDirectory() ? level.directories : files).push(entry.name);
+    for (const batch of readBatches(fdPath(fd))) {
+      for (const entry of batch) (entry.isDirectory() ? level.directories : files).push(entry.name);
+      await nextTurn();
     }
     for (let from = 0; from < files.length; from += PARALLEL) {
       await Promise.all(

@@ -1,6 +1,7 @@
-import { closeSync, readdirSync } from 'node:fs';
+import { closeSync } from 'node:fs';
 import { errnoOf, isGone } from './errno.ts';
 import { cString, openBelowMounts, openDirectory, openDirectoryBeneath } from './libc.ts';
+import { merged, readBatches } from './names.ts';
 import { FileStatus, isDirectory } from './status.ts';
 
 /** One file of a tree. The objects are filled in anew for each, so keep nothing of them. */
@@ -15,8 +16,7 @@ export interface TreeEntry {
 interface Level {
   readonly fd: number;
   readonly path: Buffer;
-  readonly names: Buffer[];
-  next: number;
+  readonly names: Iterator<Buffer | undefined, void>;
 }
 
 /** The file behind a descriptor, as a path for node:fs. */
@@ -33,24 +33,27 @@ export function pathIn(dir: number, name: Buffer): Buffer {
  * Walks a directory and all below it, each directory before what it holds, in the order of the raw bytes of the
  * paths. It never follows a symbolic link, even one that is put in its way meanwhile. Where it may, it sees what is
  * below mounts on anything in the directory; where it may not, it leaves out what is mounted there. What vanishes
- * during the walk is left out.
+ * during the walk is left out. Where it takes time over something else than a file, there is an `undefined`.
  *
  * @throws what the operating system says, as node:fs does
  */
-export function* walkTree(root: string): Generator<TreeEntry, void, undefined> {
+export function* walkTree(root: string): Generator<TreeEntry | undefined, void, undefined> {
   const status = new FileStatus();
   const levels: Level[] = [];
   try {
     const top = openTop(root);
-    levels.push({ fd: top, path: Buffer.alloc(0), names: [], next: 0 });
+    levels.push({ fd: top, path: Buffer.alloc(0), names: list(top, status) });
     status.readOpen(top);
     yield { path: Buffer.from('/'), handle: cString(`${fdPath(top)}/.`), status };
-    levels[0]?.names.push(...list(top, status));
     for (let level = levels.at(-1); level !== undefined; level = levels.at(-1)) {
-      const name = level.names[level.next++];
-      if (name === undefined) {
+      const { done, value: name } = level.names.next();
+      if (done === true) {
         closeSync(level.fd);
         levels.pop();
+        continue;
+      }
+      if (name === undefined) {
+        yield undefined;
         continue;
       }
       const directory = name.at(-1) === SLASH;
@@ -60,9 +63,7 @@ export function* walkTree(root: string): Generator<TreeEntry, void, undefined> {
       yield { path, handle: pathIn(level.fd, file), status };
       if (directory) {
         const fd = enter(level.fd, file);
-        if (fd === undefined) continue;
-        levels.push({ fd, path, names: [], next: 0 });
-        levels.at(-1)?.names.push(...list(fd, status));
+        if (fd !== undefined) levels.push({ fd, path, names: list(fd, status) });
       }
     }
   } finally {
@@ -85,17 +86,21 @@ function openTop(root: string): number {
 }
 
 /** The names in a directory in their order, with a slash behind those of directories, which belongs to the order. */
-function list(fd: number, status: FileStatus): Buffer[] {
-  const names: Buffer[] = [];
-  for (const entry of readdirSync(fdPath(fd), { withFileTypes: true, encoding: 'buffer' })) {
-    const { name } = entry;
-    const known = entry.isDirectory() || entry.isFile() || entry.isSymbolicLink();
-    const directory = known
-      ? entry.isDirectory()
-      : status.read(fd, cString(name)) && isDirectory(status.mode);
-    names.push(directory ? Buffer.concat([name, Buffer.of(SLASH)]) : name);
+function* list(fd: number, status: FileStatus): Generator<Buffer | undefined, void, undefined> {
+  const parts: Buffer[][] = [];
+  for (const batch of readBatches(fdPath(fd))) {
+    if (parts.length > 0) yield undefined;
+    const names = batch.map((entry) => {
+      const known = entry.isDirectory() || entry.isFile() || entry.isSymbolicLink();
+      const directory = known
+        ? entry.isDirectory()
+        : status.read(fd, cString(entry.name)) && isDirectory(status.mode);
+      return directory ? Buffer.concat([entry.name, Buffer.of(SLASH)]) : entry.name;
+    });
+    parts.push(names.toSorted((a, b) => Buffer.compare(a, b)));
   }
-  return names.toSorted((a, b) => Buffer.compare(a, b));
+  const names = merged(parts);
+  for (let next = names.next(); next.done !== true; next = names.next()) yield next.value;
 }
 
 /** Opens a directory to go on below it, unless it has vanished, has become something else, or is a mount. */
