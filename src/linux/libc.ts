@@ -1,4 +1,4 @@
-import { constants } from 'node:fs';
+import { constants, readSync } from 'node:fs';
 import { endianness } from 'node:os';
 import { getSystemErrorName } from 'node:util';
 import koffi from 'koffi';
@@ -19,6 +19,16 @@ const fsconfig = libc.func(
   'long syscall(long number, long fd, long command, const uint8_t *key, const uint8_t *value, long aux)',
 );
 const fsmount = libc.func('long syscall(long number, long fd, long flags, long attributes)');
+const moveMount = libc.func(
+  'long syscall(long number, long fd, const uint8_t *path, long toDir, const uint8_t *to, long flags)',
+);
+const mountSetattr = libc.func(
+  'long syscall(long number, long dir, const uint8_t *path, long flags, const uint8_t *attributes, long size)',
+);
+const mount2 = libc.func(
+  'int mount(const uint8_t *source, const uint8_t *target, const uint8_t *type, unsigned long flags, const uint8_t *data)',
+);
+const umount2 = libc.func('int umount2(const uint8_t *target, int flags)');
 const mknodat = libc.func('long syscall(long number, long dir, const uint8_t *path, long mode, long device)');
 const statx = libc.func('int statx(int dir, const uint8_t *name, int flags, uint32_t mask, uint8_t *result)');
 const utimensat = libc.func('int utimensat(int dir, const uint8_t *path, const uint8_t *times, int flags)');
@@ -44,10 +54,12 @@ const syncfs = libc.func('int syncfs(int fd)');
 
 // The numbers of the newer system calls are the same on every architecture.
 const SYS_OPEN_TREE = 428;
+const SYS_MOVE_MOUNT = 429;
 const SYS_FSOPEN = 430;
 const SYS_FSCONFIG = 431;
 const SYS_FSMOUNT = 432;
 const SYS_OPENAT2 = 437;
+const SYS_MOUNT_SETATTR = 442;
 /** Before version 2.33, glibc has no function for it. */
 const SYS_MKNODAT = ({ x64: 259, s390x: 290, ppc64: 288 } as Record<string, number>)[process.arch] ?? 33;
 
@@ -59,12 +71,19 @@ const AT_FDCWD = -100;
 const AT_SYMLINK_NOFOLLOW = 0x100;
 const AT_NO_AUTOMOUNT = 0x800;
 const AT_EMPTY_PATH = 0x1000;
+const AT_RECURSIVE = 0x8000;
 const OPEN_TREE_CLONE = 1;
 const STATX_BASIC_STATS = 0x7ff;
 const FSOPEN_CLOEXEC = 1;
+const FSCONFIG_SET_FLAG = 0;
 const FSCONFIG_SET_STRING = 1;
+const FSCONFIG_SET_FD = 5;
 const FSCONFIG_CMD_CREATE = 6;
 const FSMOUNT_CLOEXEC = 1;
+const MOVE_MOUNT_F_EMPTY_PATH = 0x04;
+const MOVE_MOUNT_T_EMPTY_PATH = 0x40;
+const UMOUNT_NOFOLLOW = 0x08;
+const MNT_DETACH = 0x02;
 const FICLONE = 0x40049409;
 const FS_IOC_GETFLAGS = 0x80086601;
 const FS_IOC_SETFLAGS = 0x40086602;
@@ -268,23 +287,110 @@ export function syncFilesystemNow(fd: number): void {
   checked(syncfs(fd), 'syncfs');
 }
 
-// Filesystems -----------------------------------------------------------------------------------------------------
+// Mounting --------------------------------------------------------------------------------------------------------
 
-/** Begins a filesystem of a type, to be given options and then made; closing the descriptor gives it up. */
-export function beginFilesystem(type: string, options: Readonly<Record<string, string>>): number {
-  const fd = checked(fsopen(SYS_FSOPEN, cString(type), FSOPEN_CLOEXEC), 'fsopen');
-  for (const [key, value] of Object.entries(options)) {
-    checked(fsconfig(SYS_FSCONFIG, fd, FSCONFIG_SET_STRING, cString(key), cString(value), 0), 'fsconfig');
+/** What the kernel has to say of a filesystem that is being set up: each read gives one line of it. */
+function wordsOf(fd: number): string {
+  const lines: string[] = [];
+  const line = Buffer.alloc(1024);
+  try {
+    for (let length = readSync(fd, line); length > 0; length = readSync(fd, line)) {
+      lines.push(line.toString('utf8', 2, length).trim());
+    }
+  } catch {
+    // There is no more of it.
   }
-  return fd;
+  return lines.join('; ');
 }
 
-/** Makes a filesystem that was begun. */
+function contextError(fd: number, error: Error, what: string): Error {
+  const words = wordsOf(fd);
+  error.message = `${errnoOf(error)}: ${what}${words === '' ? '' : ` (${words})`}`;
+  return error;
+}
+
+function configure(fd: number, command: number, key: string, value: Buffer | null, aux: number): void {
+  if (Number(fsconfig(SYS_FSCONFIG, fd, command, cString(key), value, aux)) >= 0) return;
+  throw contextError(fd, systemError('fsconfig'), `fsconfig ${key}`);
+}
+
+/** Begins a filesystem of a type, to be configured and then created; closing the descriptor gives it up. */
+export function beginFilesystem(type: string): number {
+  return checked(fsopen(SYS_FSOPEN, cString(type), FSOPEN_CLOEXEC), 'fsopen');
+}
+
+/** Sets an option without a value. */
+export function setFlag(fd: number, key: string): void {
+  configure(fd, FSCONFIG_SET_FLAG, key, null, 0);
+}
+
+/** Sets an option to a text, of 255 bytes at the most. */
+export function setString(fd: number, key: string, value: string): void {
+  configure(fd, FSCONFIG_SET_STRING, key, cString(value), 0);
+}
+
+/** Sets an option to an open directory. */
+export function setDirectory(fd: number, key: string, directory: number): void {
+  configure(fd, FSCONFIG_SET_FD, key, null, directory);
+}
+
+/** Creates a filesystem that was configured. The error has the kernel's own words. */
 export async function createFilesystem(fd: number): Promise<void> {
-  await offThread(fsconfig, [SYS_FSCONFIG, fd, FSCONFIG_CMD_CREATE, null, null, 0], 'fsconfig');
+  try {
+    await offThread(fsconfig, [SYS_FSCONFIG, fd, FSCONFIG_CMD_CREATE, null, null, 0], 'fsconfig');
+  } catch (error) {
+    throw error instanceof Error ? contextError(fd, error, 'fsconfig create') : error;
+  }
 }
 
-/** Mounts a filesystem that was made nowhere but on the descriptor that this returns. */
-export function mountDetached(fd: number): number {
-  return checked(fsmount(SYS_FSMOUNT, fd, FSMOUNT_CLOEXEC, 0), 'fsmount');
+/** Mounts a filesystem that was created nowhere but on the descriptor that this returns. */
+export function mountDetached(fd: number, attributes = 0): number {
+  return checked(fsmount(SYS_FSMOUNT, fd, FSMOUNT_CLOEXEC, attributes), 'fsmount');
+}
+
+/** Clones what is mounted at a directory, with what is mounted below it, nowhere but on the descriptor returned. */
+export function cloneMounts(dir: number, recursive: boolean): number {
+  const flags = OPEN_TREE_CLONE | O_CLOEXEC | AT_EMPTY_PATH | (recursive ? AT_RECURSIVE : 0);
+  return checked(openTree(SYS_OPEN_TREE, dir, cString(''), flags), 'open_tree');
+}
+
+/** Sets attributes of a mount, and of those below it; maps ids by a user namespace, if one is given. */
+export function setMountAttributes(mount: number, set: number, recursive: boolean, userNamespace = 0): void {
+  const attributes = new DataView(new ArrayBuffer(32));
+  attributes.setBigUint64(0, BigInt(set), littleEndian);
+  attributes.setBigUint64(24, BigInt(userNamespace), littleEndian);
+  const flags = AT_EMPTY_PATH | (recursive ? AT_RECURSIVE : 0);
+  checked(
+    mountSetattr(SYS_MOUNT_SETATTR, mount, cString(''), flags, Buffer.from(attributes.buffer), 32),
+    'mount_setattr',
+  );
+}
+
+/** Moves a mount from its descriptor to a directory that is open. */
+export function attachMount(mount: number, directory: number): void {
+  const flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH;
+  const nothing = cString('');
+  checked(moveMount(SYS_MOVE_MOUNT, mount, nothing, directory, nothing, flags), 'move_mount');
+}
+
+/** mount(2), as it was before there were descriptors: of `data`, 4,095 bytes are taken, and the rest is cut off. */
+export async function mountByString(
+  source: string,
+  target: string,
+  type: string,
+  flags: number,
+  data: string,
+): Promise<void> {
+  await offThread(
+    mount2,
+    [cString(source), cString(target), cString(type), flags, cString(data)],
+    'mount',
+    cString(target),
+  );
+}
+
+/** Undoes the topmost mount on a directory; `detach` lets what still uses it go on. */
+export async function unmountTop(target: string, { detach }: { detach: boolean }): Promise<void> {
+  const flags = UMOUNT_NOFOLLOW | (detach ? MNT_DETACH : 0);
+  await offThread(umount2, [cString(target), flags], 'umount2', cString(target));
 }

@@ -2,7 +2,7 @@ import { close, constants, mkdirSync, openSync } from 'node:fs';
 import { promisify } from 'node:util';
 import { errnoOf } from './errno.ts';
 import { inUserNamespace } from './filesystem.ts';
-import { beginFilesystem, createFilesystem, mountDetached } from './libc.ts';
+import { beginFilesystem, createFilesystem, mountDetached, setString } from './libc.ts';
 import { fdPath } from './tree.ts';
 
 const closeOf = promisify(close);
@@ -24,21 +24,19 @@ export async function isUpperInUse(directory: string): Promise<boolean | undefin
   };
   try {
     // Of its own, in memory: giving up an overlay syncs the filesystem of its upper directory.
-    const memory = open(beginFilesystem('tmpfs', { size: '1m' }));
+    const memory = open(beginFilesystem('tmpfs'));
+    setString(memory, 'size', '1m');
     await createFilesystem(memory);
     const scratch = fdPath(open(mountDetached(memory)));
     for (const name of ['upper', 'work']) mkdirSync(`${scratch}/${name}`);
     const lower = fdPath(
       open(openSync(directory, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW)),
     );
-    const overlay = open(
-      beginFilesystem('overlay', {
-        lowerdir: lower,
-        upperdir: `${scratch}/upper`,
-        workdir: `${scratch}/work`,
-        index: 'on',
-      }),
-    );
+    const overlay = open(beginFilesystem('overlay'));
+    setString(overlay, 'lowerdir', lower);
+    setString(overlay, 'upperdir', `${scratch}/upper`);
+    setString(overlay, 'workdir', `${scratch}/work`);
+    setString(overlay, 'index', 'on');
     await createFilesystem(overlay);
     return false;
   } catch (error) {

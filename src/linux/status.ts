@@ -3,6 +3,7 @@ import { errnoOf } from './errno.ts';
 import { cString, littleEndian, readStatus } from './libc.ts';
 
 const unnamed = cString('');
+const STATX_ATTR_MOUNT_ROOT = 0x2000;
 
 /** What statx(2) tells of a file, a symbolic link included. The same object is filled in at each call. */
 export class FileStatus {
@@ -25,6 +26,10 @@ export class FileStatus {
     readStatus(fd, unnamed, this.#result);
   }
 
+  /** Whether it is the root of a mount. */
+  get isMountRoot(): boolean {
+    return (this.#view.getUint32(littleEndian ? 8 : 12, littleEndian) & STATX_ATTR_MOUNT_ROOT) !== 0;
+  }
   get links(): number {
     return this.#view.getUint32(16, littleEndian);
   }

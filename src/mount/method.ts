@@ -1,0 +1,48 @@
+import { closeSync, constants, openSync } from 'node:fs';
+import { errnoOf } from '../linux/errno.ts';
+import { beginFilesystem, setDirectory, setString } from '../linux/libc.ts';
+
+/**
+ * How an overlay is mounted, the best first: each layer by a descriptor, which needs no escaping and has no limit
+ * (Linux 6.13); each layer by a string (6.8); all in one string of 4,095 bytes at the most, by mount(2); by the
+ * program mount(8).
+ */
+export type MountMethod = 'descriptors' | 'strings' | 'mount(2)' | 'mount(8)';
+
+let best: MountMethod | undefined;
+
+/** The best way that this kernel knows and this process may use. It is found out once, by asking the kernel. */
+export function bestMethod(): MountMethod {
+  best ??= probe();
+  return best;
+}
+
+function probe(): MountMethod {
+  let context: number;
+  try {
+    context = beginFilesystem('overlay');
+  } catch (error) {
+    // A container's filter may know mount(2) only; without any right to mount, the call itself will say so.
+    return errnoOf(error) === 'ENOSYS' ? 'mount(2)' : 'descriptors';
+  }
+  const root = openSync('/', constants.O_RDONLY | constants.O_DIRECTORY);
+  try {
+    return knows(() => setDirectory(context, 'lowerdir+', root))
+      ? 'descriptors'
+      : knows(() => setString(context, 'lowerdir+', '/'))
+        ? 'strings'
+        : 'mount(2)';
+  } finally {
+    closeSync(root);
+    closeSync(context);
+  }
+}
+
+function knows(configure: () => void): boolean {
+  try {
+    configure();
+    return true;
+  } catch {
+    return false;
+  }
+}
