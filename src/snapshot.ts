@@ -53,6 +53,8 @@ export interface SnapshotRecord {
   readonly seal: string | null;
   /** Whether something still had it mounted when it was committed; `null` while it is open, or unknown. */
   readonly inUse: boolean | null;
+  /** Whether it is active and was prepared as volatile. */
+  readonly volatile: boolean;
 }
 
 /** A snapshot as the driver tells of it. */
@@ -61,9 +63,18 @@ export interface Info extends SnapshotRecord {
   readonly directory: string | null;
 }
 
-/** What is given when a snapshot is made. */
-export interface PrepareOptions {
+/** What is given when a view is made. */
+export interface ViewOptions {
   labels?: Labels;
+}
+
+/** What is given when an active snapshot is made. */
+export interface PrepareOptions extends ViewOptions {
+  /**
+   * Leave out the syncing of what is written to it through an overlay: faster, for work that can be thrown away. After
+   * a crash of the machine, but not of a process, such a snapshot is lost. Off unless given.
+   */
+  volatile?: boolean;
 }
 
 /** How far a commit or checkpoint has come. */
@@ -151,7 +162,7 @@ export interface Snapshotter {
    *
    * @throws {SnapshotError} as `prepare`
    */
-  view(key: string, parent?: string | null, options?: PrepareOptions): Promise<Mount[]>;
+  view(key: string, parent?: string | null, options?: ViewOptions): Promise<Mount[]>;
 
   /**
    * Tells again how to mount an open snapshot.

@@ -4,12 +4,15 @@ import type { MetadataStore } from '../metadata/store.ts';
 import { checkName, quote } from '../names.ts';
 import type { CheckpointOptions, CommitOptions, Info, Watched } from '../snapshot.ts';
 import type { Layer, Layers } from './layers.ts';
+import type { Layout } from './layout.ts';
 import { type Operations, type Seal, checkUse } from './operations.ts';
 import type { Reaper } from './reaper.ts';
 import type { Reservation } from './reservation.ts';
+import { checkNotLost } from './volatile.ts';
 
 /** What commits and checkpoints need of the driver. */
 interface Parts {
+  readonly layout: Layout;
   readonly store: MetadataStore;
   readonly operations: Operations;
   readonly layers: Layers;
@@ -25,6 +28,7 @@ interface Parts {
  * a layer is durable before it is committed.
  */
 export class Committer {
+  readonly #layout: Layout;
   readonly #store: MetadataStore;
   readonly #operations: Operations;
   readonly #layers: Layers;
@@ -33,7 +37,8 @@ export class Committer {
   readonly #read: Parts['read'];
   readonly #write: Parts['write'];
 
-  constructor({ store, operations, layers, reaper, asyncRemove, read, write }: Parts) {
+  constructor({ layout, store, operations, layers, reaper, asyncRemove, read, write }: Parts) {
+    this.#layout = layout;
     this.#store = store;
     this.#operations = operations;
     this.#layers = layers;
@@ -128,8 +133,13 @@ export class Committer {
 
   async #findActive(key: string): Promise<Layer> {
     checkName(key, 'key');
-    const { id, kind, parentId } = await this.#read('looking for a key', () => this.#store.find(key));
-    if (kind === 'active') return { key, id, base: parentId === null };
-    throw new SnapshotError('FAILED_PRECONDITION', `${quote(key)} is not active but ${kind}`);
+    const { id, kind, parentId, volatileBoot } = await this.#read('looking for a key', () =>
+      this.#store.find(key),
+    );
+    if (kind !== 'active') {
+      throw new SnapshotError('FAILED_PRECONDITION', `${quote(key)} is not active but ${kind}`);
+    }
+    checkNotLost(this.#layout, { id, key, volatileBoot });
+    return { key, id, base: parentId === null };
   }
 }

@@ -1,6 +1,7 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { Database } from 'better-sqlite3';
 import { SnapshotError, toSnapshotError } from '../errors.ts';
+import { needsUserxattr } from '../linux/probe.ts';
 import { retryWhileBusy } from '../metadata/busy.ts';
 import { GroupCommit, type WriteOptions } from '../metadata/group-commit.ts';
 import type { Span } from '../metadata/listing.ts';
@@ -9,6 +10,7 @@ import type { Removal } from '../metadata/reader.ts';
 import { Reserve } from '../metadata/reserve.ts';
 import { MetadataStore, isThenable } from '../metadata/store.ts';
 import { Transactor } from '../metadata/transactor.ts';
+import type { MountCallOptions } from '../mount/mount.ts';
 import { checkName, checkOptions, kindOf, quote } from '../names.ts';
 import type {
   CheckpointOptions,
@@ -22,6 +24,7 @@ import type {
   Snapshotter,
   UpdateOptions,
   Usage,
+  ViewOptions,
   Watched,
 } from '../snapshot.ts';
 import { Committer } from './committer.ts';
@@ -29,6 +32,7 @@ import { Directories } from './directories.ts';
 import { LayerSync } from './layer-sync.ts';
 import { Layers } from './layers.ts';
 import type { Layout } from './layout.ts';
+import { Mounter } from './mounter.ts';
 import { MountTable } from './mounts.ts';
 import { Operations, type Seal, checkWatched, toCommitOptions, toMakeArguments } from './operations.ts';
 import { type DriverOptions, type Settings, toSettings } from './options.ts';
@@ -41,6 +45,8 @@ interface Base {
   readonly db: Database;
   readonly transactor: Transactor;
   readonly directories: Directories;
+  /** Whether overlays need the option of that name here. */
+  readonly userxattr: boolean;
 }
 
 /**
@@ -56,6 +62,7 @@ export class OverlayDriver implements Snapshotter {
   readonly #layers: Layers;
   readonly #layerSync: LayerSync | undefined;
   readonly #reaper: Reaper;
+  readonly #mounter: Mounter;
   readonly #committer: Committer;
   readonly #seals = new WeakSet<object>();
   readonly #running = new Set<Promise<unknown>>();
@@ -64,7 +71,7 @@ export class OverlayDriver implements Snapshotter {
   private constructor(
     settings: Settings,
     { layout, filesystem }: Root,
-    { db, transactor, directories }: Base,
+    { db, transactor, directories, userxattr }: Base,
   ) {
     const { busyTimeout, asyncRemove, upperdirLabel } = settings;
     this.#settings = settings;
@@ -83,7 +90,7 @@ export class OverlayDriver implements Snapshotter {
       isKnown: (id) => store.statById(id) !== undefined,
     });
     this.#layers = layers;
-    const table = new MountTable(layout, settings);
+    const table = new MountTable(layout, settings, userxattr);
     this.#operations = new Operations({ store, directories, table, layers, layout, upperdirLabel });
     this.#reaper = new Reaper(layout, {
       isDeleting: (removal) => store.isDeleting(removal),
@@ -92,7 +99,15 @@ export class OverlayDriver implements Snapshotter {
       abandon: (id) => this.#commits.write(() => store.abandon(id), { frees: true }),
       forget: (removals) => this.#commits.write(() => store.forget(removals), { frees: true }),
     });
+    this.#mounter = new Mounter({
+      layout,
+      layers,
+      find: (key) => retryWhileBusy(() => store.find(key), busyTimeout, 'mounting'),
+      mounts: (key) => retryWhileBusy(() => this.#operations.mounts(key), busyTimeout, 'mounting'),
+      setBoot: (key, boot) => this.#commit(`mounting ${quote(key)}`, () => store.setVolatileBoot(key, boot)),
+    });
     this.#committer = new Committer({
+      layout,
       store,
       operations: this.#operations,
       layers,
@@ -125,7 +140,8 @@ export class OverlayDriver implements Snapshotter {
     const db = await openDatabase(layout.database, { readonly: false, busyTimeout });
     try {
       const transactor = new Transactor(db, directories);
-      const driver = new OverlayDriver(settings, opened, { db, transactor, directories });
+      const userxattr = await needsUserxattr();
+      const driver = new OverlayDriver(settings, opened, { db, transactor, directories, userxattr });
       if (!asyncRemove) driver.#reaper.resume();
       return driver;
     } catch (error) {
@@ -135,17 +151,41 @@ export class OverlayDriver implements Snapshotter {
   }
 
   async prepare(key: string, parent?: string | null, options?: PrepareOptions): Promise<Mount[]> {
-    const checked = toMakeArguments(key, parent, options);
+    const checked = toMakeArguments('active', key, parent, options);
     return this.#write(`preparing ${quote(key)}`, () => this.#operations.make('active', checked));
   }
 
-  async view(key: string, parent?: string | null, options?: PrepareOptions): Promise<Mount[]> {
-    const checked = toMakeArguments(key, parent, options);
+  async view(key: string, parent?: string | null, options?: ViewOptions): Promise<Mount[]> {
+    const checked = toMakeArguments('view', key, parent, options);
     return this.#write(`viewing ${quote(key)}`, () => this.#operations.make('view', checked));
   }
 
   async mounts(key: string): Promise<Mount[]> {
     return this.#read('reading mounts', () => this.#operations.mounts(key));
+  }
+
+  /**
+   * Mounts an open snapshot on a directory, on which nothing is mounted yet.
+   *
+   * @throws {SnapshotError} NOT_FOUND if the key is missing
+   * @throws {SnapshotError} FAILED_PRECONDITION if it is committed, the layer of an overlay is mounted to be written to
+   *   already, the target is not there, no directory, a symbolic link or a mount already, or the kernel refuses
+   * @throws {SnapshotError} DATA_LOSS if a layer is missing, or it is volatile and the machine was started anew
+   * @throws {SnapshotError} PERMISSION_DENIED if this process may not mount
+   */
+  async mount(key: string, target: string, options?: MountCallOptions): Promise<void> {
+    checkName(key, 'key');
+    await this.#run(() => this.#mounter.mount(key, target, options));
+  }
+
+  /**
+   * Undoes the topmost mount on a directory, if it is one of this store. What uses it gets a moment to end; with
+   * `lazy`, it may go on, and the mount is only taken out of the file tree.
+   *
+   * @throws {SnapshotError} FAILED_PRECONDITION if nothing of this store is mounted there, or it is in use
+   */
+  async unmount(target: string, options?: { lazy?: boolean }): Promise<void> {
+    await this.#run(() => this.#mounter.unmount(target, options));
   }
 
   async commit(name: string, key: string, options?: CommitOptions): Promise<Info> {

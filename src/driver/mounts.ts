@@ -1,13 +1,11 @@
-import { inUserNamespace, overlayKnowsIndex } from '../linux/filesystem.ts';
+import { overlayKnowsIndex } from '../linux/filesystem.ts';
 import { SnapshotError } from '../errors.ts';
+import { MAX_LOWERS } from '../mount/options.ts';
 import { quote } from '../names.ts';
 import type { Kind, Labels, Mount } from '../snapshot.ts';
 import { idMapOptions } from './idmap.ts';
 import type { Layout } from './layout.ts';
 import type { Settings } from './options.ts';
-
-/** The most lower layers that overlayfs stacks. */
-const MAX_LOWERS = 500;
 
 /** An open snapshot and what it stands on. */
 export interface Stack {
@@ -16,6 +14,8 @@ export interface Stack {
   readonly labels: Labels;
   /** The ids of its ancestors, nearest first. */
   readonly lowers: readonly number[];
+  /** Whether overlayfs is to leave out the syncing of what is written to it. */
+  readonly volatile: boolean;
 }
 
 /** @throws {SnapshotError} FAILED_PRECONDITION if overlayfs could not stack a snapshot on so many layers */
@@ -37,7 +37,11 @@ export class MountTable {
   readonly #lower: string;
   readonly #upper: string;
 
-  constructor(layout: Layout, { mountOptions, remapIds }: Pick<Settings, 'mountOptions' | 'remapIds'>) {
+  constructor(
+    layout: Layout,
+    { mountOptions, remapIds }: Pick<Settings, 'mountOptions' | 'remapIds'>,
+    userxattr: boolean,
+  ) {
     this.#layout = layout;
     this.#remapIds = remapIds;
     this.#lower = layout.snapshots.replace(/[\\:,]/g, '\\$&');
@@ -48,7 +52,7 @@ export class MountTable {
       );
     this.#more = [
       ...mountOptions,
-      ...(inUserNamespace() && !isSet('userxattr') ? ['userxattr'] : []),
+      ...(userxattr && !isSet('userxattr') ? ['userxattr'] : []),
       ...(overlayKnowsIndex() && !isSet('index') ? ['index=off'] : []),
     ];
   }
@@ -62,7 +66,7 @@ export class MountTable {
    * | view, more | `overlay` of the ancestors |
    * | active with ancestors | `overlay` of its own `fs` over the ancestors |
    */
-  mounts({ id, kind, labels, lowers }: Stack): Mount[] {
+  mounts({ id, kind, labels, lowers, volatile }: Stack): Mount[] {
     const mapped = this.#remapIds ? idMapOptions(labels) : [];
     const [parent, grandparent] = lowers;
     if (parent === undefined || (kind === 'view' && grandparent === undefined)) {
@@ -71,7 +75,13 @@ export class MountTable {
     }
     const upper = [`workdir=${this.#upper}/${id}/work`, `upperdir=${this.#upper}/${id}/fs`];
     const lower = `lowerdir=${lowers.map((ancestor) => `${this.#lower}/${ancestor}/fs`).join(':')}`;
-    const options = [...mapped, ...(kind === 'active' ? upper : []), lower, ...this.#more];
+    const options = [
+      ...mapped,
+      ...(kind === 'active' ? upper : []),
+      lower,
+      ...this.#more,
+      ...(volatile && !this.#more.includes('volatile') ? ['volatile'] : []),
+    ];
     return [{ type: 'overlay', source: 'overlay', options }];
   }
 }

@@ -12,6 +12,7 @@ import type {
   UpdateOptions,
   Watched,
 } from '../snapshot.ts';
+import { currentBoot } from '../linux/boot.ts';
 import type { Directories } from './directories.ts';
 import { checkIdMappings } from './idmap.ts';
 import type { Layer, LayerSeal, Layers } from './layers.ts';
@@ -85,16 +86,18 @@ export class Operations {
 
   /** Makes a row and its directories, and tells the mounts. */
   make(kind: 'active' | 'view', { key, parent, options }: MakeArguments): Mount[] {
-    const labels = options.labels ?? {};
+    const { labels = {}, volatile = false } = options;
     return this.#store.transaction((store) => {
       const { id } =
-        kind === 'active' ? store.prepare(key, parent, { labels }) : store.view(key, parent, { labels });
+        kind === 'active'
+          ? store.prepare(key, parent, { labels, ...(volatile && { volatileBoot: currentBoot() }) })
+          : store.view(key, parent, { labels });
       const lowers = store.lowers(id).slice(1);
       checkDepth(key, lowers);
       if (kind === 'active' || lowers.length === 0) {
         this.#directories.make({ id, writable: kind === 'active', parentId: lowers[0], labels });
       }
-      return this.#table.mounts({ id, kind, labels, lowers });
+      return this.#table.mounts({ id, kind, labels, lowers, volatile });
     });
   }
 
@@ -110,8 +113,8 @@ export class Operations {
         },
       );
     }
-    const { labels } = this.#store.stat(key);
-    return this.#table.mounts({ id, kind, labels, lowers: this.#store.lowers(id).slice(1) });
+    const { labels, volatile } = this.#store.stat(key);
+    return this.#table.mounts({ id, kind, labels, lowers: this.#store.lowers(id).slice(1), volatile });
   }
 
   /** Flips a row. Without a seal the layer is sealed on the spot. */
@@ -213,13 +216,18 @@ export interface MakeArguments {
 
 /** Checks the arguments of `prepare` and `view`. */
 export function toMakeArguments(
+  kind: 'active' | 'view',
   key: unknown,
   parent: unknown,
   given: PrepareOptions | undefined,
 ): MakeArguments {
-  const labels = checkLabels(checkOptions(given, ['labels']).labels);
+  const options = checkOptions(given, kind === 'active' ? ['labels', 'volatile'] : ['labels']);
+  const labels = checkLabels(options.labels);
   checkIdMappings(labels);
-  return { key: checkName(key, 'key'), parent: checkParent(parent), options: { labels } };
+  const { volatile = false } = options;
+  if (typeof volatile !== 'boolean')
+    throw new TypeError(`volatile must be a boolean, not ${kindOf(volatile)}`);
+  return { key: checkName(key, 'key'), parent: checkParent(parent), options: { labels, volatile } };
 }
 
 /** What can be said of a layer that is in use. */

@@ -2,7 +2,7 @@ import { accessSync, closeSync, constants, lstatSync, mkdirSync, openSync } from
 import { dirname, resolve } from 'node:path';
 import { SnapshotError, toSnapshotError } from '../errors.ts';
 import { type Filesystem, filesystemOf } from '../linux/filesystem.ts';
-import { writeInPlace } from '../linux/libc.ts';
+import { tellsTypes, writeInPlace } from '../linux/libc.ts';
 import { kindOf, quote } from '../names.ts';
 import { syncDirectory } from './directories.ts';
 import { Layout } from './layout.ts';
@@ -52,6 +52,7 @@ export function openRoot(path: unknown): Root {
         },
       );
     }
+    checkTypes(layout.snapshots);
     if (filesystem.copiesOnWrite) keepDatabaseInPlace(layout.root);
     return { layout, filesystem };
   } catch (error) {
@@ -77,6 +78,21 @@ function makeDirectory(path: string, what: string): void {
   if (!found.isDirectory()) {
     throw new SnapshotError('FAILED_PRECONDITION', `${what} ${quote(path)} is not a directory`);
   }
+}
+
+/** Without the types of files in its directories, a filesystem can be mounted under an overlay, and then cannot be used. */
+function checkTypes(snapshots: string): void {
+  const fd = openSync(snapshots, constants.O_RDONLY | constants.O_DIRECTORY);
+  try {
+    if (tellsTypes(fd)) return;
+  } finally {
+    closeSync(fd);
+  }
+  throw new SnapshotError(
+    'FAILED_PRECONDITION',
+    `the filesystem of ${quote(snapshots)} does not tell the types of files, which overlayfs needs`,
+    { hint: 'make it anew: ext4 with the feature filetype, xfs with ftype=1' },
+  );
 }
 
 /**

@@ -1,7 +1,7 @@
 import { SnapshotError } from '../errors.ts';
 import type { Removal } from '../metadata/reader.ts';
 import { checkName, quote } from '../names.ts';
-import type { Info, Mount, PrepareOptions, UpdateOptions } from '../snapshot.ts';
+import type { Info, Mount, PrepareOptions, UpdateOptions, ViewOptions } from '../snapshot.ts';
 import {
   type Operations,
   type SealedCommitOptions,
@@ -29,14 +29,14 @@ export class Transaction {
 
   /** @throws {SnapshotError} as `Snapshotter.prepare` */
   prepare(key: string, parent?: string | null, options?: PrepareOptions): Mount[] {
-    const mounts = this.#open().make('active', toMakeArguments(key, parent, options));
+    const mounts = this.#open().make('active', toMakeArguments('active', key, parent, options));
     this.#prepared.add(key);
     return mounts;
   }
 
   /** @throws {SnapshotError} as `Snapshotter.view` */
-  view(key: string, parent?: string | null, options?: PrepareOptions): Mount[] {
-    return this.#open().make('view', toMakeArguments(key, parent, options));
+  view(key: string, parent?: string | null, options?: ViewOptions): Mount[] {
+    return this.#open().make('view', toMakeArguments('view', key, parent, options));
   }
 
   /**

@@ -1,10 +1,11 @@
 import { existsSync, readFileSync, statfsSync } from 'node:fs';
 
 /**
- * Filesystems that another machine can write to, or that a daemon stands behind, by the magic number of statfs(2):
- * SQLite's WAL lives in memory that all writers share, which these do not give.
+ * Filesystems that a store cannot be on, by the magic number of statfs(2). Another machine can write to them, or a
+ * daemon stands behind: SQLite's WAL lives in memory that all writers share, which these do not give. And an overlay
+ * cannot have another one for its upper layer.
  */
-const unsharedMemory: ReadonlyMap<number, string> = new Map([
+const unusable: ReadonlyMap<number, string> = new Map([
   [0x6969, 'NFS'],
   [0x517b, 'SMB'],
   [0xff534d42, 'CIFS'],
@@ -14,6 +15,7 @@ const unsharedMemory: ReadonlyMap<number, string> = new Map([
   [0x6b414653, 'AFS'],
   [0x00c36400, 'Ceph'],
   [0x65735546, 'FUSE'],
+  [0x794c7630, 'overlayfs'],
   [0x0bd00bd0, 'Lustre'],
   [0x47504653, 'GPFS'],
   [0x19830326, 'BeeGFS'],
@@ -43,7 +45,7 @@ export interface Filesystem {
 /** Looks at the filesystem of a directory. */
 export function filesystemOf(path: string): Filesystem {
   const magic = statfsSync(path).type >>> 0;
-  return { unusable: unsharedMemory.get(magic), ordered: ordered.has(magic), copiesOnWrite: magic === BTRFS };
+  return { unusable: unusable.get(magic), ordered: ordered.has(magic), copiesOnWrite: magic === BTRFS };
 }
 
 /** Whether overlayfs on this kernel has the option `index`. */

@@ -19,6 +19,7 @@ const fsconfig = libc.func(
   'long syscall(long number, long fd, long command, const uint8_t *key, const uint8_t *value, long aux)',
 );
 const fsmount = libc.func('long syscall(long number, long fd, long flags, long attributes)');
+const getdents64 = libc.func('long syscall(long number, long dir, uint8_t *entries, long size)');
 const moveMount = libc.func(
   'long syscall(long number, long fd, const uint8_t *path, long toDir, const uint8_t *to, long flags)',
 );
@@ -172,6 +173,15 @@ export function openBelowMounts(dir: number): number | undefined {
 export function readStatus(dir: number, name: Buffer, result: Buffer): void {
   const flags = AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT | (name.length === 1 ? AT_EMPTY_PATH : 0);
   checked(statx(dir, name, flags, STATX_BASIC_STATS, result), 'statx', name);
+}
+
+/** Whether a directory tells the types of its files, which overlayfs needs to delete what is in a lower layer. */
+export function tellsTypes(dir: number): boolean {
+  const SYS_GETDENTS64 = ({ x64: 217, s390x: 220, ppc64: 202 } as Record<string, number>)[process.arch] ?? 61;
+  const entries = Buffer.alloc(1024);
+  checked(getdents64(SYS_GETDENTS64, dir, entries, entries.length), 'getdents64');
+  // The first one, which is "." or "..", has its type behind two numbers of eight bytes and one of two.
+  return entries[18] !== 0;
 }
 
 const xattrBuffer = Buffer.alloc(65_536);

@@ -1,7 +1,7 @@
 import { readFileSync, readdirSync, readlinkSync } from 'node:fs';
 
 /** One line of mountinfo: see proc(5). */
-interface MountEntry {
+export interface MountEntry {
   /** Major and minor number of the filesystem's device. */
   readonly device: string;
   /** The directory within that filesystem which is mounted. */
@@ -93,30 +93,49 @@ function mayBeWithin(path: string, directory: string): boolean {
   return isWithin(path, below) || isWithin(path, below.slice('snapshots/'.length));
 }
 
-/**
- * Says what uses a directory: a mount on it or below it, a bind mount of it or of something in it, or an overlay
- * that has it for a layer. `undefined` if nothing does, as far as these mounts tell.
- */
-export function findUse(namespaces: readonly Mounts[], directory: string): string | undefined {
-  const own = namespaces.find((mounts) => mounts.own)?.entries ?? [];
-  const holder = own.reduce<MountEntry | undefined>(
+/** The filesystem of a directory, and the directory within it. */
+function placeOf(
+  entries: readonly MountEntry[],
+  directory: string,
+): { device: string; path: string } | undefined {
+  const holder = entries.reduce<MountEntry | undefined>(
     (best, entry) =>
       isWithin(directory, entry.mountPoint) && entry.mountPoint.length >= (best?.mountPoint.length ?? 0)
         ? entry
         : best,
     undefined,
   );
-  const below =
-    holder === undefined
-      ? undefined
-      : directory.slice(holder.mountPoint === '/' ? 0 : holder.mountPoint.length);
-  const inside =
-    holder === undefined ? undefined : `${holder.root === '/' ? '' : holder.root}${below}` || '/';
+  if (holder === undefined) return undefined;
+  const below = directory.slice(holder.mountPoint === '/' ? 0 : holder.mountPoint.length);
+  return { device: holder.device, path: `${holder.root === '/' ? '' : holder.root}${below}` || '/' };
+}
+
+/** Whether a mount is of something in a directory: a bind of it, or an overlay of layers in it. */
+export function isMountOf({ entries }: Mounts, entry: MountEntry, directory: string): boolean {
+  if (entry.type === 'overlay') {
+    return overlayDirectories(entry.options).some(
+      (path) => isWithin(path, directory) || /^\d+\/fs$/.test(path),
+    );
+  }
+  const place = placeOf(
+    entries.filter((other) => other !== entry),
+    directory,
+  );
+  return place !== undefined && place.device === entry.device && isWithin(entry.root, place.path);
+}
+
+/**
+ * Says what uses a directory: a mount on it or below it, a bind mount of it or of something in it, or an overlay
+ * that has it for a layer. `undefined` if nothing does, as far as these mounts tell.
+ */
+export function findUse(namespaces: readonly Mounts[], directory: string): string | undefined {
+  const own = namespaces.find((mounts) => mounts.own)?.entries ?? [];
+  const place = placeOf(own, directory);
   for (const mounts of namespaces) {
     const elsewhere = mounts.own ? '' : ' in another mount namespace';
     for (const { device, root, mountPoint, type, options } of mounts.entries) {
       if (mounts.own && isWithin(mountPoint, directory)) return `${mountPoint} is a mount point`;
-      if (inside !== undefined && device === holder?.device && isWithin(root, inside)) {
+      if (place !== undefined && device === place.device && isWithin(root, place.path)) {
         return `it is mounted at ${mountPoint}${elsewhere}`;
       }
       if (type !== 'overlay') continue;

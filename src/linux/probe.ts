@@ -1,4 +1,4 @@
-import { close, constants, mkdirSync, openSync } from 'node:fs';
+import { close, constants, mkdirSync, openSync, rmSync } from 'node:fs';
 import { promisify } from 'node:util';
 import { errnoOf } from './errno.ts';
 import { inUserNamespace } from './filesystem.ts';
@@ -43,6 +43,37 @@ export async function isUpperInUse(directory: string): Promise<boolean | undefin
     if (errnoOf(error) === 'EBUSY') return true;
     if (['EPERM', 'ENOSYS', 'EINVAL', 'ENODEV'].includes(errnoOf(error))) return undefined;
     throw error;
+  } finally {
+    for (const fd of opened.toReversed()) await closeOf(fd);
+  }
+}
+
+/**
+ * Whether overlays need the option `userxattr` here, as they do in most user namespaces. It is found out by deleting
+ * and making again a directory of a lower layer, which without it fails although the mount succeeds.
+ */
+export async function needsUserxattr(): Promise<boolean> {
+  if (!inUserNamespace()) return false;
+  const opened: number[] = [];
+  const open = (fd: number): number => {
+    opened.push(fd);
+    return fd;
+  };
+  try {
+    const memory = open(beginFilesystem('tmpfs'));
+    await createFilesystem(memory);
+    const scratch = fdPath(open(mountDetached(memory)));
+    mkdirSync(`${scratch}/lower/d/e`, { recursive: true });
+    for (const name of ['upper', 'work']) mkdirSync(`${scratch}/${name}`);
+    const overlay = open(beginFilesystem('overlay'));
+    for (const name of ['lower', 'upper', 'work']) setString(overlay, `${name}dir`, `${scratch}/${name}`);
+    await createFilesystem(overlay);
+    const mounted = fdPath(open(mountDetached(overlay)));
+    rmSync(`${mounted}/d`, { recursive: true });
+    mkdirSync(`${mounted}/d`);
+    return false;
+  } catch {
+    return true;
   } finally {
     for (const fd of opened.toReversed()) await closeOf(fd);
   }

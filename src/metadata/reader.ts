@@ -15,6 +15,8 @@ export interface Found {
   readonly parentId: number | null;
   /** As measured at commit; `null` while it is open. */
   readonly usage: Usage | null;
+  /** Of a volatile one, the boot in which it was last mounted, or else made; `null` if it is not volatile. */
+  readonly volatileBoot: string | null;
 }
 
 /** An entry of the removal journal that is to be deleted from disk. */
@@ -30,6 +32,7 @@ interface FoundRow {
   parent_id: number | null;
   inodes: number | null;
   size: number | null;
+  volatile_boot: string | null;
 }
 
 /** How a store is opened by a service that uses the metadata alone. */
@@ -67,7 +70,7 @@ export class MetadataReader {
     this.db = db;
     this.#listing = new Listing(db);
     this.#find = db.prepare(`
-      select id, name, kind, parent_id, inodes, size
+      select id, name, kind, parent_id, inodes, size, volatile_boot
         from snapshot
        where name = ?`);
     this.#stat = db.prepare(`
@@ -285,9 +288,9 @@ export class MetadataReader {
   protected lookUp(name: string): Found | undefined {
     const row = this.read('reading a snapshot', () => this.#find.get(name));
     if (row === undefined) return undefined;
-    const { id, parent_id: parentId, inodes, size } = row;
+    const { id, parent_id: parentId, inodes, size, volatile_boot: volatileBoot } = row;
     const usage = inodes === null || size === null ? null : { inodes, size };
-    return { id, name, kind: toKind(row.kind, name), parentId, usage };
+    return { id, name, kind: toKind(row.kind, name), parentId, usage, volatileBoot };
   }
 
   protected firstChild(id: number): string | undefined {

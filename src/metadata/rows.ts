@@ -12,6 +12,7 @@ export const RECORD = `
   snapshot.updated_us,
   snapshot.seal,
   snapshot.in_use,
+  snapshot.volatile_boot is not null as volatile,
   (select json_group_object(key, value) from label where snapshot_id = snapshot.id) as labels`;
 
 /** A row of `RECORD`. */
@@ -24,6 +25,7 @@ export interface RecordRow {
   updated_us: number;
   seal: string | null;
   in_use: 0 | 1 | null;
+  volatile: 0 | 1;
   labels: string;
 }
 
@@ -47,5 +49,6 @@ export function toRecord(row: RecordRow): SnapshotRecord {
     updatedUs: row.updated_us,
     seal: row.seal,
     inUse: row.in_use === null ? null : row.in_use === 1,
+    volatile: row.volatile === 1,
   };
 }

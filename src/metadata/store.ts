@@ -1,10 +1,17 @@
 import type { Database, Statement } from 'better-sqlite3';
 import { SnapshotError } from '../errors.ts';
 import { checkLabels, checkName, checkParent, kindOf, quote } from '../names.ts';
-import type { Labels, PrepareOptions, SnapshotRecord, UpdateOptions, Usage } from '../snapshot.ts';
+import type { Labels, SnapshotRecord, UpdateOptions, Usage } from '../snapshot.ts';
 import { nowUs } from './clock.ts';
 import { type Found, MetadataReader, type MetadataOptions, type Removal, openForService } from './reader.ts';
 import { Transactor } from './transactor.ts';
+
+/** What is recorded when a snapshot is prepared. */
+export interface PrepareRecord {
+  labels?: Labels;
+  /** For a volatile snapshot, the boot in which it is made. */
+  volatileBoot?: string;
+}
 
 /** What is recorded when a snapshot is committed. */
 export interface CommitRecord {
@@ -27,7 +34,7 @@ export interface CommitRecord {
  */
 export class MetadataStore extends MetadataReader {
   readonly #transactor: Transactor;
-  readonly #insert: Statement<{ name: string; kind: string; parentId: number | null; us: number }, number>;
+  readonly #insert: Statement<Insertion, number>;
   readonly #flip: Statement<[Flip]>;
   readonly #delete: Statement<[number]>;
   readonly #touch: Statement<[number, number]>;
@@ -35,6 +42,7 @@ export class MetadataStore extends MetadataReader {
   readonly #setLabel: Statement<[number, string, string]>;
   readonly #deleteLabel: Statement<[number, string]>;
   readonly #deleteLabels: Statement<[number]>;
+  readonly #setBoot: Statement<[string, number]>;
   readonly #reserve: Statement<[], number>;
   readonly #isReserved: Statement<[number], number>;
   readonly #insertCopy: Statement<[Flip]>;
@@ -47,9 +55,9 @@ export class MetadataStore extends MetadataReader {
     this.#transactor = transactor;
     // The id is not left to AUTOINCREMENT, so that nobody's edit of sqlite_sequence can stand in the way.
     this.#insert = db
-      .prepare<{ name: string; kind: string; parentId: number | null; us: number }, number>(`
-      insert into snapshot (id, name, kind, parent_id, created_us, updated_us)
-      values ((select id + 1 from high_water), :name, :kind, :parentId, :us, :us)
+      .prepare<Insertion, number>(`
+      insert into snapshot (id, name, kind, parent_id, created_us, updated_us, volatile_boot)
+      values ((select id + 1 from high_water), :name, :kind, :parentId, :us, :us, :volatileBoot)
       returning id`)
       .pluck();
     this.#flip = db.prepare(`
@@ -62,7 +70,8 @@ export class MetadataStore extends MetadataReader {
              inodes = :inodes,
              size = :size,
              seal = :seal,
-             in_use = :inUse
+             in_use = :inUse,
+             volatile_boot = null
        where id = :id`);
     this.#delete = db.prepare('delete from snapshot where id = ?');
     this.#touch = db.prepare('update snapshot set updated_us = ? where id = ?');
@@ -75,6 +84,7 @@ export class MetadataStore extends MetadataReader {
       on conflict (snapshot_id, key) do update set value = excluded.value`);
     this.#deleteLabel = db.prepare('delete from label where snapshot_id = ? and key = ?');
     this.#deleteLabels = db.prepare('delete from label where snapshot_id = ?');
+    this.#setBoot = db.prepare('update snapshot set volatile_boot = ? where id = ?');
     this.#reserve = db
       .prepare<[], number>(`
       insert into removal (id, part, state)
@@ -111,7 +121,7 @@ export class MetadataStore extends MetadataReader {
    *
    * @throws {SnapshotError} as `Snapshotter.prepare`
    */
-  prepare(key: string, parent?: string | null, options: PrepareOptions = {}): SnapshotRecord {
+  prepare(key: string, parent?: string | null, options: PrepareRecord = {}): SnapshotRecord {
     return this.#make('active', key, parent, options);
   }
 
@@ -120,8 +130,8 @@ export class MetadataStore extends MetadataReader {
    *
    * @throws {SnapshotError} as `Snapshotter.view`
    */
-  view(key: string, parent?: string | null, options: PrepareOptions = {}): SnapshotRecord {
-    return this.#make('view', key, parent, options);
+  view(key: string, parent?: string | null, options: Pick<PrepareRecord, 'labels'> = {}): SnapshotRecord {
+    return this.#make('view', key, parent, { labels: options.labels ?? {} });
   }
 
   /**
@@ -168,6 +178,16 @@ export class MetadataStore extends MetadataReader {
   /** Gives up a reserved id: what was made for it is to be deleted. Whether it was still reserved. */
   abandon(id: number): boolean {
     return this.#write('giving up a reserved id', () => this.#abandon.run(id).changes > 0);
+  }
+
+  /**
+   * Records in which boot a volatile snapshot is mounted.
+   *
+   * @throws {SnapshotError} NOT_FOUND if the key is missing
+   * @throws {SnapshotError} FAILED_PRECONDITION if it is not volatile
+   */
+  setVolatileBoot(key: string, boot: string): void {
+    this.#write(`mounting ${quote(key)}`, () => this.#setBoot.run(boot, this.find(key).id));
   }
 
   /**
@@ -272,7 +292,7 @@ export class MetadataStore extends MetadataReader {
     kind: 'active' | 'view',
     key: string,
     givenParent: string | null | undefined,
-    options: PrepareOptions,
+    options: PrepareRecord,
   ): SnapshotRecord {
     checkName(key, 'key');
     const parent = checkParent(givenParent);
@@ -281,7 +301,8 @@ export class MetadataStore extends MetadataReader {
       const parentId = parent === null ? null : this.#findParent(parent, 'INVALID_ARGUMENT').id;
       if (this.lookUp(key) !== undefined) throw taken(key);
       const us = nowUs();
-      const id = this.#insert.get({ name: key, kind, parentId, us });
+      const volatileBoot = options.volatileBoot ?? null;
+      const id = this.#insert.get({ name: key, kind, parentId, us, volatileBoot });
       if (id === undefined) throw new SnapshotError('INTERNAL', `inserting ${quote(key)} gave no id`);
       this.#addLabels(id, labels);
       const now = new Date(us / 1000);
@@ -297,6 +318,7 @@ export class MetadataStore extends MetadataReader {
         updatedUs: us,
         seal: null,
         inUse: null,
+        volatile: volatileBoot !== null,
       };
     });
   }
@@ -371,6 +393,14 @@ export class MetadataStore extends MetadataReader {
       this.#transactor.open ? this.#transactor.nested(body) : this.#transactor.run(body),
     );
   }
+}
+
+interface Insertion {
+  name: string;
+  kind: string;
+  parentId: number | null;
+  us: number;
+  volatileBoot: string | null;
 }
 
 interface Flip {

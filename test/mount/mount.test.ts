@@ -85,6 +85,11 @@ describe.skipIf(!isRoot).each(methods)(`a mount by %s${needs}`, (by) => {
     const { directory } = await driver.stat('top');
     expect(readFileSync(`${directory}/fs/shared`, 'utf8')).toBe('new\n');
     expect(statSync(`${directory}/fs/own-2`).isCharacterDevice()).toBe(true);
+    await mount(await driver.mounts('top'), target, { by });
+    // Found in mountinfo, however its paths are written there.
+    expect((await driver.remove('top')).deferred).toMatch(/uses it/);
+    await unmount(target);
+    expect((await driver.cleanup()).deferred).toEqual([]);
     await mount(await driver.view('v', 'layer-2'), target, { by });
     expect(readFileSync(join(target, 'shared'), 'utf8')).toBe('2');
     expect(() => writeFileSync(join(target, 'x'), '')).toThrow(/EROFS/);
@@ -165,9 +170,9 @@ describe.skipIf(!isRoot)(`by mount(2)${needs}`, () => {
   test.each([4094, 4095, 4096, 4097, 4200])(
     'options of %i bytes mount the right layers or none',
     async (bytes) => {
-      const layer = (name: string): string => join(store.root, name.padStart(120, 'x'));
-      const count = Math.floor((bytes - 70 - store.root.length) / (layer('').length + 1));
-      const all = Array.from({ length: count }, (_, i) => layer(`${i}`));
+      const path = (name: string): string => join(store.root, name.padStart(120, 'x'));
+      const count = Math.floor((bytes - 70 - store.root.length) / (path('').length + 1));
+      const all = Array.from({ length: count }, (_, i) => path(`${i}`));
       const whole = `lowerdir=${all.join(':')}`.length;
       const last = join(store.root, 'z'.repeat(bytes - whole - 2 - store.root.length));
       for (const layer of [...all, last]) mkdirSync(layer, { recursive: true });

@@ -18,11 +18,11 @@ export interface Disk {
   remove(): void;
 }
 
-/** Makes and mounts a filesystem of a type and a size in MiB, and for so many files at the most. */
+/** Makes and mounts a filesystem of a type and a size in MiB, for so many files at the most, with more options for mkfs. */
 export function makeDisk(
   type: FilesystemType,
   mebibytes: number,
-  { inodes }: { inodes?: number } = {},
+  { inodes, options = [] }: { inodes?: number; options?: string[] } = {},
 ): Disk {
   const directory = mkdtempSync(join(tmpdir(), 'overlite-disk-'));
   const image = join(directory, 'image');
@@ -50,7 +50,7 @@ export function makeDisk(
       const most = inodes === undefined ? '' : `,nr_inodes=${inodes}`;
       run('mount', '-t', type, '-o', `size=${mebibytes}m${most}`, type, path);
     } else {
-      run(`mkfs.${type}`, '-q', ...(inodes === undefined ? [] : ['-N', String(inodes)]), image);
+      run(`mkfs.${type}`, '-q', ...(inodes === undefined ? [] : ['-N', String(inodes)]), ...options, image);
       run('mount', '-o', 'loop', image, path);
     }
   } catch (error) {
