@@ -7,6 +7,8 @@ export default defineConfig({
     testTimeout: 60_000,
     hookTimeout: 60_000,
     pool: 'forks',
+    // A mount namespace that one test makes would hold what another has mounted.
+    fileParallelism: false,
     coverage: { include: ['src/**'], reporter: ['text', 'html'] },
   },
 });

@@ -4,7 +4,7 @@ export type { Seal, SealedCommitOptions } from './driver/operations.ts';
 export type { Transaction } from './driver/transaction.ts';
 export { SnapshotError, type ErrorCode } from './errors.ts';
 export { MetadataReader, type MetadataOptions, type Removal } from './metadata/reader.ts';
-export { MetadataStore, type CommitRecord } from './metadata/store.ts';
+export { MetadataStore, type CommitRecord, type PrepareRecord } from './metadata/store.ts';
 export type {
   CheckpointOptions,
   CleanupResult,
@@ -21,5 +21,6 @@ export type {
   Snapshotter,
   UpdateOptions,
   Usage,
+  ViewOptions,
   Watched,
 } from './snapshot.ts';

@@ -2,7 +2,7 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { SnapshotError, toSnapshotError } from '../errors.ts';
 import { isGone, isSystemError } from '../linux/errno.ts';
-import { allMounts, findUse, ownMounts } from '../linux/mountinfo.ts';
+import { findUse, lookAtAllMounts, lookAtOwnMounts, ownMounts } from '../linux/mountinfo.ts';
 import { isUpperInUse } from '../linux/probe.ts';
 import type { Watch } from '../linux/slices.ts';
 import { quote } from '../names.ts';
@@ -89,13 +89,13 @@ export class Layers {
   /** Whether anything that can be found out about has a layer mounted to write to it. */
   async inUse({ id, base }: Layer): Promise<boolean> {
     const directory = this.#layout.directory(id);
-    if (findUse([ownMounts()], directory) !== undefined) return true;
+    if (findUse([await lookAtOwnMounts()], directory) !== undefined) return true;
     // overlayfs makes a directory in `work` with the first mount: without it, there has been none.
     const inOverlay = existsSync(join(this.#layout.work(id), 'work'))
       ? await isUpperInUse(this.#layout.fs(id))
       : false;
     if (inOverlay !== undefined && !base) return inOverlay;
-    return inOverlay === true || findUse(allMounts(), directory) !== undefined;
+    return inOverlay === true || findUse(await lookAtAllMounts(), directory) !== undefined;
   }
 
   async #seal(id: number, watched: Watched): Promise<Measure> {

@@ -1,7 +1,7 @@
 import { resolve } from 'node:path';
 import { SnapshotError } from '../errors.ts';
 import { currentBoot } from '../linux/boot.ts';
-import { isMountOf, ownMounts } from '../linux/mountinfo.ts';
+import { isMountOf, lookAtOwnMounts } from '../linux/mountinfo.ts';
 import type { Found } from '../metadata/reader.ts';
 import { type MountCallOptions, mount, unmount } from '../mount/mount.ts';
 import { kindOf, quote } from '../names.ts';
@@ -50,8 +50,9 @@ export class Mounter {
   async unmount(target: string, options?: { lazy?: boolean }): Promise<void> {
     if (typeof target !== 'string') throw new TypeError(`the target must be a string, not ${kindOf(target)}`);
     const { snapshots } = this.#parts.layout;
-    const top = ownMounts().entries.findLast(({ mountPoint }) => mountPoint === resolve(target));
-    if (top === undefined || !isMountOf(ownMounts(), top, snapshots)) {
+    const mounts = await lookAtOwnMounts();
+    const top = mounts.entries.findLast(({ mountPoint }) => mountPoint === resolve(target));
+    if (top === undefined || !isMountOf(mounts, top, snapshots)) {
       throw new SnapshotError('FAILED_PRECONDITION', `nothing of this store is mounted on ${quote(target)}`);
     }
     await unmount(target, options);

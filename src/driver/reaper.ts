@@ -5,7 +5,7 @@ import { toSnapshotError } from '../errors.ts';
 import { deleteEntry } from '../linux/delete.ts';
 import { errnoOf } from '../linux/errno.ts';
 import { cString, openDirectory, openDirectoryBeneath } from '../linux/libc.ts';
-import { type Mounts, allMounts, findUse } from '../linux/mountinfo.ts';
+import { findUse, lookAtAllMounts } from '../linux/mountinfo.ts';
 import { isUpperInUse } from '../linux/probe.ts';
 import type { Removal } from '../metadata/reader.ts';
 import type { CleanupResult } from '../snapshot.ts';
@@ -43,7 +43,6 @@ export class Reaper {
   readonly #deleted = new Map<string, Removal>();
   readonly #running = new Set<Promise<unknown>>();
   #timer: NodeJS.Timeout | undefined;
-  #nextLook: Promise<readonly Mounts[]> | undefined;
   readonly #closing = new AbortController();
 
   constructor(layout: Layout, journal: Journal) {
@@ -150,15 +149,6 @@ export class Reaper {
     }
   }
 
-  /** The mounts of now. Removals that ask in the same moment share one look, which is made after they have asked. */
-  #look(): Promise<readonly Mounts[]> {
-    this.#nextLook ??= Promise.resolve().then(() => {
-      this.#nextLook = undefined;
-      return allMounts();
-    });
-    return this.#nextLook;
-  }
-
   #path({ id, part }: Removal): string {
     return part === 'all' ? this.#layout.directory(id) : this.#layout.work(id);
   }
@@ -197,7 +187,7 @@ export class Reaper {
 
   /** Says what uses a directory that is to be deleted, if anything does that can be found out about. */
   async #findUse(removal: Removal): Promise<string | undefined> {
-    const use = findUse(await this.#look(), this.#path(removal));
+    const use = findUse(await lookAtAllMounts(), this.#path(removal));
     if (use !== undefined) return use;
     // overlayfs makes a directory in `work` with the first mount: without it, there has been none.
     const { id } = removal;

@@ -1,4 +1,5 @@
 import { readFileSync, readdirSync, readlinkSync } from 'node:fs';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 
 /** One line of mountinfo: see proc(5). */
 export interface MountEntry {
@@ -8,8 +9,8 @@ export interface MountEntry {
   readonly root: string;
   readonly mountPoint: string;
   readonly type: string;
-  /** The filesystem's own options, unescaped. */
-  readonly options: string;
+  /** The directories that an overlay is made of, as it was told them; a path may be relative to where that was. */
+  readonly layers: readonly string[];
 }
 
 /** The mounts of one mount namespace. */
@@ -32,12 +33,14 @@ function parse(text: string): MountEntry[] {
     const separator = fields.indexOf('-', 6);
     const [, , device, root, mountPoint] = fields;
     if (separator < 0 || device === undefined || root === undefined || mountPoint === undefined) continue;
+    const type = fields[separator + 1] ?? '';
+    const options = type === 'overlay' ? unescape(fields.slice(separator + 3).join(' ')) : '';
     entries.push({
       device,
       root: unescape(root),
       mountPoint: unescape(mountPoint),
-      type: fields[separator + 1] ?? '',
-      options: unescape(fields.slice(separator + 3).join(' ')),
+      type,
+      layers: overlayDirectories(options),
     });
   }
   return entries;
@@ -52,7 +55,7 @@ export function ownMounts(): Mounts {
  * The mounts of this process's namespace and of every other one that a process here lives in. What no visible
  * process lives in, or may not be looked at, stays unseen.
  */
-export function allMounts(): Mounts[] {
+function allMounts(): Mounts[] {
   const seen = new Set([readlinkSync('/proc/self/ns/mnt')]);
   const all = [ownMounts()];
   for (const pid of readdirSync('/proc')) {
@@ -69,11 +72,28 @@ export function allMounts(): Mounts[] {
   return all;
 }
 
+/** Lets all who ask in the same turn of the event loop share one look, which is made after they have asked. */
+function shared<T>(look: () => T): () => Promise<T> {
+  let next: Promise<T> | undefined;
+  const after = async (): Promise<T> => {
+    await nextTurn();
+    next = undefined;
+    return look();
+  };
+  return () => (next ??= after());
+}
+
+/** Looks at the mounts that this process sees. */
+export const lookAtOwnMounts = shared(ownMounts);
+
+/** Looks at the mounts of every namespace that can be seen. */
+export const lookAtAllMounts = shared(allMounts);
+
 function isWithin(path: string, directory: string): boolean {
   return path === directory || path.startsWith(directory === '/' ? '/' : `${directory}/`);
 }
 
-/** The directories that an overlay is made of, as it was told them; a path may be relative to where that was. */
+/** The directories that the options of an overlay name. */
 function overlayDirectories(options: string): string[] {
   const directories: string[] = [];
   for (const [, value = ''] of options.matchAll(
@@ -113,9 +133,7 @@ function placeOf(
 /** Whether a mount is of something in a directory: a bind of it, or an overlay of layers in it. */
 export function isMountOf({ entries }: Mounts, entry: MountEntry, directory: string): boolean {
   if (entry.type === 'overlay') {
-    return overlayDirectories(entry.options).some(
-      (path) => isWithin(path, directory) || /^\d+\/fs$/.test(path),
-    );
+    return entry.layers.some((path) => isWithin(path, directory) || /^\d+\/fs$/.test(path));
   }
   const place = placeOf(
     entries.filter((other) => other !== entry),
@@ -133,14 +151,13 @@ export function findUse(namespaces: readonly Mounts[], directory: string): strin
   const place = placeOf(own, directory);
   for (const mounts of namespaces) {
     const elsewhere = mounts.own ? '' : ' in another mount namespace';
-    for (const { device, root, mountPoint, type, options } of mounts.entries) {
+    for (const { device, root, mountPoint, layers } of mounts.entries) {
       if (mounts.own && isWithin(mountPoint, directory)) return `${mountPoint} is a mount point`;
       if (place !== undefined && device === place.device && isWithin(root, place.path)) {
         return `it is mounted at ${mountPoint}${elsewhere}`;
       }
-      if (type !== 'overlay') continue;
-      const uses = overlayDirectories(options).some((path) => mayBeWithin(path, directory));
-      if (uses) return `the overlay at ${mountPoint}${elsewhere} uses it`;
+      if (layers.some((path) => mayBeWithin(path, directory)))
+        return `the overlay at ${mountPoint}${elsewhere} uses it`;
     }
   }
   return undefined;

@@ -23,6 +23,29 @@ const O_PATH = 0o10000000;
 /** How long an unmount waits for what still uses the mount, in milliseconds. */
 const PATIENCE_MS = 2000;
 
+/** How many mounts are made at a time: what the kernel does in between runs on as many threads. */
+const AT_ONCE = 4;
+
+/** Lets a few go at a time, so that hundreds that begin together do not hold the event loop. */
+class Gate {
+  #free = AT_ONCE;
+  readonly #waiting: (() => void)[] = [];
+
+  async pass<T>(body: () => Promise<T>): Promise<T> {
+    if (this.#free > 0) this.#free -= 1;
+    else await new Promise<void>((go) => this.#waiting.push(go));
+    try {
+      return await body();
+    } finally {
+      const next = this.#waiting.shift();
+      if (next === undefined) this.#free += 1;
+      else setImmediate(next);
+    }
+  }
+}
+
+const gate = new Gate();
+
 /** How something is mounted. */
 export interface MountCallOptions {
   /** Mount overlays in this way; the best that the kernel knows unless given. */
@@ -58,7 +81,7 @@ export async function mount(
   let done = 0;
   try {
     for (const one of wanted) {
-      await mountOne(one, path, by);
+      await gate.pass(() => mountOne(one, path, by));
       done += 1;
     }
   } catch (error) {
@@ -131,7 +154,7 @@ export async function openMount(
   }
   let fd: number | undefined;
   try {
-    fd = await openOne(one, by);
+    fd = await gate.pass(() => openOne(one, by));
   } catch (error) {
     throw toMountError(error, 'mounting');
   }

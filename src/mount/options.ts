@@ -5,7 +5,7 @@ import { quote } from '../names.ts';
 export const MAX_LOWERS = 500;
 
 /** One option that is for the filesystem itself. */
-export interface FilesystemOption {
+interface FilesystemOption {
   readonly key: string;
   /** Absent if it is a flag. */
   readonly value: string | undefined;

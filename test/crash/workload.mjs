@@ -169,8 +169,9 @@ async function lane(number) {
       case 2: {
         const parent = random(3) === 0 ? null : (pick([...committedHere, ...others]) ?? null);
         if (parent !== null) parents.add(parent);
+        const volatile = random(3) === 0;
         await perform('prepare', { add: { [fresh]: entry('active', parent, labels) } }, () =>
-          driver.prepare(fresh, parent, { labels }),
+          driver.prepare(fresh, parent, { labels, volatile }),
         );
         active.push({ key: fresh, parent });
         break;

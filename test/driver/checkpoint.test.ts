@@ -13,7 +13,7 @@ import {
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { OverlayDriver, type Progress } from '../../src/index.ts';
+import { MetadataStore, OverlayDriver, type Progress } from '../../src/index.ts';
 import { makeDisk } from '../support/disk.ts';
 import { isRoot, mount, unmount, withMount } from '../support/mount.ts';
 import { assertWhole, makeRoot } from '../support/store.ts';
@@ -195,15 +195,17 @@ describe('a checkpoint', () => {
   });
 
   test('whose key is removed or committed meanwhile fails, with nothing left behind', async () => {
-    for (const end of [(): Promise<unknown> => driver.remove('k'), () => driver.commit('c', 'k')]) {
+    const metadata = await MetadataStore.open(join(store.root, 'metadata.db'));
+    const ends = [(): unknown => metadata.remove('k'), (): unknown => metadata.commit('c', 'k')];
+    for (const end of ends) {
       await driver.prepare('k');
-      let ending: Promise<unknown> | undefined;
-      const onProgress = ({ phase }: Progress): void => {
-        if (phase === 'copying') ending ??= end();
+      const onProgress = ({ phase, inodes }: Progress): void => {
+        if (phase === 'measuring' && inodes === 0) end();
       };
       await expect(driver.checkpoint('n', 'k', { onProgress })).rejects.toMatchObject({ code: 'NOT_FOUND' });
-      await ending;
     }
+    metadata.close();
+    await driver.cleanup();
     expect(snapshots()).toHaveLength(1);
     await driver.delete('c');
   });

@@ -46,7 +46,7 @@ CREATE TABLE snapshot (
   inodes     integer,
   size       integer,
   seal       text,
-  in_use     integer,
+  in_use     integer, volatile_boot text check (volatile_boot is null or kind = 'active'),
 
   check (id between 1 and 9007199254740991),
   check (length(cast(name as blob)) between 1 and 4096 and instr(cast(name as blob), x'00') = 0),
@@ -202,6 +202,14 @@ begin
   select raise(abort, 'the key or name is taken')
    where new.name is not old.name
      and exists (select 1 from snapshot where name = new.name);
+end;
+
+CREATE TRIGGER snapshot_volatile before update of volatile_boot on snapshot
+  when new.volatile_boot is not old.volatile_boot
+begin
+  select raise(abort, 'a snapshot is volatile from when it is made until it is committed')
+   where old.volatile_boot is null
+      or (new.volatile_boot is null) <> (new.kind = 'committed');
 end;
 
 CREATE VIEW snapshot_ancestor (snapshot_id, snapshot, ancestor_id, ancestor, distance) as

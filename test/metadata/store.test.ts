@@ -1,4 +1,4 @@
-import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import BetterSqlite3 from 'better-sqlite3';
@@ -194,4 +194,28 @@ describe('a database that cannot be used is refused and left as it is', () => {
     const { statSync } = await import('node:fs');
     expect(statSync(file).mode & 0o777).toBe(0o600);
   });
+});
+
+test('a database of the first version is brought up to date, with all that is in it', async () => {
+  const first = new BetterSqlite3(file);
+  first.exec(readFileSync(new URL('../../migrations/0001_snapshots.sql', import.meta.url), 'utf8'));
+  first.pragma('application_id = 1870031988');
+  first.pragma('user_version = 1');
+  first.exec(`
+    insert into snapshot (name, kind, created_us, updated_us) values ('base', 'active', 1, 1);
+    update snapshot set kind = 'committed', inodes = 1, size = 0;
+    insert into snapshot (name, kind, parent_id, created_us, updated_us) values ('k', 'active', 1, 2, 2);`);
+  first.close();
+  const reading = await MetadataReader.openReader(file).catch((error: unknown) => error);
+  expect(reading).toMatchObject({ code: 'FAILED_PRECONDITION' });
+  const store = await MetadataStore.open(file);
+  expect(store.stat('base')).toMatchObject({ kind: 'committed', volatile: false, seal: null });
+  expect(store.find('k')).toMatchObject({ kind: 'active', volatileBoot: null });
+  store.prepare('v', 'base', { volatileBoot: 'this one' });
+  store.setVolatileBoot('v', 'the next one');
+  expect(store.find('v').volatileBoot).toBe('the next one');
+  expect(code(() => store.setVolatileBoot('k', 'this one'))).toBe('FAILED_PRECONDITION');
+  expect(code(() => store.setVolatileBoot('missing', 'this one'))).toBe('NOT_FOUND');
+  expect(store.commit('n', 'v')).toMatchObject({ volatile: false });
+  store.close();
 });

@@ -145,7 +145,8 @@ describe.skipIf(!isRoot).each(methods)(`a mount by %s${needs}`, (by) => {
       mountOptions: ['no_such_option=1'],
     });
     const mounts = await stack(driver, 1);
-    await expect(mount(mounts, target, { by })).rejects.toMatchObject({ code: 'FAILED_PRECONDITION' });
+    const words = by === 'descriptors' || by === 'strings' ? /no_such_option/ : /EINVAL|wrong fs type/;
+    await expect(mount(mounts, target, { by })).rejects.toThrow(words);
     expect(isMounted()).toBe(false);
     const [overlay] = mounts;
     // The first of two is undone when the second fails.
@@ -160,8 +161,10 @@ describe.skipIf(!isRoot).each(methods)(`a mount by %s${needs}`, (by) => {
       mountOptions: ['nosuid', 'nodev', 'noexec', 'noatime'],
     });
     await mount(await stack(driver, 2), target, { by });
-    const options = execFileSync('findmnt', ['-no', 'OPTIONS', target], { encoding: 'utf8' });
-    expect(options).toMatch(/rw,nosuid,nodev,noexec,noatime/);
+    const line = readFileSync('/proc/self/mountinfo', 'utf8')
+      .split('\n')
+      .find((text) => text.includes(` ${target} `));
+    expect(line).toMatch(/ rw,nosuid,nodev,noexec,noatime /);
     await unmount(target);
   });
 });
