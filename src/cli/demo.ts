@@ -1,6 +1,6 @@
 import { execFile } from 'node:child_process';
 import { constants } from 'node:fs';
-import { access, mkdtemp, readFile, readdir, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { access, mkdtemp, readFile, readdir, rename, rm, rmdir, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -11,7 +11,6 @@ import { OverlayDriver } from '../driver/driver.ts';
 import { SnapshotError } from '../errors.ts';
 import { MetadataReader } from '../metadata/reader.ts';
 import { quote } from '../names.ts';
-import type { Mount } from '../snapshot.ts';
 import { bytes, duration } from './units.ts';
 
 const run = promisify(execFile);
@@ -79,28 +78,29 @@ class Demo {
       driver.commit('base', 'base-layer', { labels: { 'demo/source': this.#source.slice(0, 4000) } }),
     );
 
-    const alice = await this.#time('fork workspace "alice"', () => driver.prepare('alice', 'base'));
-    const bob = await this.#time('fork workspace "bob"', () => driver.prepare('bob', 'base'));
+    await this.#time('fork workspace "alice"', () => driver.prepare('alice', 'base'));
+    await this.#time('fork workspace "bob"', () => driver.prepare('bob', 'base'));
     if (this.#canMount) {
-      await this.#edit('alice', alice, root, 'edit, add, rename and delete in "alice"', async (tree) => {
+      await this.#edit(driver, 'alice', 'edit, add, rename and delete in "alice"', async (tree) => {
         await writeFile(join(tree, 'ALICE.md'), '# From alice\n');
         const files = await firstFiles(tree, 3);
         if (files[0] !== undefined) await writeFile(files[0], 'rewritten by alice\n');
         if (files[1] !== undefined) await rename(files[1], `${files[1]}.renamed`);
         if (files[2] !== undefined) await rm(files[2]);
       });
-      await this.#edit('bob', bob, root, 'delete a directory in "bob" and make it again', async (tree) => {
+      await this.#edit(driver, 'bob', 'delete a directory in "bob" and make it again', async (tree) => {
         const directory = await firstDirectory(tree);
         if (directory !== undefined) await rm(directory, { recursive: true });
         await ensureDir(directory ?? join(tree, 'made'));
         await writeFile(join(directory ?? join(tree, 'made'), 'BOB.md'), '# From bob\n');
       });
     }
+    await this.#time('checkpoint "bob", who goes on', () => driver.checkpoint('bob-so-far', 'bob'));
     await this.#time('commit "alice" as "alice-1"', () => driver.commit('alice-1', 'alice'));
 
-    const carol = await this.#time('build "carol" on "alice-1"', () => driver.prepare('carol', 'alice-1'));
+    await this.#time('build "carol" on "alice-1"', () => driver.prepare('carol', 'alice-1'));
     if (this.#canMount) {
-      await this.#edit('carol', carol, root, 'read what alice wrote, in "carol"', async (tree) => {
+      await this.#edit(driver, 'carol', 'read what alice wrote, in "carol"', async (tree) => {
         const text = await readFile(join(tree, 'ALICE.md'), 'utf8');
         await writeFile(join(tree, 'CAROL.md'), `${text}# And from carol\n`);
       });
@@ -130,21 +130,21 @@ class Demo {
   }
 
   async #edit(
+    driver: OverlayDriver,
     key: string,
-    mounts: Mount[],
-    root: string,
     step: string,
     edit: (tree: string) => Promise<void>,
   ): Promise<void> {
-    const target = join(root, 'mnt', key);
-    await ensureDir(target);
-    for (const { type, source, options } of mounts) {
-      await run('mount', ['-t', type, source, target, '-o', options.join(',')]);
-    }
+    const target = await mkdtemp(join(tmpdir(), 'overlite-demo-'));
     try {
-      await this.#time(step, () => edit(target));
+      await driver.mount(key, target);
+      try {
+        await this.#time(step, () => edit(target));
+      } finally {
+        await driver.unmount(target);
+      }
     } finally {
-      await run('umount', [target]);
+      await rmdir(target);
     }
   }
 
