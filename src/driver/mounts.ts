@@ -80,7 +80,7 @@ export class MountTable {
       ...(kind === 'active' ? upper : []),
       lower,
       ...this.#more,
-      ...(volatile && !this.#more.includes('volatile') ? ['volatile'] : []),
+      ...(volatile ? ['volatile'] : []),
     ];
     return [{ type: 'overlay', source: 'overlay', options }];
   }

@@ -97,6 +97,12 @@ function toMountOptions(options: readonly unknown[]): string[] {
     if (option === '' || option.includes('\0') || /(^|,)(lowerdir|upperdir|workdir|datadir)\b/.test(option)) {
       throw new SnapshotError('INVALID_ARGUMENT', `mount option ${quote(option)} is not for you to set`);
     }
+    // Of what is volatile the database has to know, or a commit after a crash would take what is left for whole.
+    if (option.split(',').includes('volatile')) {
+      throw new SnapshotError('INVALID_ARGUMENT', 'mount option "volatile" is not for all snapshots', {
+        hint: 'prepare those that are to be so with { volatile: true }',
+      });
+    }
     return option;
   });
 }
