@@ -16,23 +16,15 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { MetadataStore, OverlayDriver, type Progress } from '../../src/index.ts';
 import { makeDisk } from '../support/disk.ts';
 import { isRoot, mount, unmount, withMount } from '../support/mount.ts';
-import { assertWhole, makeRoot } from '../support/store.ts';
+import { assertWhole, makeRoot, useStore } from '../support/store.ts';
 import { describeTree, makeOddTree, missing, sh, treeCommands } from '../support/tree.ts';
 
-let store: ReturnType<typeof makeRoot>;
+const store = useStore();
 let driver: OverlayDriver;
 beforeEach(async () => {
-  store = makeRoot();
   driver = await OverlayDriver.open(store.root);
 });
-afterEach(async () => {
-  await driver.close();
-  try {
-    assertWhole(store.root);
-  } finally {
-    store.remove();
-  }
-});
+afterEach(() => driver.close());
 
 const fs = async (key: string, of = driver): Promise<string> => `${(await of.stat(key)).directory}/fs`;
 const snapshots = (): string[] => readdirSync(join(store.root, 'snapshots')).toSorted();

@@ -18,15 +18,14 @@ import { OverlayDriver, type Progress } from '../../src/index.ts';
 import { isUpperInUse } from '../../src/linux/probe.ts';
 import { makeDisk } from '../support/disk.ts';
 import { isRoot, mount, unmount, withMount } from '../support/mount.ts';
-import { assertWhole, makeRoot } from '../support/store.ts';
+import { makeRoot, useStore } from '../support/store.ts';
 import { describeTree, missing, sh } from '../support/tree.ts';
 
-let store: ReturnType<typeof makeRoot>;
+const store = useStore();
 let driver: OverlayDriver;
 let target: string;
 let undo: (() => void | Promise<void>)[];
 beforeEach(async () => {
-  store = makeRoot();
   driver = await OverlayDriver.open(store.root);
   target = join(store.root, 'target');
   mkdirSync(target);
@@ -35,11 +34,6 @@ beforeEach(async () => {
 afterEach(async () => {
   for (const step of undo.toReversed()) await step();
   await driver.close();
-  try {
-    assertWhole(store.root);
-  } finally {
-    store.remove();
-  }
 });
 
 const fs = async (key: string): Promise<string> => `${(await driver.stat(key)).directory}/fs`;

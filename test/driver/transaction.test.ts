@@ -1,22 +1,14 @@
 import { existsSync, readdirSync, writeFileSync } from 'node:fs';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { OverlayDriver, type Transaction } from '../../src/index.ts';
-import { assertWhole, makeRoot } from '../support/store.ts';
+import { useStore } from '../support/store.ts';
 
-let store: ReturnType<typeof makeRoot>;
+const store = useStore();
 let driver: OverlayDriver;
 beforeEach(async () => {
-  store = makeRoot();
   driver = await OverlayDriver.open(store.root);
 });
-afterEach(async () => {
-  await driver.close();
-  try {
-    assertWhole(store.root);
-  } finally {
-    store.remove();
-  }
-});
+afterEach(() => driver.close());
 
 function layers(): string[] {
   return readdirSync(`${store.root}/snapshots`).toSorted();

@@ -15,22 +15,14 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { OverlayDriver } from '../../src/index.ts';
 import { isRoot, withMount } from '../support/mount.ts';
-import { assertWhole, makeRoot } from '../support/store.ts';
+import { useStore } from '../support/store.ts';
 
-let store: ReturnType<typeof makeRoot>;
+const store = useStore();
 let driver: OverlayDriver;
 beforeEach(async () => {
-  store = makeRoot();
   driver = await OverlayDriver.open(store.root);
 });
-afterEach(async () => {
-  await driver.close();
-  try {
-    assertWhole(store.root);
-  } finally {
-    store.remove();
-  }
-});
+afterEach(() => driver.close());
 
 /** Prepares, mounts, writes and commits one layer. */
 async function layer(name: string, parent: string | null, write: (tree: string) => void): Promise<void> {

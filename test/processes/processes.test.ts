@@ -2,9 +2,9 @@ import { execFile } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import BetterSqlite3 from 'better-sqlite3';
-import { afterEach, beforeEach, expect, test } from 'vitest';
+import { expect, test } from 'vitest';
 import { OverlayDriver } from '../../src/index.ts';
-import { assertWhole, makeRoot } from '../support/store.ts';
+import { assertWhole, useStore } from '../support/store.ts';
 
 const run = promisify(execFile);
 
@@ -14,17 +14,7 @@ async function child(script: string, ...args: string[]): Promise<unknown> {
   return JSON.parse(stdout);
 }
 
-let store: ReturnType<typeof makeRoot>;
-beforeEach(() => {
-  store = makeRoot();
-});
-afterEach(() => {
-  try {
-    assertWhole(store.root);
-  } finally {
-    store.remove();
-  }
-});
+const store = useStore();
 
 test('twenty processes open a new root at once, and each of them can use it', async () => {
   const root = `${store.root}/new`;

@@ -2,12 +2,32 @@ import { execFileSync } from 'node:child_process';
 import { existsSync, lstatSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { expect } from 'vitest';
+import { afterEach, beforeEach, expect } from 'vitest';
 
 /** Makes a directory that a store can be in. */
 export function makeRoot(): { root: string; remove: () => void } {
   const root = mkdtempSync(join(tmpdir(), 'overlite-test-'));
   return { root, remove: () => rmSync(root, { recursive: true, force: true }) };
+}
+
+/** Makes a root for each test, and checks what is in it afterwards. What the test itself undoes is undone before. */
+export function useStore(): { readonly root: string } {
+  let made: ReturnType<typeof makeRoot> | undefined;
+  beforeEach(() => {
+    made = makeRoot();
+  });
+  afterEach(() => {
+    try {
+      assertWhole(made?.root ?? '');
+    } finally {
+      made?.remove();
+    }
+  });
+  return {
+    get root() {
+      return made?.root ?? '';
+    },
+  };
 }
 
 function ask(root: string, sql: string): string[] {
