@@ -193,9 +193,12 @@ async function mountOne(wanted: Wanted, target: string, by: MountMethod): Promis
     } finally {
       closeSync(directory);
     }
-  } finally {
+  } catch (error) {
+    // The last of a mount: the kernel syncs what was written to it.
     await closeOf(fd);
+    throw error;
   }
+  closeSync(fd);
 }
 
 async function openOne({ given, options }: Wanted, by: MountMethod): Promise<number> {
