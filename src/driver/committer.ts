@@ -7,7 +7,7 @@ import type { Layer, Layers } from './layers.ts';
 import type { Layout } from './layout.ts';
 import { type Operations, type Seal, checkUse } from './operations.ts';
 import type { Reaper } from './reaper.ts';
-import type { Reservation } from './reservation.ts';
+import type { DirectoryLock } from './directory-lock.ts';
 import { checkNotLost } from './volatile.ts';
 
 /** What commits and checkpoints need of the driver. */
@@ -102,8 +102,8 @@ export class Committer {
     }
   }
 
-  async #reserve(key: string): Promise<Reservation> {
-    let reservation: Reservation | undefined;
+  async #reserve(key: string): Promise<DirectoryLock> {
+    let reservation: DirectoryLock | undefined;
     try {
       return await this.#write(`copying ${quote(key)}`, () => (reservation = this.#operations.reserve()));
     } catch (error) {

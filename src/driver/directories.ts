@@ -18,7 +18,7 @@ import { quote } from '../names.ts';
 import type { Labels } from '../snapshot.ts';
 import { GID_MAPPING, UID_MAPPING, mappedRoot } from './idmap.ts';
 import type { Layout } from './layout.ts';
-import { Reservation } from './reservation.ts';
+import { DirectoryLock } from './directory-lock.ts';
 
 /** What the directories of a new snapshot are to be like. */
 export interface NewDirectories {
@@ -34,7 +34,7 @@ export interface NewDirectories {
 interface Made {
   readonly id: number;
   /** Of a copy that has yet to be made, and synced. */
-  readonly reservation?: Reservation;
+  readonly reservation?: DirectoryLock;
 }
 
 /** Makes a directory's entries durable. */
@@ -87,11 +87,11 @@ export class Directories implements Participant {
   }
 
   /** Makes the directory of a copy whose id has just been reserved, and locks it while nobody else can see it. */
-  reserve(id: number): Reservation {
+  reserve(id: number): DirectoryLock {
     try {
       this.#mkdir(id, this.#layout.directory(id));
       this.#made.push({ id });
-      const reservation = Reservation.takeNew(this.#layout, id);
+      const reservation = DirectoryLock.takeNew(this.#layout, id);
       this.#made[this.#made.length - 1] = { id, reservation };
       return reservation;
     } catch (error) {

@@ -1,11 +1,13 @@
 import { resolve } from 'node:path';
-import { SnapshotError } from '../errors.ts';
+import { SnapshotError, toSnapshotError } from '../errors.ts';
 import { currentBoot } from '../linux/boot.ts';
+import { isGone } from '../linux/errno.ts';
 import { isMountOf, lookAtOwnMounts } from '../linux/mountinfo.ts';
 import type { Found } from '../metadata/reader.ts';
 import { type MountCallOptions, mount, unmount } from '../mount/mount.ts';
 import { kindOf, quote } from '../names.ts';
 import type { Mount } from '../snapshot.ts';
+import { DirectoryLock } from './directory-lock.ts';
 import type { Layers } from './layers.ts';
 import type { Layout } from './layout.ts';
 import { checkNotLost, clearMark } from './volatile.ts';
@@ -32,19 +34,43 @@ export class Mounter {
     const { layout, layers, find, mounts, setBoot } = this.#parts;
     const wanted = await mounts(key);
     const { id, kind, parentId, volatileBoot } = await find(key);
-    // The kernel lets a layer be written to by two overlays at once, and ruins it; a bind mount may be there twice.
-    if (kind === 'active' && parentId !== null && (await layers.inUse({ key, id, base: false }))) {
-      throw new SnapshotError('FAILED_PRECONDITION', `${quote(key)} is mounted already`, {
-        hint: 'bind that mount to where it is wanted too (mount --bind)',
+    // A bind mount may be there twice, and a view of an overlay too.
+    if (kind !== 'active' || parentId === null) {
+      await mount(wanted, target, options);
+      return;
+    }
+    const lock = this.#lock(key, id);
+    try {
+      // The kernel lets a layer be written to by two overlays at once, and ruins it.
+      if (await layers.inUse({ key, id, base: false })) {
+        throw new SnapshotError('FAILED_PRECONDITION', `${quote(key)} is mounted already`, {
+          hint: 'bind that mount to where it is wanted too (mount --bind)',
+        });
+      }
+      if (volatileBoot !== null) {
+        checkNotLost(layout, { id, key, volatileBoot });
+        // Before it is mounted: from then on it is of this boot.
+        if (volatileBoot !== currentBoot()) await setBoot(key, currentBoot());
+        clearMark(layout, id);
+      }
+      await mount(wanted, target, options);
+    } finally {
+      lock.release();
+    }
+  }
+
+  /** Makes sure that nobody else is about to mount the same layer, in this process or another. */
+  #lock(key: string, id: number): DirectoryLock {
+    try {
+      const lock = DirectoryLock.take(this.#parts.layout, id);
+      if (lock !== undefined) return lock;
+    } catch (error) {
+      if (!isGone(error)) throw toSnapshotError(error, `mounting ${quote(key)}`);
+      throw new SnapshotError('DATA_LOSS', `the directory of ${quote(key)} is missing or none`, {
+        cause: error,
       });
     }
-    if (volatileBoot !== null) {
-      checkNotLost(layout, { id, key, volatileBoot });
-      // Before it is mounted: from then on it is of this boot.
-      if (volatileBoot !== currentBoot()) await setBoot(key, currentBoot());
-      clearMark(layout, id);
-    }
-    await mount(wanted, target, options);
+    throw new SnapshotError('FAILED_PRECONDITION', `${quote(key)} is being mounted by someone else`);
   }
 
   async unmount(target: string, options?: { lazy?: boolean }): Promise<void> {

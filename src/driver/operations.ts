@@ -18,7 +18,7 @@ import { checkIdMappings } from './idmap.ts';
 import type { Layer, LayerSeal, Layers } from './layers.ts';
 import type { Layout } from './layout.ts';
 import { type MountTable, checkDepth } from './mounts.ts';
-import type { Reservation } from './reservation.ts';
+import type { DirectoryLock } from './directory-lock.ts';
 
 /** The label that tells containerd where a snapshot's own layer is. */
 const UPPERDIR = 'containerd.io/snapshot/overlay.upperdir';
@@ -135,7 +135,7 @@ export class Operations {
   }
 
   /** Reserves an id for a copy, with its directory, and locks that. */
-  reserve(): Reservation {
+  reserve(): DirectoryLock {
     return this.#store.transaction((store) => this.#directories.reserve(store.reserve()));
   }
 

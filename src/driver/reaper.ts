@@ -10,7 +10,7 @@ import { isUpperInUse } from '../linux/probe.ts';
 import type { Removal } from '../metadata/reader.ts';
 import type { CleanupResult } from '../snapshot.ts';
 import type { Layout } from './layout.ts';
-import { Reservation } from './reservation.ts';
+import { DirectoryLock } from './directory-lock.ts';
 
 const fsyncOf = promisify(fsync);
 const closeOf = promisify(close);
@@ -134,9 +134,9 @@ export class Reaper {
    * alive is locked from before its reservation can be seen until after it has become a snapshot.
    */
   async #takeAbandoned(id: number): Promise<string | undefined> {
-    let reservation: Reservation | undefined;
+    let reservation: DirectoryLock | undefined;
     try {
-      reservation = Reservation.take(this.#layout, id);
+      reservation = DirectoryLock.take(this.#layout, id);
       if (reservation !== undefined) await this.#journal.abandon(id);
       return undefined;
     } catch (error) {

@@ -78,6 +78,24 @@ describe.skipIf(!isRoot)(`the driver mounts${needs}`, () => {
     await driver.unmount(second);
   });
 
+  test('no layer twice either when both begin at the same time, in two drivers', async () => {
+    await makeBase();
+    await driver.prepare('k', 'base');
+    await using other = await OverlayDriver.open(root);
+    const targets = Array.from({ length: 8 }, (_, i) => join(store.root, `t${i}`));
+    for (const path of targets) mkdirSync(path);
+    const outcomes = await Promise.allSettled(
+      targets.map((path, i) => (i % 2 === 0 ? driver : other).mount('k', path)),
+    );
+    const mounted = targets.filter((_, i) => outcomes[i]?.status === 'fulfilled');
+    expect(mounted).toHaveLength(1);
+    for (const outcome of outcomes) {
+      if (outcome.status === 'rejected')
+        expect(outcome.reason).toMatchObject({ code: 'FAILED_PRECONDITION' });
+    }
+    for (const path of mounted) await driver.unmount(path);
+  });
+
   test('and unmounts nothing that is not of this store', async () => {
     const refused = { code: 'FAILED_PRECONDITION' };
     await expect(driver.unmount(target)).rejects.toMatchObject(refused);

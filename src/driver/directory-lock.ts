@@ -4,10 +4,11 @@ import { tryLock } from '../linux/libc.ts';
 import type { Layout } from './layout.ts';
 
 /**
- * The lock on the directory of an id that is reserved for a copy. It says that the copy is alive, and goes with the
- * process that holds it, in whatever container that runs; process ids would say nothing there.
+ * The lock on the directory of an id. It goes with the process that holds it, in whatever container that runs; process
+ * ids would say nothing there. Who makes a copy holds it for as long as the id is only reserved, and so says that the
+ * copy is alive; who mounts a layer holds it while making sure that nobody else does.
  */
-export class Reservation {
+export class DirectoryLock {
   readonly id: number;
   #fd: number | undefined;
 
@@ -21,13 +22,13 @@ export class Reservation {
    *
    * @throws what the operating system says if there is no such directory
    */
-  static take(layout: Layout, id: number): Reservation | undefined {
+  static take(layout: Layout, id: number): DirectoryLock | undefined {
     const fd = openSync(
       layout.directory(id),
       constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW,
     );
     try {
-      if (tryLock(fd)) return new Reservation(id, fd);
+      if (tryLock(fd)) return new DirectoryLock(id, fd);
     } catch (error) {
       closeSync(fd);
       throw error;
@@ -37,15 +38,15 @@ export class Reservation {
   }
 
   /** Takes the lock on a directory that was made a moment ago. */
-  static takeNew(layout: Layout, id: number): Reservation {
-    const reservation = Reservation.take(layout, id);
-    if (reservation === undefined) {
+  static takeNew(layout: Layout, id: number): DirectoryLock {
+    const lock = DirectoryLock.take(layout, id);
+    if (lock === undefined) {
       throw new SnapshotError(
         'FAILED_PRECONDITION',
         `someone else has locked the directory of snapshot ${id}`,
       );
     }
-    return reservation;
+    return lock;
   }
 
   /** Lets go of the lock. May be called more than once. */
