@@ -11,8 +11,8 @@ import {
   symlinkSync,
 } from 'node:fs';
 import { isGone } from '../linux/errno.ts';
+import { cString } from '../linux/foreign.ts';
 import {
-  cString,
   cloneFile,
   copyRange,
   listXattrs,
@@ -24,7 +24,7 @@ import {
   readXattr,
   setTimes,
   setXattr,
-} from '../linux/libc.ts';
+} from '../linux/file-calls.ts';
 import { type Watch, inSlices } from '../linux/slices.ts';
 import { FileStatus, isDirectory, isRegular } from '../linux/status.ts';
 import { type TreeEntry, fdPath, pathIn, walkTree } from '../linux/tree.ts';

@@ -1,6 +1,6 @@
 import { closeSync, constants, openSync } from 'node:fs';
 import { SnapshotError } from '../errors.ts';
-import { tryLock } from '../linux/libc.ts';
+import { tryLock } from '../linux/file-calls.ts';
 import type { Layout } from './layout.ts';
 
 /**

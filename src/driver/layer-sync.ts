@@ -2,7 +2,7 @@ import { closeSync, constants, fsync, openSync, readFileSync } from 'node:fs';
 import { promisify } from 'node:util';
 import { SnapshotError } from '../errors.ts';
 import { isGone } from '../linux/errno.ts';
-import { syncFilesystem, syncFilesystemNow } from '../linux/libc.ts';
+import { syncFilesystem, syncFilesystemNow } from '../linux/file-calls.ts';
 import { inSlices } from '../linux/slices.ts';
 import { isDirectory, isRegular, isWhiteout } from '../linux/status.ts';
 import { walkTree } from '../linux/tree.ts';

@@ -2,7 +2,7 @@ import { accessSync, closeSync, constants, lstatSync, mkdirSync, openSync } from
 import { dirname, resolve } from 'node:path';
 import { SnapshotError, toSnapshotError } from '../errors.ts';
 import { type Filesystem, filesystemOf } from '../linux/filesystem.ts';
-import { tellsTypes, writeInPlace } from '../linux/libc.ts';
+import { tellsTypes, writeInPlace } from '../linux/file-calls.ts';
 import { kindOf, quote } from '../names.ts';
 import { syncDirectory } from './directories.ts';
 import { Layout } from './layout.ts';

@@ -2,7 +2,7 @@ import { close, constants, mkdirSync, openSync, rmSync } from 'node:fs';
 import { promisify } from 'node:util';
 import { errnoOf } from './errno.ts';
 import { inUserNamespace } from './filesystem.ts';
-import { beginFilesystem, createFilesystem, mountDetached, setString } from './libc.ts';
+import { beginFilesystem, createFilesystem, mountDetached, setString } from './mount-calls.ts';
 import { fdPath } from './tree.ts';
 
 const closeOf = promisify(close);

@@ -1,6 +1,7 @@
 import { constants } from 'node:fs';
 import { errnoOf } from './errno.ts';
-import { cString, littleEndian, readStatus } from './libc.ts';
+import { cString, littleEndian } from './foreign.ts';
+import { readStatus } from './file-calls.ts';
 
 const unnamed = cString('');
 const STATX_ATTR_MOUNT_ROOT = 0x2000;

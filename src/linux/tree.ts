@@ -1,6 +1,7 @@
 import { closeSync } from 'node:fs';
 import { errnoOf, isGone } from './errno.ts';
-import { cString, openBelowMounts, openDirectory, openDirectoryBeneath } from './libc.ts';
+import { cString } from './foreign.ts';
+import { openBelowMounts, openDirectory, openDirectoryBeneath } from './file-calls.ts';
 import { merged, readBatches } from './names.ts';
 import { FileStatus, isDirectory } from './status.ts';
 

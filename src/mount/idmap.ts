@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process';
 import { closeSync, openSync, writeFileSync } from 'node:fs';
 import { SnapshotError } from '../errors.ts';
-import { cloneMounts, setMountAttributes } from '../linux/libc.ts';
+import { cloneMounts, setMountAttributes } from '../linux/mount-calls.ts';
 import type { MountOptions } from './options.ts';
 
 /** `MOUNT_ATTR_IDMAP`. */

@@ -1,6 +1,6 @@
 import { closeSync, constants, openSync } from 'node:fs';
 import { errnoOf } from '../linux/errno.ts';
-import { beginFilesystem, setDirectory, setString } from '../linux/libc.ts';
+import { beginFilesystem, setDirectory, setString } from '../linux/mount-calls.ts';
 
 /**
  * How an overlay is mounted, the best first: each layer by a descriptor, which needs no escaping and has no limit

@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { SnapshotError } from '../errors.ts';
 import { errnoOf, isGone } from '../linux/errno.ts';
-import { attachMount, unmountTop } from '../linux/libc.ts';
+import { attachMount, unmountTop } from '../linux/mount-calls.ts';
 import { FileStatus } from '../linux/status.ts';
 import { fdPath } from '../linux/tree.ts';
 import { kindOf, quote } from '../names.ts';

@@ -12,7 +12,7 @@ import {
   setDirectory,
   setFlag,
   setString,
-} from '../linux/libc.ts';
+} from '../linux/mount-calls.ts';
 import { fdPath } from '../linux/tree.ts';
 import { quote } from '../names.ts';
 import { withMappedIds } from './idmap.ts';
