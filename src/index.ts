@@ -1,3 +1,18 @@
+export { checkStore } from './check/check-store.ts';
+export {
+  FINDINGS,
+  type CheckOptions,
+  type CheckProgress,
+  type Finding,
+  type FindingCode,
+  type Rebuild,
+  type Repair,
+  type Report,
+  type Severity,
+  type Step,
+  type StepResult,
+} from './check/findings.ts';
+export { restoreStore, type RestoreOptions, type RestoreReport } from './check/restore-store.ts';
 export { OverlayDriver } from './driver/driver.ts';
 export type { DriverOptions } from './driver/options.ts';
 export type { Seal, SealedCommitOptions } from './driver/operations.ts';

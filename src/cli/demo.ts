@@ -11,6 +11,7 @@ import { OverlayDriver } from '../driver/driver.ts';
 import { SnapshotError } from '../errors.ts';
 import { MetadataReader } from '../metadata/reader.ts';
 import { quote } from '../names.ts';
+import { say } from './store.ts';
 import { bytes, duration } from './units.ts';
 
 const run = promisify(execFile);
@@ -154,10 +155,6 @@ class Demo {
     this.#steps.push([step, performance.now() - start]);
     return result;
   }
-}
-
-function say(line: string): void {
-  process.stdout.write(`${line}\n`);
 }
 
 /** Some plain files at the top of a tree, or below it. */

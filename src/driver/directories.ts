@@ -1,24 +1,15 @@
-import {
-  chmodSync,
-  chownSync,
-  closeSync,
-  fsyncSync,
-  lstatSync,
-  mkdirSync,
-  openSync,
-  renameSync,
-  rmdirSync,
-  type Stats,
-} from 'node:fs';
-import { join } from 'node:path';
+import { chmodSync, chownSync, lstatSync, mkdirSync, rmdirSync, type Stats } from 'node:fs';
 import { SnapshotError, toSnapshotError } from '../errors.ts';
 import { errnoOf } from '../linux/errno.ts';
+import { syncPath } from '../linux/sync.ts';
 import type { Participant } from '../metadata/transactor.ts';
 import { quote } from '../names.ts';
 import type { Labels } from '../snapshot.ts';
 import { GID_MAPPING, UID_MAPPING, mappedRoot } from './idmap.ts';
 import type { Layout } from './layout.ts';
+
 import { DirectoryLock } from './directory-lock.ts';
+import { setAside } from './lost-and-found.ts';
 
 /** What the directories of a new snapshot are to be like. */
 export interface NewDirectories {
@@ -37,14 +28,32 @@ interface Made {
   readonly reservation?: DirectoryLock;
 }
 
-/** Makes a directory's entries durable. */
-export function syncDirectory(path: string): void {
-  const fd = openSync(path, 'r');
-  try {
-    fsyncSync(fd);
-  } finally {
-    closeSync(fd);
-  }
+/** Makes the layer of a new snapshot, which takes after the nearest ancestor's unless labels say otherwise. */
+export function makeLayer(layout: Layout, { id, parentId, labels }: Omit<NewDirectories, 'writable'>): void {
+  const fs = layout.fs(id);
+  const model = parentId === undefined ? undefined : layerOf(layout, parentId);
+  mkdirSync(fs, 0o700);
+  chownSync(
+    fs,
+    mappedRoot(labels, UID_MAPPING) ?? model?.uid ?? process.geteuid?.() ?? 0,
+    mappedRoot(labels, GID_MAPPING) ?? model?.gid ?? process.getegid?.() ?? 0,
+  );
+  // After the owner, and explicitly, since mkdir obeys the umask.
+  chmodSync(fs, model === undefined ? 0o755 : model.mode & 0o7777);
+}
+
+/** Makes the directory that overlayfs needs beside a layer to write to it. */
+export function makeWork(layout: Layout, id: number): void {
+  mkdirSync(layout.work(id), 0o711);
+  chmodSync(layout.work(id), 0o711);
+}
+
+function layerOf(layout: Layout, id: number): Stats {
+  const found = lstatSync(layout.fs(id), { throwIfNoEntry: false });
+  if (found?.isDirectory() === true) return found;
+  throw new SnapshotError('DATA_LOSS', `the layer ${quote(layout.fs(id))} of the parent is missing`, {
+    hint: 'delete the parent and all that descends from it, and build them anew',
+  });
 }
 
 /**
@@ -64,23 +73,11 @@ export class Directories implements Participant {
 
   /** Makes the directories of a snapshot whose row has just been inserted. */
   make({ id, writable, parentId, labels }: NewDirectories): void {
-    const directory = this.#layout.directory(id);
-    const fs = this.#layout.fs(id);
     try {
-      const model = parentId === undefined ? undefined : this.#modelOf(parentId);
-      this.#mkdir(id, directory);
+      this.#mkdir(id, this.#layout.directory(id));
       this.#made.push({ id });
-      mkdirSync(fs, 0o700);
-      chownSync(
-        fs,
-        mappedRoot(labels, UID_MAPPING) ?? model?.uid ?? process.geteuid?.() ?? 0,
-        mappedRoot(labels, GID_MAPPING) ?? model?.gid ?? process.getegid?.() ?? 0,
-      );
-      // After the owner, and explicitly, since mkdir obeys the umask.
-      chmodSync(fs, model === undefined ? 0o755 : model.mode & 0o7777);
-      if (!writable) return;
-      mkdirSync(this.#layout.work(id), 0o711);
-      chmodSync(this.#layout.work(id), 0o711);
+      makeLayer(this.#layout, { id, parentId, labels });
+      if (writable) makeWork(this.#layout, id);
     } catch (error) {
       throw toSnapshotError(error, `making the directories of snapshot ${id}`);
     }
@@ -120,14 +117,14 @@ export class Directories implements Participant {
     if (last === undefined || this.#sync === 'none') return;
     try {
       if (this.#sync === 'last') {
-        syncDirectory(this.#layout.directory(last.id));
+        syncPath(this.#layout.directory(last.id));
         return;
       }
       for (const { id } of made) {
-        syncDirectory(this.#layout.fs(id));
-        syncDirectory(this.#layout.directory(id));
+        syncPath(this.#layout.fs(id));
+        syncPath(this.#layout.directory(id));
       }
-      syncDirectory(this.#layout.snapshots);
+      syncPath(this.#layout.snapshots);
     } catch (error) {
       throw toSnapshotError(error, 'making new directories durable');
     }
@@ -135,18 +132,6 @@ export class Directories implements Participant {
 
   end(): void {
     this.#made = [];
-  }
-
-  #modelOf(parentId: number): Stats {
-    const found = lstatSync(this.#layout.fs(parentId), { throwIfNoEntry: false });
-    if (found?.isDirectory() === true) return found;
-    throw new SnapshotError(
-      'DATA_LOSS',
-      `the layer ${quote(this.#layout.fs(parentId))} of the parent is missing`,
-      {
-        hint: 'delete the parent and all that descends from it, and build them anew',
-      },
-    );
   }
 
   /** Makes the directory of a new id. What is in its way belongs to no row, since an id is never used twice. */
@@ -163,8 +148,7 @@ export class Directories implements Participant {
   /** Left over by a crash between mkdir and COMMIT it is empty; anything else is kept, where it can be looked at. */
   #clearTheWay(id: number, directory: string): void {
     if (this.#removeSkeleton(id)) return;
-    mkdirSync(this.#layout.lostAndFound, { recursive: true, mode: 0o700 });
-    renameSync(directory, join(this.#layout.lostAndFound, `snapshot-${id}-${Date.now()}-${process.pid}`));
+    setAside(this.#layout, directory, id, `it was in the way of the new snapshot ${id} and belonged to none`);
   }
 
   /** Removes directories that hold nothing, never what is in them. Whether they are gone. */

@@ -1,8 +1,11 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { Database } from 'better-sqlite3';
+import { checkStore } from '../check/check-store.ts';
+import type { CheckOptions, Report } from '../check/findings.ts';
 import { SnapshotError, toSnapshotError } from '../errors.ts';
 import { needsUserxattr } from '../linux/probe.ts';
 import { retryWhileBusy } from '../metadata/busy.ts';
+import { backupDatabase } from '../metadata/backup-database.ts';
 import { GroupCommit, type WriteOptions } from '../metadata/group-commit.ts';
 import type { Span } from '../metadata/listing.ts';
 import { openDatabase } from '../metadata/open.ts';
@@ -38,6 +41,7 @@ import { Operations, type Seal, checkWatched, toCommitOptions, toMakeArguments }
 import { type DriverOptions, type Settings, toSettings } from './options.ts';
 import { Reaper } from './reaper.ts';
 import { type Root, openRoot } from './root.ts';
+import { RollingBackup } from './rolling-backup.ts';
 import { Transaction } from './transaction.ts';
 
 /** What is opened before a driver can be made. */
@@ -64,6 +68,7 @@ export class OverlayDriver implements Snapshotter {
   readonly #reaper: Reaper;
   readonly #mounter: Mounter;
   readonly #committer: Committer;
+  readonly #backups: RollingBackup | undefined;
   readonly #seals = new WeakSet<object>();
   readonly #running = new Set<Promise<unknown>>();
   #closing: Promise<void> | undefined;
@@ -106,6 +111,7 @@ export class OverlayDriver implements Snapshotter {
       mounts: (key) => retryWhileBusy(() => this.#operations.mounts(key), busyTimeout, 'mounting'),
       setBoot: (key, boot) => this.#commit(`mounting ${quote(key)}`, () => store.setVolatileBoot(key, boot)),
     });
+    this.#backups = settings.backups && new RollingBackup(layout.database, settings.backups);
     this.#committer = new Committer({
       layout,
       store,
@@ -340,6 +346,29 @@ export class OverlayDriver implements Snapshotter {
     }
   }
 
+  /**
+   * Checks the store while it is in use, and repairs it if asked to: what others are in the middle of is not taken for
+   * damage.
+   *
+   * @throws as `checkStore`
+   */
+  async check(options?: CheckOptions): Promise<Report> {
+    return this.#run(() => checkStore(this.#layout.root, options));
+  }
+
+  /**
+   * Writes a consistent copy of the database to a new file, while it is in use. It is one file of mode 0600 that needs
+   * no log beside it, and durable when the promise resolves. Layers are not in it.
+   *
+   * @throws {SnapshotError} ALREADY_EXISTS if there is something of that name
+   * @throws {SnapshotError} FAILED_PRECONDITION if its directory is not there
+   * @throws {SnapshotError} RESOURCE_EXHAUSTED if there is no space for it
+   * @throws {SnapshotError} DATA_LOSS if the database is damaged
+   */
+  async backup(file: string): Promise<void> {
+    await this.#run(() => backupDatabase(this.#layout.database, file));
+  }
+
   /** Finishes what is under way and lets go of the store. May be called more than once. */
   close(): Promise<void> {
     this.#closing ??= this.#close();
@@ -351,6 +380,7 @@ export class OverlayDriver implements Snapshotter {
   }
 
   async #close(): Promise<void> {
+    await this.#backups?.close();
     while (this.#running.size > 0) await Promise.allSettled(this.#running);
     await this.#commits.idle();
     await this.#reaper.close();

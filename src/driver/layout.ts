@@ -7,12 +7,15 @@ import { join, relative, sep } from 'node:path';
  *     metadata.db-reserve         disk space for the removals that free some when the disk is full
  *     snapshots/<id>/fs           the layer
  *     snapshots/<id>/work         overlayfs's own, while the snapshot is active
+ *     metadata.db-restoring       a new database that is being put in the place of another
+ *     backups/                    copies of the database, made by themselves
  *     lost+found/                 what was set aside
  */
 export class Layout {
   readonly root: string;
   readonly database: string;
   readonly reserve: string;
+  readonly restoring: string;
   readonly snapshots: string;
   readonly lostAndFound: string;
 
@@ -21,6 +24,7 @@ export class Layout {
     this.root = root;
     this.database = join(root, 'metadata.db');
     this.reserve = join(root, 'metadata.db-reserve');
+    this.restoring = join(root, 'metadata.db-restoring');
     this.snapshots = join(root, 'snapshots');
     this.lostAndFound = join(root, 'lost+found');
   }

@@ -1,5 +1,6 @@
 import { SnapshotError } from '../errors.ts';
 import { DEFAULT_BUSY_TIMEOUT_MS } from '../metadata/busy.ts';
+import type { BackupSettings } from './rolling-backup.ts';
 import { checkOptions, kindOf, quote } from '../names.ts';
 
 /** How a driver is opened. */
@@ -26,12 +27,20 @@ export interface DriverOptions {
   remapIds?: boolean;
   /** How long a write waits for other processes' locks, in milliseconds; 30,000 unless given. */
   busyTimeout?: number;
+  /**
+   * Copy the database to `backups/` by itself while the store is open: when the newest copy is `every` milliseconds old
+   * (a day unless given), keeping `keep` of them (3 unless given); `false` for never. A copy before each migration is
+   * made in any case.
+   */
+  backups?: { every?: number; keep?: number } | false;
   /** Tell the path of the layer in the label `containerd.io/snapshot/overlay.upperdir`. Off unless given. */
   upperdirLabel?: boolean;
 }
 
 /** The options with everything filled in. */
-export type Settings = Readonly<Required<DriverOptions>>;
+export type Settings = Readonly<Required<Omit<DriverOptions, 'backups'>>> & {
+  readonly backups: BackupSettings | undefined;
+};
 
 function isBoolean(value: unknown, option: string): boolean {
   if (typeof value !== 'boolean') throw new TypeError(`${option} must be a boolean, not ${kindOf(value)}`);
@@ -60,6 +69,7 @@ export function toSettings(given: DriverOptions | undefined): Settings {
     'remapIds',
     'busyTimeout',
     'upperdirLabel',
+    'backups',
   ]);
   const {
     durability = 'full',
@@ -69,6 +79,7 @@ export function toSettings(given: DriverOptions | undefined): Settings {
     remapIds = false,
     busyTimeout = DEFAULT_BUSY_TIMEOUT_MS,
     upperdirLabel = false,
+    backups = {},
   } = options;
   if (typeof busyTimeout !== 'number')
     throw new TypeError(`busyTimeout must be a number, not ${kindOf(busyTimeout)}`);
@@ -86,6 +97,7 @@ export function toSettings(given: DriverOptions | undefined): Settings {
     remapIds: isBoolean(remapIds, 'remapIds'),
     busyTimeout,
     upperdirLabel: isBoolean(upperdirLabel, 'upperdirLabel'),
+    backups: toBackups(backups),
   };
 }
 
@@ -105,4 +117,19 @@ function toMountOptions(options: readonly unknown[]): string[] {
     }
     return option;
   });
+}
+
+const DAY_MS = 24 * 60 * 60 * 1000;
+
+function toBackups(given: NonNullable<DriverOptions['backups']>): BackupSettings | undefined {
+  if (given === false) return undefined;
+  const { every = DAY_MS, keep = 3 } = checkOptions(given, ['every', 'keep']);
+  for (const [name, value] of Object.entries({ every, keep })) {
+    if (typeof value !== 'number')
+      throw new TypeError(`backups.${name} must be a number, not ${kindOf(value)}`);
+    if (!(value >= 1 && value <= 2 ** 31 - 1) || (name === 'keep' && !Number.isInteger(value))) {
+      throw new SnapshotError('INVALID_ARGUMENT', `backups.${name} cannot be ${value}`);
+    }
+  }
+  return { every, keep };
 }

@@ -1,10 +1,10 @@
-import { accessSync, closeSync, constants, lstatSync, mkdirSync, openSync } from 'node:fs';
+import { accessSync, closeSync, constants, existsSync, lstatSync, mkdirSync, openSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { SnapshotError, toSnapshotError } from '../errors.ts';
 import { type Filesystem, filesystemOf } from '../linux/filesystem.ts';
 import { tellsTypes, writeInPlace } from '../linux/file-calls.ts';
 import { kindOf, quote } from '../names.ts';
-import { syncDirectory } from './directories.ts';
+import { syncPath } from '../linux/sync.ts';
 import { Layout } from './layout.ts';
 
 /** A root that a store can be in. */
@@ -42,6 +42,11 @@ export function openRoot(path: unknown): Root {
       );
     }
     accessSync(layout.root, constants.R_OK | constants.W_OK | constants.X_OK);
+    if (existsSync(layout.restoring)) {
+      throw new SnapshotError('FAILED_PRECONDITION', `restoring ${quote(layout.root)} was interrupted`, {
+        hint: 'run overlite restore once more, which finishes it',
+      });
+    }
     makeDirectory(layout.snapshots, 'the directory of the snapshots');
     if (lstatSync(layout.snapshots).dev !== lstatSync(layout.root).dev) {
       throw new SnapshotError(
@@ -66,7 +71,7 @@ function makeDirectory(path: string, what: string): void {
   if (found === undefined) {
     const first = mkdirSync(path, { recursive: true, mode: 0o700 });
     if (first !== undefined) {
-      for (let made = path; made !== dirname(first); made = dirname(made)) syncDirectory(dirname(made));
+      for (let made = path; made !== dirname(first); made = dirname(made)) syncPath(dirname(made));
     }
     return;
   }

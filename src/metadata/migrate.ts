@@ -13,6 +13,9 @@ const migrations = readdirSync(directory)
   .toSorted()
   .map((name) => ({ name, sql: readFileSync(new URL(name, directory), 'utf8') }));
 
+/** The version that the last migration makes. */
+export const LATEST_VERSION = migrations.length;
+
 function pragma(db: Database, name: 'application_id' | 'user_version'): number {
   return Number(db.pragma(name, { simple: true }));
 }
@@ -22,7 +25,7 @@ function pragma(db: Database, name: 'application_id' | 'user_version'): number {
  *
  * @throws {SnapshotError} FAILED_PRECONDITION if it belongs to something else, or to a newer version
  */
-function readVersion(db: Database): number {
+export function readVersion(db: Database): number {
   const applicationId = pragma(db, 'application_id');
   const version = pragma(db, 'user_version');
   if (applicationId !== APPLICATION_ID) {
@@ -54,6 +57,11 @@ export function checkVersion(db: Database, { current }: { current: boolean }): v
       hint: 'open it once for writing, which brings it up to date',
     });
   }
+}
+
+/** Brings an empty database to a version, for comparison: nothing but the schema is written. */
+export function applyMigrations(db: Database, version: number): void {
+  for (const { sql } of migrations.slice(0, version)) db.exec(sql);
 }
 
 /**

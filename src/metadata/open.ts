@@ -1,11 +1,12 @@
-import { chmodSync, existsSync, lstatSync } from 'node:fs';
+import { chmodSync, existsSync, lstatSync, mkdirSync } from 'node:fs';
 import { dirname } from 'node:path';
 import BetterSqlite3, { type Database } from 'better-sqlite3';
 import { SnapshotError, toSnapshotError } from '../errors.ts';
 import { quote } from '../names.ts';
+import { backupsOf, copyInto, nameBackup, pruneBackups } from './backup-files.ts';
 import { SQLITE_BUSY_TIMEOUT_MS, retryWhileBusy } from './busy.ts';
 import { matchesPattern } from './filter-sql.ts';
-import { checkVersion, migrate } from './migrate.ts';
+import { LATEST_VERSION, checkVersion, migrate, readVersion } from './migrate.ts';
 
 /** How a database is opened. */
 export interface OpenDatabaseOptions {
@@ -13,6 +14,8 @@ export interface OpenDatabaseOptions {
   readonly: boolean;
   /** How long to wait for other processes, in milliseconds. */
   busyTimeout: number;
+  /** Whether to keep a copy beside the database before it is brought up to date; it is unless told otherwise. */
+  backup?: boolean;
 }
 
 /**
@@ -37,12 +40,12 @@ export async function openDatabase(file: string, options: OpenDatabaseOptions): 
     if (found !== undefined && !found.isFile()) {
       throw new SnapshotError('FAILED_PRECONDITION', `${quote(file)} is not a regular file`);
     }
-    const { readonly, busyTimeout } = options;
+    const { readonly, busyTimeout, backup = true } = options;
     // The busy timeout comes first of all, as an option: the pragmas below already need locks.
     db = new BetterSqlite3(file, { readonly, fileMustExist: readonly, timeout: SQLITE_BUSY_TIMEOUT_MS });
     const opened = db;
     // A new root is opened by several processes at once, and the switch to WAL does not wait its turn.
-    await retryWhileBusy(() => configure(opened, file, readonly), busyTimeout, doing);
+    await retryWhileBusy(() => configure(opened, file, { readonly, backup }), busyTimeout, doing);
     return opened;
   } catch (error) {
     db?.close();
@@ -50,7 +53,11 @@ export async function openDatabase(file: string, options: OpenDatabaseOptions): 
   }
 }
 
-function configure(db: Database, file: string, readonly: boolean): void {
+function configure(
+  db: Database,
+  file: string,
+  { readonly, backup }: { readonly: boolean; backup: boolean },
+): void {
   checkVersion(db, { current: readonly });
   if (readonly) {
     db.pragma('query_only = on');
@@ -73,5 +80,19 @@ function configure(db: Database, file: string, readonly: boolean): void {
   db.pragma('trusted_schema = off');
   db.pragma('cell_size_check = on');
   db.function('overlite_matches', { deterministic: true }, matchesPattern);
-  if (!readonly) migrate(db);
+  if (readonly) return;
+  if (backup) backUpBeforeMigration(db, file);
+  migrate(db);
+}
+
+/** How many copies from before migrations are kept. */
+const KEPT_BEFORE_MIGRATIONS = 3;
+
+/** Keeps a copy of a database that is about to be brought up to date. */
+function backUpBeforeMigration(db: Database, file: string): void {
+  const version = readVersion(db);
+  if (version === 0 || version === LATEST_VERSION) return;
+  mkdirSync(backupsOf(file), { recursive: true, mode: 0o700 });
+  copyInto(db, nameBackup(file, version));
+  pruneBackups(file, 'migration', KEPT_BEFORE_MIGRATIONS);
 }

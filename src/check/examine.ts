@@ -1,0 +1,174 @@
+import { lstatSync, mkdtempSync, realpathSync, rmSync, statSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { Layout } from '../driver/layout.ts';
+import { SnapshotError, toSnapshotError } from '../errors.ts';
+import { quote } from '../names.ts';
+import {
+  type CheckProgress,
+  type Repair,
+  type Report,
+  STEPS,
+  type Step,
+  type StepResult,
+} from './findings.ts';
+import { repairStore } from './repair.ts';
+import { checkDatabase, openDatabaseOf, readRows } from './steps/database.ts';
+import { checkDirectories } from './steps/directories.ts';
+import { checkGraph } from './steps/graph.ts';
+import { checkLayers } from './steps/layers.ts';
+import { checkLeftovers } from './steps/leftovers.ts';
+import { checkMounts } from './steps/mounts.ts';
+import { type Settings, Subject, TimeOver } from './subject.ts';
+
+/** What is to be checked. */
+export interface CheckInput {
+  readonly root: string;
+  readonly settings: Settings;
+}
+
+/** How often it is tried to repair what an earlier repair has brought to light. */
+const REPAIR_ROUNDS = 3;
+
+const RUN: Readonly<Record<Exclude<Step, 'database'>, (subject: Subject) => void | Promise<void>>> = {
+  graph: checkGraph,
+  directories: checkDirectories,
+  layers: checkLayers,
+  leftovers: checkLeftovers,
+  mounts: checkMounts,
+};
+
+/**
+ * Checks a store and, if asked to, repairs it. It is to run in a process of its own: it blocks, reads the database by
+ * other means than SQLite, and would end with the process if reading a damaged file did.
+ *
+ * @throws {SnapshotError} FAILED_PRECONDITION if there is no store in the root
+ * @throws {SnapshotError} NOT_FOUND if there is no snapshot of a name that is asked for
+ */
+export async function examine(
+  { root: given, settings }: CheckInput,
+  emit: (progress: CheckProgress) => void,
+): Promise<Report> {
+  const root = findRoot(given);
+  const layout = new Layout(root);
+  const deadline = performance.now() + (settings.maxDuration ?? Infinity);
+  const check = (): Promise<Outcome> => checkOnce(layout, settings, deadline, emit);
+  let outcome = await check();
+  const repairs: Repair[] = [];
+  if (settings.repair === true) {
+    for (let round = 0; round < REPAIR_ROUNDS; round += 1) {
+      const made = await repairStore(layout, outcome.subject, { dryRun: settings.dryRun === true });
+      repairs.push(...made);
+      if (settings.dryRun === true || !made.some(({ outcome: came }) => came === 'done')) break;
+      outcome = await check();
+    }
+  }
+  const { subject, steps } = outcome;
+  const findings = subject.found.map(({ finding }) => finding);
+  const damaged = findings.some(({ severity }) => severity === 'error');
+  const incomplete = steps.some(({ state, reason }) => state !== 'done' && reason !== undefined);
+  const repaired = repairs.some(({ outcome: came }) => came === 'done');
+  const whole = incomplete ? 'incomplete' : repaired ? 'repaired' : 'clean';
+  return { root, status: damaged ? 'damaged' : whole, findings, steps, rebuild: subject.rebuild(), repairs };
+}
+
+function findRoot(given: string): string {
+  try {
+    const root = realpathSync(given);
+    if (!statSync(root).isDirectory()) {
+      throw new SnapshotError('FAILED_PRECONDITION', `the root ${quote(given)} is not a directory`);
+    }
+    const { database, snapshots } = new Layout(root);
+    if ([database, snapshots].every((path) => lstatSync(path, { throwIfNoEntry: false }) === undefined)) {
+      throw new SnapshotError('FAILED_PRECONDITION', `there is no store in ${quote(given)}`);
+    }
+    return root;
+  } catch (error) {
+    throw toSnapshotError(error, `checking ${quote(given)}`);
+  }
+}
+
+/** What one pass over all steps found. */
+interface Outcome {
+  readonly subject: Subject;
+  readonly steps: StepResult[];
+}
+
+async function checkOnce(
+  layout: Layout,
+  settings: Settings,
+  deadline: number,
+  emit: (progress: CheckProgress) => void,
+): Promise<Outcome> {
+  const subject = new Subject(layout, settings, deadline, emit);
+  const { wanted, names } = readOnly(settings);
+  const steps: StepResult[] = [];
+  let over: string | undefined;
+  let scratch: string | undefined;
+  try {
+    subject.begin('database');
+    const opened = openDatabaseOf(
+      subject,
+      () => (scratch ??= mkdtempSync(join(tmpdir(), 'overlite-check-'))),
+    );
+    if (!opened) over = 'the database cannot be read';
+    if (opened && wanted.has('database')) checkDatabase(subject);
+    if (opened && !readRows(subject)) over = 'the database cannot be read as a whole';
+    const { checked } = subject;
+    steps.push({ step: 'database', state: wanted.has('database') || !opened ? 'done' : 'skipped', checked });
+    if (over === undefined && names.length > 0) limit(subject, names);
+    for (const step of STEPS) {
+      if (step === 'database') continue;
+      if (!wanted.has(step)) {
+        steps.push({ step, state: 'skipped', checked: 0 });
+        continue;
+      }
+      if (over !== undefined) {
+        steps.push({ step, state: 'skipped', checked: 0, reason: over });
+        continue;
+      }
+      subject.begin(step);
+      try {
+        await RUN[step](subject);
+        steps.push({ step, state: 'done', checked: subject.checked });
+      } catch (error) {
+        if (!(error instanceof TimeOver)) throw error;
+        over = `the ${settings.maxDuration} ms that it was given are over`;
+        steps.push({ step, state: 'partial', checked: subject.checked, reason: over });
+      }
+    }
+    return { subject, steps };
+  } finally {
+    subject.close();
+    if (scratch !== undefined) rmSync(scratch, { recursive: true, force: true });
+  }
+}
+
+/** Which steps are wanted, and of which snapshots. */
+function readOnly({ only = [], quick = false }: Settings): { wanted: Set<Step>; names: string[] } {
+  const steps = STEPS.filter((step) => only.includes(step));
+  const names = only
+    .filter((word) => !STEPS.some((step) => step === word))
+    .map((word) => (word.startsWith('name:') ? word.slice('name:'.length) : word));
+  const wanted = new Set(steps.length > 0 ? steps : STEPS);
+  if (quick) wanted.delete('layers');
+  return { wanted, names };
+}
+
+/** Limits a check to some snapshots and what they stand on. */
+function limit(subject: Subject, names: readonly string[]): void {
+  const ids = new Map([...subject.snapshots.values()].map(({ id, name }) => [name, id]));
+  const only = new Set<number>();
+  for (const name of names) {
+    const first = ids.get(name);
+    if (first === undefined) throw new SnapshotError('NOT_FOUND', `there is no snapshot ${quote(name)}`);
+    for (
+      let id: number | null = first;
+      id !== null && !only.has(id);
+      id = subject.snapshots.get(id)?.parentId ?? null
+    ) {
+      only.add(id);
+    }
+  }
+  subject.only = only;
+}

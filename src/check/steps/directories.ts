@@ -1,0 +1,264 @@
+import { type Dirent, lstatSync, readdirSync, type Stats } from 'node:fs';
+import { join, relative } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { errnoOf, isGone } from '../../linux/errno.ts';
+import { ownMounts } from '../../linux/mountinfo.ts';
+import { readBatches } from '../../linux/names.ts';
+import type { SeenRemoval, SeenSnapshot } from '../../metadata/inspector.ts';
+import type { FindingCode } from '../findings.ts';
+import type { Particulars, Subject } from '../subject.ts';
+
+/** What is found is looked at again after so many milliseconds, while others work on the store. */
+const SECOND_LOOKS_MS = [0, 150, 1000, 1500];
+
+/** Something about a directory that is not as it should be. */
+export interface Problem {
+  readonly code: FindingCode;
+  readonly particulars: Particulars;
+}
+
+/**
+ * Looks again at ids about which something was found, with what the database says by then, and leaves out what is not so
+ * any more: others may have been in the middle of it.
+ */
+export async function confirm(
+  subject: Subject,
+  suspects: Map<number, Problem[]>,
+  look: (id: number) => Problem[],
+): Promise<Problem[]> {
+  const rounds = subject.inspector.shared ? SECOND_LOOKS_MS : SECOND_LOOKS_MS.slice(0, 1);
+  for (const pause of rounds) {
+    if (suspects.size === 0) break;
+    if (pause > 0) await sleep(pause);
+    for (const [id, before] of suspects) {
+      subject.looked(0);
+      const still = look(id).filter(({ code }) => before.some((problem) => problem.code === code));
+      if (still.length === 0) suspects.delete(id);
+      else suspects.set(id, still);
+    }
+  }
+  return [...suspects.values()].flat();
+}
+
+/** Rows against directories, and the directories that all is in. */
+export async function checkDirectories(subject: Subject): Promise<void> {
+  const { layout, snapshots } = subject;
+  checkRoot(subject);
+  findCovered(subject);
+  const top = lstatSync(layout.snapshots, { throwIfNoEntry: false });
+  if (top === undefined || !top.isDirectory()) {
+    subject.add(top === undefined ? 'snapshots-missing' : 'not-a-directory', {
+      message: `${layout.snapshots} is ${top === undefined ? 'missing' : `not a directory but ${whatIs(top)}`}`,
+      path: layout.snapshots,
+    });
+  } else if (top.dev !== lstatSync(layout.root).dev) {
+    subject.add('snapshots-filesystem', {
+      message: `${layout.snapshots} is on another filesystem than the database`,
+      path: layout.snapshots,
+    });
+  }
+  const listed = top?.isDirectory() === true ? list(subject) : new Map<number, Dirent<Buffer>>();
+  subject.expect(snapshots.size + listed.size);
+  const suspects = new Map<number, Problem[]>();
+  const suspect = (id: number, problems: Problem[]): void => {
+    if (problems.length > 0) suspects.set(id, problems);
+  };
+  for (const [id, row] of snapshots) {
+    subject.looked();
+    if (!subject.wants(id) || subject.covered.has(id)) continue;
+    const entry = listed.get(id);
+    suspect(id, look(subject, id, row, subject.removals.get(id) ?? [], entry));
+  }
+  if (subject.only === undefined) {
+    for (const [id, entry] of listed) {
+      subject.looked();
+      if (snapshots.has(id) || subject.covered.has(id)) continue;
+      suspect(id, look(subject, id, undefined, subject.removals.get(id) ?? [], entry));
+    }
+  }
+  const { inspector } = subject;
+  const confirmed = await confirm(subject, suspects, (id) =>
+    look(subject, id, inspector.snapshot(id), inspector.removalsOf(id)),
+  );
+  for (const { code, particulars } of confirmed) subject.add(code, particulars);
+  checkAge(subject, confirmed);
+}
+
+/** What a database does not know of, although it hands out the ids in their order, was written later than all it knows. */
+function checkAge(subject: Subject, problems: readonly Problem[]): void {
+  const { highWater, inspector } = subject;
+  if (highWater === undefined || inspector.files.wal || subject.has('wal-missing')) return;
+  const newer = problems.filter(
+    ({ code, particulars }) => code === 'directory-unknown' && (particulars.id ?? 0) > highWater,
+  );
+  if (newer.length === 0) return;
+  const most = Math.max(...newer.map(({ particulars }) => particulars.id ?? 0));
+  subject.add('wal-missing', {
+    message: `the database knows no id above ${highWater}, but directories go up to ${most}: it was copied without its -wal, or is older than they are`,
+    path: `${subject.layout.database}-wal`,
+  });
+}
+
+function checkRoot(subject: Subject): void {
+  const { layout } = subject;
+  const { uid, mode } = lstatSync(layout.root);
+  const me = process.geteuid?.() ?? 0;
+  if (uid !== me && uid !== 0) {
+    subject.add('root-owner', { message: `the root belongs to user ${uid}, not ${me}`, path: layout.root });
+  }
+  const octal = (mode & 0o7777).toString(8).padStart(4, '0');
+  if ((mode & 0o022) !== 0) {
+    const message = `others may write to the root: its mode is ${octal}`;
+    subject.add('root-mode', { message, path: layout.root, severity: 'error' });
+  } else if ((mode & 0o077) !== 0) {
+    subject.add('root-mode', {
+      message: `others may look into the root: its mode is ${octal}`,
+      path: layout.root,
+    });
+  }
+  const database = lstatSync(layout.database);
+  if ((database.mode & 0o077) !== 0) {
+    subject.add('database-mode', {
+      message: `others may read the database: its mode is ${(database.mode & 0o7777).toString(8).padStart(4, '0')}`,
+      path: layout.database,
+    });
+  }
+}
+
+/** Finds what is mounted over directories of the store, so that nobody sees what is in them. */
+function findCovered(subject: Subject): void {
+  const { layout } = subject;
+  for (const { mountPoint } of ownMounts().entries) {
+    const below = relative(layout.snapshots, mountPoint);
+    const [, text] = /^([1-9]\d{0,15})(?:\/(?:fs|work))?$/.exec(below) ?? [];
+    const id = text === undefined ? undefined : Number(text);
+    if (id === undefined && below !== '') continue;
+    if (id !== undefined) subject.covered.set(id, mountPoint);
+    subject.add('mounted-over', { message: `something is mounted over ${mountPoint}`, id, path: mountPoint });
+  }
+}
+
+/** The directories that are called like an id; what is called otherwise is told of. */
+function list(subject: Subject): Map<number, Dirent<Buffer>> {
+  const listed = new Map<number, Dirent<Buffer>>();
+  for (const batch of readBatches(subject.layout.snapshots)) {
+    for (const entry of batch) {
+      const name = entry.name.toString('latin1');
+      if (/^[1-9]\d{0,15}$/.test(name)) {
+        listed.set(Number(name), entry);
+      } else if (subject.only === undefined) {
+        subject.looked();
+        subject.add('directory-unknown', {
+          message: `${JSON.stringify(entry.name.toString())} is not called like the directory of a snapshot`,
+          path: Buffer.concat([Buffer.from(`${subject.layout.snapshots}/`), entry.name]),
+        });
+      }
+    }
+  }
+  return listed;
+}
+
+function whatIs(found: Stats | Dirent<Buffer>): string {
+  if (found.isSymbolicLink()) return 'a symbolic link';
+  return found.isFile() ? 'a file' : 'something else';
+}
+
+/** Looks at the directory of an id, going by what the database says of that. */
+function look(
+  subject: Subject,
+  id: number,
+  row: SeenSnapshot | undefined,
+  removals: readonly SeenRemoval[],
+  listed?: Dirent<Buffer>,
+): Problem[] {
+  const { layout } = subject;
+  const path = layout.directory(id);
+  const entry = listed ?? lstatSync(path, { throwIfNoEntry: false });
+  if (row === undefined) {
+    if (entry === undefined || removals.some(({ part }) => part === 'all')) return [];
+    return [unknown(id, path, entry)];
+  }
+  const me = subject.quote(id);
+  const open = row.kind !== 'committed';
+  const again = open ? 'make it anew, empty' : null;
+  const needsNone = row.kind === 'view' && row.parentId !== null;
+  if (entry === undefined) {
+    return needsNone
+      ? []
+      : [problem('directory-missing', id, path, `the directory of ${me} is missing`, { repair: again })];
+  }
+  if (!entry.isDirectory()) {
+    return [problem('not-a-directory', id, path, `the directory of ${me} is none, but ${whatIs(entry)}`)];
+  }
+  if (needsNone) {
+    const message = `${me} is a view on a parent and needs no directory`;
+    return [problem('entry-extra', id, path, message)];
+  }
+  const entries = new Map(entriesOf(path).map((found) => [found.name.toString('latin1'), found]));
+  const problems: Problem[] = [];
+  const fs = entries.get('fs');
+  entries.delete('fs');
+  if (fs === undefined) {
+    problems.push(
+      problem('layer-missing', id, layout.fs(id), `the layer of ${me} is missing`, { repair: again }),
+    );
+  } else if (!fs.isDirectory()) {
+    const message = `the layer of ${me} is no directory but ${whatIs(fs)}`;
+    problems.push(problem('not-a-directory', id, layout.fs(id), message));
+  }
+  const work = entries.get('work');
+  if (row.kind === 'active') {
+    entries.delete('work');
+    if (work === undefined) {
+      problems.push(problem('work-missing', id, layout.work(id), `the work directory of ${me} is missing`));
+    } else if (!work.isDirectory()) {
+      const message = `the work directory of ${me} is none, but ${whatIs(work)}`;
+      problems.push(problem('not-a-directory', id, layout.work(id), message));
+    }
+  } else if (removals.some(({ part }) => part === 'work')) {
+    entries.delete('work');
+  }
+  for (const { name } of entries.values()) {
+    const extra = Buffer.concat([Buffer.from(`${path}/`), name]);
+    const message = `the directory of ${me} holds ${JSON.stringify(name.toString())} too`;
+    problems.push(problem('entry-extra', id, extra, message));
+  }
+  return problems;
+}
+
+function problem(
+  code: FindingCode,
+  id: number,
+  path: string | Buffer,
+  message: string,
+  more: Partial<Particulars> = {},
+): Problem {
+  return { code, particulars: { message, id, path, ...more } };
+}
+
+function unknown(id: number, path: string, entry: Stats | Dirent<Buffer>): Problem {
+  if (entry.isDirectory() && isSkeleton(path)) {
+    return problem('skeleton', id, path, `the empty directory ${id} belongs to no snapshot`);
+  }
+  return problem('directory-unknown', id, path, `the directory ${id} belongs to no snapshot`);
+}
+
+/** Whether a directory is what a snapshot begins with, with nothing in it. */
+export function isSkeleton(path: string): boolean {
+  return entriesOf(path).every((entry) => {
+    const name = entry.name.toString('latin1');
+    return (
+      (name === 'fs' || name === 'work') && entry.isDirectory() && entriesOf(join(path, name)).length === 0
+    );
+  });
+}
+
+/** What is in a directory; nothing if it has gone. */
+function entriesOf(path: string): Dirent<Buffer>[] {
+  try {
+    return readdirSync(path, { withFileTypes: true, encoding: 'buffer' });
+  } catch (error) {
+    if (isGone(error) || errnoOf(error) === 'EACCES') return [];
+    throw error;
+  }
+}

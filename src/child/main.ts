@@ -1,0 +1,37 @@
+import { SnapshotError, toSnapshotError } from '../errors.ts';
+import type { ChildMessage, ChildTask } from './run.ts';
+
+/** A task: it works on what it is given, may tell of events, and gives a result. */
+type Task = (input: never, emit: (event: unknown) => void) => Promise<unknown>;
+
+/** The tasks that run in a process of their own. */
+const tasks: Readonly<Record<string, () => Promise<Task>>> = {
+  check: async () => (await import('../check/examine.ts')).examine,
+  backup: async () => (await import('../metadata/backup.ts')).writeBackup,
+  restore: async () => (await import('../check/rebuild.ts')).restoreDatabase,
+};
+
+function send(message: ChildMessage): Promise<void> {
+  return new Promise((resolve) => process.send?.(message, undefined, undefined, () => resolve()));
+}
+
+process.once('message', async ({ task, input }: ChildTask) => {
+  const emit = (event: unknown): void => void send({ type: 'event', event });
+  try {
+    const run = await tasks[task]?.();
+    if (run === undefined) throw new SnapshotError('INTERNAL', `there is no task ${task}`);
+    await send({ type: 'result', result: await run(input as never, emit) });
+  } catch (error) {
+    const failure = toSnapshotError(error, task);
+    const { message } = failure;
+    if (failure instanceof SnapshotError) {
+      await send({ type: 'error', code: failure.code, message, hint: failure.hint });
+    } else {
+      await send({ type: 'error', code: 'INTERNAL', message, hint: undefined });
+    }
+  }
+  process.disconnect();
+});
+
+// Whoever wanted the result is gone.
+process.once('disconnect', () => process.exit());

@@ -1,0 +1,48 @@
+import { Command } from 'commander';
+import { type RestoreReport, restoreStore } from '../check/restore-store.ts';
+import { jsonOption, rootOption, say, sayJson } from './store.ts';
+
+/** `overlite restore` */
+export const restoreCommand = new Command('restore')
+  .description('Put a backup in the place of a lost or damaged database, or what can be read of that')
+  .argument('[backup]', 'the backup; the newest in backups/ unless given')
+  .option('--salvage', 'use no backup, but what can be read of the database that is there')
+  .addOption(rootOption())
+  .addOption(jsonOption())
+  .addHelpText(
+    'after',
+    `
+Nothing is deleted: the old database goes to lost+found, and directories stay as they are. Nobody may
+have the store open. What does not fit together afterwards is reported.
+
+Examples:
+  $ overlite restore --root /var/lib/overlite
+  $ overlite restore --root /var/lib/overlite /backup/metadata-2030-01-31.db
+  $ overlite restore --root /var/lib/overlite --salvage
+
+Exit status: 0 done, 1 the operation failed, 2 wrong usage.`,
+  )
+  .action(
+    async (
+      from: string | undefined,
+      { root, json, salvage }: { root: string; json?: true; salvage?: true },
+    ) => {
+      const options = { ...(from !== undefined && { from }), ...(salvage === true && { salvage }) };
+      const report = await restoreStore(root, options);
+      if (json === true) sayJson(report);
+      else show(report);
+    },
+  );
+
+function show({ from, setAside, snapshots, lost, journal, finished, check }: RestoreReport): void {
+  if (finished) say('A restoration that had been interrupted is finished.');
+  else if (from === null) say(`${snapshots} snapshots were salvaged.`);
+  else say(`${snapshots} snapshots were restored from ${from}.`);
+  if (setAside !== null) say(`The old database is kept in ${setAside}.`);
+  for (const { id, name, why } of lost)
+    say(`lost: ${name === null ? `id ${id}` : JSON.stringify(name)}: ${why}`);
+  for (const { id, part } of journal)
+    say(`not deleted: ${part === 'all' ? id : `${id}/work`}, of the backup's journal`);
+  for (const { code, message } of check.findings) say(`${code}: ${message}`);
+  say(`\nWhat directories hold was not looked at: overlite check does that.`);
+}

@@ -1,0 +1,83 @@
+import { existsSync, linkSync, readdirSync, rmSync, unlinkSync, writeFileSync } from 'node:fs';
+import { basename, dirname, join } from 'node:path';
+import BetterSqlite3, { type Database } from 'better-sqlite3';
+import { SnapshotError } from '../errors.ts';
+import { errnoOf } from '../linux/errno.ts';
+import { syncPath } from '../linux/sync.ts';
+import { quote } from '../names.ts';
+
+/** Writes what a connection sees to a new file: one that needs no log beside it. */
+export function copyInto(db: Database, file: string): void {
+  const partial = `${file}.partial-${process.pid}`;
+  rmSync(partial, { force: true });
+  try {
+    writeFileSync(partial, '', { mode: 0o600, flag: 'wx' });
+    // Nothing is written to the database itself, but SQLite takes it for a write.
+    const queryOnly = db.pragma('query_only', { simple: true });
+    db.pragma('query_only = off');
+    db.prepare('vacuum into ?').run(partial);
+    db.pragma(`query_only = ${Number(queryOnly)}`);
+    verify(partial);
+    syncPath(partial);
+    // Unlike a rename, this never takes the place of something that is there.
+    linkSync(partial, file);
+  } catch (error) {
+    if (errnoOf(error) === 'EEXIST')
+      throw new SnapshotError('ALREADY_EXISTS', `${quote(file)} is there already`);
+    throw error;
+  } finally {
+    rmSync(partial, { force: true });
+  }
+  syncPath(dirname(file));
+}
+
+/** A backup that cannot be restored is worse than none. */
+function verify(file: string): void {
+  const copy = new BetterSqlite3(file, { readonly: true });
+  try {
+    const result = copy.pragma('quick_check(1)', { simple: true });
+    if (result !== 'ok') throw new SnapshotError('DATA_LOSS', `the database is damaged: ${String(result)}`);
+  } finally {
+    copy.close();
+  }
+}
+
+/** Where the backups are kept that are made by themselves. */
+export function backupsOf(database: string): string {
+  return join(dirname(database), 'backups');
+}
+
+/** The backups that were made by themselves, of one kind, the newest first. */
+export function listBackups(database: string, kind: 'rolling' | 'migration' | 'any'): string[] {
+  const directory = backupsOf(database);
+  if (!existsSync(directory)) return [];
+  const stem = basename(database, '.db').replace(/\W/g, '\\$&');
+  const version = { rolling: '', migration: '-v\\d+', any: '(?:-v\\d+)?' }[kind];
+  const pattern = new RegExp(`^${stem}${version}-(\\d{8}T\\d{9}Z)\\.db$`);
+  return readdirSync(directory)
+    .flatMap((name) => {
+      const time = pattern.exec(name)?.[1];
+      return time === undefined ? [] : [{ name, time }];
+    })
+    .toSorted((a, b) => (a.time < b.time ? 1 : -1))
+    .map(({ name }) => join(directory, name));
+}
+
+/** The path of a backup that is made now: its name sorts by time. */
+export function nameBackup(database: string, version?: number): string {
+  const time = new Date().toISOString().replace(/[-:.]/g, '');
+  const kind = version === undefined ? '' : `-v${version}`;
+  return join(backupsOf(database), `${basename(database, '.db')}${kind}-${time}.db`);
+}
+
+/** Lets go of all but the newest few backups of a kind. */
+export function pruneBackups(database: string, kind: 'rolling' | 'migration', keep: number): void {
+  for (const old of listBackups(database, kind).slice(keep)) {
+    try {
+      unlinkSync(old);
+    } catch (error) {
+      // Another process that has the store open does the same.
+      if (errnoOf(error) !== 'ENOENT') throw error;
+    }
+  }
+}

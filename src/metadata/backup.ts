@@ -1,0 +1,40 @@
+import { existsSync, lstatSync } from 'node:fs';
+import { dirname } from 'node:path';
+import type { Database } from 'better-sqlite3';
+import { SnapshotError, toSnapshotError } from '../errors.ts';
+import { quote } from '../names.ts';
+import { copyInto } from './backup-files.ts';
+import { DEFAULT_BUSY_TIMEOUT_MS } from './busy.ts';
+import { openDatabase } from './open.ts';
+
+/** What is to be copied, and where to. */
+export interface BackupInput {
+  readonly database: string;
+  readonly file: string;
+}
+
+/**
+ * Writes a consistent copy of a database that others may be writing to. It appears under its name when it is complete
+ * and durable, or not at all.
+ */
+export async function writeBackup({ database, file }: BackupInput): Promise<void> {
+  let db: Database | undefined;
+  try {
+    checkFree(file);
+    db = await openDatabase(database, { readonly: true, busyTimeout: DEFAULT_BUSY_TIMEOUT_MS });
+    copyInto(db, file);
+  } catch (error) {
+    throw toSnapshotError(error, `backing up to ${quote(file)}`);
+  } finally {
+    db?.close();
+  }
+}
+
+function checkFree(file: string): void {
+  if (lstatSync(file, { throwIfNoEntry: false }) !== undefined) {
+    throw new SnapshotError('ALREADY_EXISTS', `${quote(file)} is there already`);
+  }
+  if (!existsSync(dirname(file))) {
+    throw new SnapshotError('FAILED_PRECONDITION', `there is no directory ${quote(dirname(file))}`);
+  }
+}

@@ -1,0 +1,79 @@
+import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
+
+const HEADER_BYTES = 32;
+const FRAME_HEADER_BYTES = 24;
+const MAGIC = 0x377f0682;
+
+/** Goes on with SQLite's checksum of the WAL: over pairs of 32-bit words, of either order of bytes. */
+function checksum(bytes: Buffer, bigEndian: boolean, [first, second]: Sums): Sums {
+  const words = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+  let a = first;
+  let b = second;
+  for (let at = 0; at < bytes.length; at += 8) {
+    a = (a + words.getUint32(at, !bigEndian) + b) >>> 0;
+    b = (b + words.getUint32(at + 4, !bigEndian) + a) >>> 0;
+  }
+  return [a, b];
+}
+
+type Sums = readonly [number, number];
+
+function sumsAt(header: Buffer, offset: number): Sums {
+  return [header.readUInt32BE(offset), header.readUInt32BE(offset + 4)];
+}
+
+function isSame(a: Sums, b: Sums): boolean {
+  return a[0] === b[0] && a[1] === b[1];
+}
+
+/**
+ * Looks through the write-ahead log beside a database for what SQLite silently leaves out when it opens it: everything
+ * from the first frame on whose checksum is wrong. At the end of a log that is what a write leaves that was interrupted,
+ * and nothing is missed. In front of other frames of the same log it is damage, or an unfinished write of which the disk
+ * has kept only the later part.
+ *
+ * The format: https://www.sqlite.org/fileformat2.html#the_write_ahead_log
+ *
+ * @returns what is wrong, if anything is
+ */
+export function findWalDamage(file: string): string | undefined {
+  const fd = openSync(file, 'r');
+  try {
+    const { size } = fstatSync(fd);
+    if (size === 0) return undefined;
+    const header = Buffer.alloc(HEADER_BYTES);
+    if (readSync(fd, header, 0, HEADER_BYTES, 0) < HEADER_BYTES) return 'it ends within its header';
+    const magic = header.readUInt32BE(0);
+    if ((magic & ~1) >>> 0 !== MAGIC) return 'it does not begin as a write-ahead log does';
+    const bigEndian = (magic & 1) === 1;
+    let sums = checksum(header.subarray(0, 24), bigEndian, [0, 0]);
+    if (!isSame(sums, sumsAt(header, 24))) return 'the checksum of its header is wrong';
+    const page = header.readUInt32BE(8);
+    if (page < 512 || page > 65_536) return `it gives pages ${page} bytes`;
+    const frame = Buffer.alloc(FRAME_HEADER_BYTES + page);
+    let broken: number | undefined;
+    for (let number = 1, at = HEADER_BYTES; at + frame.length <= size; number += 1, at += frame.length) {
+      if (readSync(fd, frame, 0, frame.length, at) < frame.length) break;
+      // The salts tell the frames of this log from those that were there before it was begun anew.
+      const current = frame.compare(header, 16, 24, 8, 16) === 0;
+      if (broken === undefined) {
+        sums = checksum(
+          frame.subarray(FRAME_HEADER_BYTES),
+          bigEndian,
+          checksum(frame.subarray(0, 8), bigEndian, sums),
+        );
+        if (!current || !isSame(sums, sumsAt(frame, 16))) broken = number;
+      } else if (current) {
+        // Unless a writer has begun the log anew while it was read.
+        const again = Buffer.alloc(HEADER_BYTES);
+        readSync(fd, again, 0, HEADER_BYTES, 0);
+        return again.equals(header)
+          ? `frame ${broken} cannot be read, and frame ${number} after it is of the same log`
+          : undefined;
+      }
+    }
+    return undefined;
+  } finally {
+    closeSync(fd);
+  }
+}
