@@ -59,7 +59,7 @@ export async function examine(
     for (let round = 0; round < REPAIR_ROUNDS; round += 1) {
       const made = await repairStore(layout, outcome.subject, { dryRun: settings.dryRun === true });
       repairs.push(...made);
-      if (settings.dryRun === true || !made.some(({ outcome: came }) => came === 'done')) break;
+      if (settings.dryRun === true || made.every(({ outcome: came }) => came === 'refused')) break;
       outcome = await check();
     }
   }

@@ -30,10 +30,15 @@ interface Workshop {
 /** Repairs one finding with the write lock held, once it has seen that it is still so. */
 type Action = (workshop: Workshop, found: Found) => Outcome;
 
+/** What is done before SQLite opens the database for writing, which lets go of the part of a log that cannot be read. */
+const BEFORE_OPENING: ReadonlyMap<FindingCode, (layout: Layout, found: Found) => Outcome> = new Map([
+  ['root-mode', (layout: Layout) => narrow(layout.root, 0o700)],
+  ['database-mode', (layout: Layout) => narrow(layout.database, 0o600)],
+  ['wal-damaged', keepCopy],
+]);
+
 /** The actions by the code of what they repair, in the order in which they are done: first what others rely on. */
 const ACTIONS: ReadonlyMap<FindingCode, Action> = new Map<FindingCode, Action>([
-  ['root-mode', ({ layout }) => narrow(layout.root, 0o700)],
-  ['database-mode', ({ layout }) => narrow(layout.database, 0o600)],
   ['schema-differs', remake],
   ['index-damaged', reindex],
   ['foreign-key', takeStrayLabels],
@@ -74,10 +79,9 @@ export async function repairStore(
   }
   if (dryRun) return wanted.map((found) => ({ ...outline(found), outcome: 'planned' }));
   const repairs: Repair[] = [];
-  // Before SQLite opens the log for writing, which lets go of what cannot be read.
   for (const found of wanted) {
-    if (found.finding.code !== 'wal-damaged') continue;
-    repairs.push({ ...outline(found), outcome: 'done', detail: keepCopy(layout, found.finding.message) });
+    const action = BEFORE_OPENING.get(found.finding.code);
+    if (action !== undefined) repairs.push({ ...outline(found), ...action(layout, found) });
   }
   const mender = await Mender.open(layout.database);
   try {
@@ -124,7 +128,7 @@ async function measureFor({ layout, mender }: Workshop, found: Found): Promise<F
 
 // The database ---------------------------------------------------------------------------------------------------
 
-function keepCopy(layout: Layout, why: string): string {
+function keepCopy(layout: Layout, { finding }: Found): Outcome {
   const place = placeFor(layout, undefined);
   mkdirSync(place, { mode: 0o700 });
   for (const suffix of ['', '-wal']) {
@@ -132,10 +136,10 @@ function keepCopy(layout: Layout, why: string): string {
     copyFileSync(`${layout.database}${suffix}`, copy);
     syncPath(copy);
   }
-  writeNote(layout, { what: 'a copy of the database and its write-ahead log', why }, place);
+  writeNote(layout, { what: 'a copy of the database and its write-ahead log', why: finding.message }, place);
   syncPath(place);
   syncPath(layout.lostAndFound);
-  return place;
+  return { outcome: 'done', detail: place };
 }
 
 function remake({ mender }: Workshop, { particulars: { difference } }: Found): Outcome {

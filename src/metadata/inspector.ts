@@ -10,6 +10,9 @@ import { findWalDamage } from './wal.ts';
 /** How long a look at the database waits for whoever recovers or locks it, in milliseconds. */
 const BUSY_TIMEOUT_MS = 10_000;
 
+/** How often it is tried anew what others may have got in the way of. */
+const ATTEMPTS = 5;
+
 /** A row of `snapshot` as it is, which in a damaged database need not be as it should be. */
 export interface SeenSnapshot {
   readonly id: number;
@@ -34,9 +37,11 @@ export interface SeenRemoval {
 /** Why a database cannot be looked into at all. */
 export type Unopenable = 'missing' | 'not-a-database' | 'foreign' | 'newer' | 'unreadable';
 
-/** The files of a database, as they are beside it. */
+/** Which files are beside a database. Whoever has it open has both, and whoever closes it in order leaves neither. */
 interface Files {
+  /** The write-ahead log. */
   readonly wal: boolean;
+  /** The index of that. */
   readonly shm: boolean;
 }
 
@@ -66,7 +71,6 @@ export class Inspector {
   readonly version: number;
   /** Whether others seem to have it open: what is found may be what they are in the middle of. */
   readonly shared: boolean;
-  /** Whether there is a write-ahead log. */
   readonly files: Files;
   /** What is wrong with the write-ahead log. */
   readonly walDamage: string | undefined;
@@ -100,15 +104,20 @@ export class Inspector {
     if (!found.isFile()) throw new UnopenableError('not-a-database', `${quote(file)} is not a regular file`);
     if (found.size === 0) throw new UnopenableError('not-a-database', `${quote(file)} is empty`);
     for (let attempt = 0; ; attempt += 1) {
-      const files = { wal: sizeOf(`${file}-wal`) > 0, shm: existsSync(`${file}-shm`) };
-      const shared = files.shm;
+      const files = { wal: existsSync(`${file}-wal`), shm: existsSync(`${file}-shm`) };
+      if (files.shm && !files.wal && attempt < ATTEMPTS) {
+        // Someone may be about to close it. SQLite would make a new log to read without.
+        Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 20);
+        continue;
+      }
+      const shared = files.shm && files.wal;
       try {
         const walDamage = files.wal ? findWalDamage(`${file}-wal`) : undefined;
         const opened = shared ? openInPlace(file) : undefined;
         const db = opened ?? openCopy(file, scratch());
         // Whoever began to use it meanwhile may have changed it halfway through the copy.
         if (db === undefined) {
-          if (attempt < 5) continue;
+          if (attempt < ATTEMPTS) continue;
           throw new UnopenableError('unreadable', `${quote(file)} keeps changing while it is copied`);
         }
         return Inspector.#inspect(db, { files, shared: opened !== undefined, walDamage });
@@ -235,10 +244,6 @@ export class Inspector {
       throw toSnapshotError(error, 'reading the database');
     }
   }
-}
-
-function sizeOf(file: string): number {
-  return statSync(file, { throwIfNoEntry: false })?.size ?? 0;
 }
 
 function openInPlace(file: string): Database | undefined {

@@ -78,8 +78,7 @@ export function checkDatabase(subject: Subject): void {
       repair: 'keep a copy of it and of the database in lost+found, and go on with what can be read',
     });
   }
-  // A clean end takes both away; whoever has it open has both.
-  if (inspector.files.shm && existsSync(`${path}-shm`) && !existsSync(`${path}-wal`)) {
+  if (inspector.files.shm && !inspector.files.wal) {
     subject.add('wal-missing', {
       message:
         'the index of a write-ahead log is there, but not the log: what was last written may be missing',
