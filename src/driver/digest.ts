@@ -15,10 +15,46 @@ const OVERLAY_XATTRS = new Set(
   ['trusted', 'user'].flatMap((space) => [`${space}.overlay.opaque`, `${space}.overlay.redirect`]),
 );
 
-/** Adds fields to a digest, each with its length before it, so that no two series of fields look the same. */
-function addField(hash: Hash, bytes: Buffer): void {
-  hash.update(`${bytes.length}:`);
-  hash.update(bytes);
+/** How much is gathered before it is digested: each call has its cost. */
+const GATHER_BYTES = 64 * 1024;
+
+/** A digest over fields, each with its length before it, so that no two series of fields look the same. */
+class Fields {
+  readonly #hash = createHash('sha256');
+  readonly #buffer = Buffer.allocUnsafe(GATHER_BYTES);
+  #used = 0;
+
+  add(bytes: Buffer): void {
+    this.#gather(bytes.length);
+    this.#used += this.#buffer.write(`${bytes.length}:`, this.#used, 'latin1');
+    if (bytes.length > GATHER_BYTES - 32) {
+      this.#flush();
+      this.#hash.update(bytes);
+      return;
+    }
+    this.#used += bytes.copy(this.#buffer, this.#used);
+  }
+
+  /** Adds a field of plain ASCII. */
+  addText(text: string): void {
+    this.#gather(text.length);
+    this.#used += this.#buffer.write(`${text.length}:${text}`, this.#used, 'latin1');
+  }
+
+  get value(): string {
+    this.#flush();
+    return this.#hash.digest('hex');
+  }
+
+  /** Makes room for a field and its length. */
+  #gather(length: number): void {
+    if (this.#used + length + 32 > GATHER_BYTES) this.#flush();
+  }
+
+  #flush(): void {
+    this.#hash.update(this.#buffer.subarray(0, this.#used));
+    this.#used = 0;
+  }
 }
 
 /**
@@ -28,37 +64,35 @@ function addField(hash: Hash, bytes: Buffer): void {
  * overlay's own attributes.
  */
 export class MetadataDigest {
-  readonly #hash = createHash('sha256');
+  readonly #fields = new Fields();
 
-  add({ path, handle, status }: TreeEntry): void {
+  add(entry: TreeEntry): void {
+    const { path, status } = entry;
     const { mode } = status;
     const type = mode & constants.S_IFMT;
     const isDevice = type === constants.S_IFCHR || type === constants.S_IFBLK;
-    const { major, minor } = status.device;
-    const numbers = [
-      mode.toString(8),
-      status.uid,
-      status.gid,
-      type === constants.S_IFDIR ? '' : status.size,
-      status.modified,
-      isDevice ? `${major}:${minor}` : '',
-    ];
-    addField(this.#hash, path);
-    addField(this.#hash, Buffer.from(numbers.join(' ')));
-    if (type === constants.S_IFLNK) addField(this.#hash, readlinkSync(handle.subarray(0, -1), 'buffer'));
+    const size = type === constants.S_IFDIR ? '' : status.size;
+    const device = isDevice ? `${status.device.major}:${status.device.minor}` : '';
+    this.#fields.add(path);
+    const owner = `${status.uid} ${status.gid}`;
+    this.#fields.addText(`${mode.toString(8)} ${owner} ${size} ${status.modified} ${device}`);
+    if (type === constants.S_IFLNK) {
+      this.#fields.add(readlinkSync(entry.handle.subarray(0, -1), 'buffer'));
+    }
     // On files, the overlay keeps them only together with data that is elsewhere.
     if (isDirectory(mode) || (isRegular(mode) && status.blocks === 0 && status.size > 0)) {
+      const { handle } = entry;
       for (const name of listXattrs(handle)
         .filter((listed) => OVERLAY_XATTRS.has(listed))
         .toSorted()) {
-        addField(this.#hash, cString(name));
-        addField(this.#hash, readXattr(handle, name));
+        this.#fields.add(cString(name));
+        this.#fields.add(readXattr(handle, name));
       }
     }
   }
 
   get value(): string {
-    return `metadata1:${this.#hash.digest('hex')}`;
+    return `metadata1:${this.#fields.value}`;
   }
 }
 
@@ -67,7 +101,7 @@ export class MetadataDigest {
  * attributes it has, and by name each attribute's name and value; and the SHA-256 of a regular file's contents.
  */
 export class ContentDigest {
-  readonly #hash = createHash('sha256');
+  readonly #fields = new Fields();
   readonly #reader = new Reader();
 
   /**
@@ -80,25 +114,25 @@ export class ContentDigest {
       return undefined;
     }
     this.#addAttributes(entry);
-    return this.#reader.digest(entry, onBytes).then((contents) => addField(this.#hash, contents));
+    return this.#reader.digest(entry, onBytes).then((contents) => this.#fields.add(contents));
   }
 
   addNow(entry: TreeEntry): void {
     this.#addAttributes(entry);
-    if (isRegular(entry.status.mode)) addField(this.#hash, this.#reader.digestNow(entry));
+    if (isRegular(entry.status.mode)) this.#fields.add(this.#reader.digestNow(entry));
   }
 
   get value(): string {
-    return `content1:${this.#hash.digest('hex')}`;
+    return `content1:${this.#fields.value}`;
   }
 
   #addAttributes({ path, handle }: TreeEntry): void {
     const names = listXattrs(handle).toSorted();
-    addField(this.#hash, path);
-    addField(this.#hash, Buffer.from(String(names.length)));
+    this.#fields.add(path);
+    this.#fields.addText(String(names.length));
     for (const name of names) {
-      addField(this.#hash, Buffer.from(name, 'latin1'));
-      addField(this.#hash, readXattr(handle, name));
+      this.#fields.add(Buffer.from(name, 'latin1'));
+      this.#fields.add(readXattr(handle, name));
     }
   }
 }

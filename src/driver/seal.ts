@@ -22,6 +22,8 @@ export interface Measuring extends Watch {
   readonly contents?: boolean;
   /** Told after each file, what was found so far. */
   readonly meter?: Meter;
+  /** Leave out the version, which nobody is going to compare. */
+  readonly unversioned?: boolean;
 }
 
 /** Digests the inode numbers and times of change of a layer's files: cheap, and different after any change. */
@@ -45,7 +47,7 @@ function ignoreGone(error: unknown): undefined {
 /** Measures and digests the layer in a directory in one walk, without holding the event loop for long. */
 export async function measure(
   directory: string,
-  { contents = false, meter = new Meter(), ...watch }: Measuring = {},
+  { contents = false, meter = new Meter(), unversioned = false, ...watch }: Measuring = {},
 ): Promise<Measure> {
   const metadata = new MetadataDigest();
   const content = contents ? new ContentDigest() : undefined;
@@ -56,7 +58,7 @@ export async function measure(
     watch.onSlice?.();
   };
   const add = (entry: TreeEntry): Promise<void> | undefined => {
-    version.add(entry);
+    if (!unversioned) version.add(entry);
     try {
       metadata.add(entry);
       const reading = content?.add(entry, onBytes);
@@ -118,7 +120,7 @@ export async function verifySeal(
   const sealed = seal?.split(' ') ?? [];
   const known = sealed.filter((digest) => /^(metadata1|content1):[0-9a-f]{64}$/.test(digest));
   const contents = measuring.contents === true && known.some((digest) => digest.startsWith('content1:'));
-  const { usage, digest } = await measure(directory, { ...measuring, contents });
+  const { usage, digest } = await measure(directory, { ...measuring, contents, unversioned: true });
   const found = new Map(digest.split(' ').map((text) => [kindOfDigest(text), text]));
   const comparable = known.filter((text) => found.has(kindOfDigest(text)));
   if (comparable.length === 0) return { seal: 'unknown', usage };

@@ -99,7 +99,8 @@ export function offThread(
 /** The bytes of a file name, ended with NUL. */
 export function cString(name: Buffer | string): Buffer {
   const bytes = typeof name === 'string' ? Buffer.from(name) : name;
-  const result = Buffer.alloc(bytes.length + 1);
+  const result = Buffer.allocUnsafe(bytes.length + 1);
   bytes.copy(result);
+  result[bytes.length] = 0;
   return result;
 }

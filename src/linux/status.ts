@@ -27,6 +27,13 @@ export class FileStatus {
     readStatus(fd, unnamed, this.#result);
   }
 
+  /** A field of 64 bits, exact up to 2^53. */
+  #number(offset: number): number {
+    const high = this.#view.getUint32(littleEndian ? offset + 4 : offset, littleEndian);
+    const low = this.#view.getUint32(littleEndian ? offset : offset + 4, littleEndian);
+    return high * 2 ** 32 + low;
+  }
+
   /** Whether it is the root of a mount. */
   get isMountRoot(): boolean {
     return (this.#view.getUint32(littleEndian ? 8 : 12, littleEndian) & STATX_ATTR_MOUNT_ROOT) !== 0;
@@ -49,15 +56,17 @@ export class FileStatus {
   }
   /** In bytes. */
   get size(): number {
-    return Number(this.#view.getBigUint64(40, littleEndian));
+    return this.#number(40);
   }
   /** Of 512 bytes each. */
   get blocks(): number {
-    return Number(this.#view.getBigUint64(48, littleEndian));
+    return this.#number(48);
   }
   /** When the contents last changed, in seconds and nanoseconds. */
   get modified(): string {
-    return `${this.#view.getBigInt64(112, littleEndian)}.${this.#view.getUint32(120, littleEndian)}`;
+    const high = this.#view.getInt32(littleEndian ? 116 : 112, littleEndian);
+    const low = this.#view.getUint32(littleEndian ? 112 : 116, littleEndian);
+    return `${high * 2 ** 32 + low}.${this.#view.getUint32(120, littleEndian)}`;
   }
   /** Major and minor number of a device node. */
   get device(): { major: number; minor: number } {

@@ -1,4 +1,4 @@
-import { closeSync } from 'node:fs';
+import { type Dirent, closeSync } from 'node:fs';
 import { errnoOf, isGone } from './errno.ts';
 import { cString } from './foreign.ts';
 import { openBelowMounts, openDirectory, openDirectoryBeneath } from './file-calls.ts';
@@ -20,6 +20,25 @@ interface Level {
   readonly names: Iterator<Buffer | undefined, void>;
 }
 
+/** The entry that a walk fills in anew for each file. Few ask for a handle, so it is made when one is wanted. */
+class CurrentEntry implements TreeEntry {
+  readonly status = new FileStatus();
+  path: Buffer = Buffer.from('/');
+  #directory = -1;
+  #name: Buffer = Buffer.from('.\0');
+
+  get handle(): Buffer {
+    return pathIn(this.#directory, this.#name);
+  }
+
+  /** Makes it a file in an open directory, of a name that is ended with NUL. */
+  set(directory: number, name: Buffer, path: Buffer): void {
+    this.#directory = directory;
+    this.#name = name;
+    this.path = path;
+  }
+}
+
 /** The file behind a descriptor, as a path for node:fs. */
 export function fdPath(fd: number): string {
   return `/proc/self/fd/${fd}`;
@@ -39,13 +58,15 @@ export function pathIn(dir: number, name: Buffer): Buffer {
  * @throws what the operating system says, as node:fs does
  */
 export function* walkTree(root: string): Generator<TreeEntry | undefined, void, undefined> {
-  const status = new FileStatus();
+  const entry = new CurrentEntry();
+  const { status } = entry;
   const levels: Level[] = [];
   try {
     const top = openTop(root);
     levels.push({ fd: top, path: Buffer.alloc(0), names: list(top, status) });
     status.readOpen(top);
-    yield { path: Buffer.from('/'), handle: cString(`${fdPath(top)}/.`), status };
+    entry.set(top, cString('.'), Buffer.from('/'));
+    yield entry;
     for (let level = levels.at(-1); level !== undefined; level = levels.at(-1)) {
       const { done, value: name } = level.names.next();
       if (done === true) {
@@ -60,8 +81,11 @@ export function* walkTree(root: string): Generator<TreeEntry | undefined, void, 
       const directory = name.at(-1) === SLASH;
       const file = cString(directory ? name.subarray(0, -1) : name);
       if (!status.read(level.fd, file)) continue;
-      const path = Buffer.concat([level.path, name]);
-      yield { path, handle: pathIn(level.fd, file), status };
+      const path = Buffer.allocUnsafe(level.path.length + name.length);
+      level.path.copy(path);
+      name.copy(path, level.path.length);
+      entry.set(level.fd, file, path);
+      yield entry;
       if (directory) {
         const fd = enter(level.fd, file);
         if (fd !== undefined) levels.push({ fd, path, names: list(fd, status) });
@@ -87,21 +111,40 @@ function openTop(root: string): number {
 }
 
 /** The names in a directory in their order, with a slash behind those of directories, which belongs to the order. */
-function* list(fd: number, status: FileStatus): Generator<Buffer | undefined, void, undefined> {
-  const parts: Buffer[][] = [];
-  for (const batch of readBatches(fdPath(fd))) {
-    if (parts.length > 0) yield undefined;
-    const names = batch.map((entry) => {
-      const known = entry.isDirectory() || entry.isFile() || entry.isSymbolicLink();
-      const directory = known
-        ? entry.isDirectory()
-        : status.read(fd, cString(entry.name)) && isDirectory(status.mode);
-      return directory ? Buffer.concat([entry.name, Buffer.of(SLASH)]) : entry.name;
-    });
-    parts.push(names.toSorted((a, b) => Buffer.compare(a, b)));
+function list(fd: number, status: FileStatus): Iterator<Buffer | undefined, void> {
+  const batches = readBatches(fdPath(fd));
+  const first = batches.next();
+  if (first.done === true) return ([] as Buffer[]).values() as Iterator<Buffer, void>;
+  const names = sortNames(fd, first.value, status);
+  const second = batches.next();
+  if (second.done === true) return names.values() as Iterator<Buffer, void>;
+  return listMore(fd, status, [names, sortNames(fd, second.value, status)], batches);
+}
+
+/** Goes on with a directory that is read in several parts. */
+function* listMore(
+  fd: number,
+  status: FileStatus,
+  parts: Buffer[][],
+  batches: Iterable<Dirent<Buffer>[]>,
+): Generator<Buffer | undefined, void, undefined> {
+  for (const batch of batches) {
+    yield undefined;
+    parts.push(sortNames(fd, batch, status));
   }
   const names = merged(parts);
   for (let next = names.next(); next.done !== true; next = names.next()) yield next.value;
+}
+
+function sortNames(fd: number, batch: readonly Dirent<Buffer>[], status: FileStatus): Buffer[] {
+  const names = batch.map((entry) => {
+    const known = entry.isDirectory() || entry.isFile() || entry.isSymbolicLink();
+    const directory = known
+      ? entry.isDirectory()
+      : status.read(fd, cString(entry.name)) && isDirectory(status.mode);
+    return directory ? Buffer.concat([entry.name, Buffer.of(SLASH)]) : entry.name;
+  });
+  return names.toSorted((a, b) => Buffer.compare(a, b));
 }
 
 /** Opens a directory to go on below it, unless it has vanished, has become something else, or is a mount. */
