@@ -105,32 +105,29 @@ async function checkOnce(
   const steps: StepResult[] = [];
   let over: string | undefined;
   let scratch: string | undefined;
+  const runDatabase = (): void => {
+    if (!openDatabaseOf(subject, () => (scratch ??= mkdtempSync(join(tmpdir(), 'overlite-check-'))))) {
+      over = 'the database cannot be read';
+      return;
+    }
+    if (wanted.has('database')) checkDatabase(subject);
+    if (!readRows(subject)) over = 'the database cannot be read as a whole';
+    else if (names.length > 0) limit(subject, names);
+  };
   try {
-    subject.begin('database');
-    const opened = openDatabaseOf(
-      subject,
-      () => (scratch ??= mkdtempSync(join(tmpdir(), 'overlite-check-'))),
-    );
-    if (!opened) over = 'the database cannot be read';
-    if (opened && wanted.has('database')) checkDatabase(subject);
-    if (opened && !readRows(subject)) over = 'the database cannot be read as a whole';
-    const { checked } = subject;
-    steps.push({ step: 'database', state: wanted.has('database') || !opened ? 'done' : 'skipped', checked });
-    if (over === undefined && names.length > 0) limit(subject, names);
     for (const step of STEPS) {
-      if (step === 'database') continue;
-      if (!wanted.has(step)) {
-        steps.push({ step, state: 'skipped', checked: 0 });
-        continue;
-      }
-      if (over !== undefined) {
-        steps.push({ step, state: 'skipped', checked: 0, reason: over });
+      const isDatabase = step === 'database';
+      if (over !== undefined || (!isDatabase && !wanted.has(step))) {
+        const unwanted = !wanted.has(step);
+        steps.push({ step, state: 'skipped', checked: 0, ...(!unwanted && { reason: over }) });
         continue;
       }
       subject.begin(step);
       try {
-        await RUN[step](subject);
-        steps.push({ step, state: 'done', checked: subject.checked });
+        await (isDatabase ? runDatabase() : RUN[step](subject));
+        // The other steps need the rows, whether or not the database is to be checked.
+        const state = wanted.has(step) || over !== undefined ? 'done' : 'skipped';
+        steps.push({ step, state, checked: subject.checked });
       } catch (error) {
         if (!(error instanceof TimeOver)) throw error;
         over = `the ${settings.maxDuration} ms that it was given are over`;

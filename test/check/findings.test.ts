@@ -18,7 +18,7 @@ import {
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { FINDINGS, type FindingCode, OverlayDriver, type Report, checkStore } from '../../src/index.ts';
-import { type Example, breakRules, makeExample } from '../support/damage.ts';
+import { type Example, breakRules, leaveOpen, makeExample } from '../support/damage.ts';
 import { makeDisk } from '../support/disk.ts';
 import { isRoot } from '../support/mount.ts';
 import { hasShell, mustRun, queryShell } from '../support/shell.ts';
@@ -54,21 +54,6 @@ interface Case {
 }
 
 const write = (path: string, text: string): void => writeFileSync(path, text);
-
-/** Has a process of its own die while it has the store open. */
-function leaveOpen(root: string, script: string): void {
-  const dist = join(import.meta.dirname, '../../dist/index.js');
-  const program = `
-    import { OverlayDriver } from ${JSON.stringify(dist)};
-    const driver = await OverlayDriver.open(${JSON.stringify(root)}, { asyncRemove: true, backups: false });
-    ${script}
-    process.kill(process.pid, 'SIGKILL');`;
-  try {
-    execFileSync(process.execPath, ['--input-type=module', '-e', program], { stdio: 'pipe' });
-  } catch (error) {
-    if (Reflect.get(Object(error), 'signal') !== 'SIGKILL') throw error;
-  }
-}
 
 function patch(file: string, offset: number, bytes: Buffer): void {
   const fd = openSync(file, 'r+');

@@ -54,3 +54,18 @@ export function breakRules(root: string, sql: string): void {
   ];
   mustRun(file, script.join('\n'));
 }
+
+/** Has a process of its own die while it has the store open. */
+export function leaveOpen(root: string, script: string): void {
+  const dist = join(import.meta.dirname, '../../dist/index.js');
+  const program = `
+    import { OverlayDriver } from ${JSON.stringify(dist)};
+    const driver = await OverlayDriver.open(${JSON.stringify(root)}, { asyncRemove: true, backups: false });
+    ${script}
+    process.kill(process.pid, 'SIGKILL');`;
+  try {
+    execFileSync(process.execPath, ['--input-type=module', '-e', program], { stdio: 'pipe' });
+  } catch (error) {
+    if (Reflect.get(Object(error), 'signal') !== 'SIGKILL') throw error;
+  }
+}
