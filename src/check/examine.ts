@@ -13,7 +13,7 @@ import {
   type StepResult,
 } from './findings.ts';
 import { repairStore } from './repair.ts';
-import { checkDatabase, openDatabaseOf, readRows } from './steps/database.ts';
+import { addCorruption, checkDatabase, openDatabaseOf, readRows } from './steps/database.ts';
 import { checkDirectories } from './steps/directories.ts';
 import { checkGraph } from './steps/graph.ts';
 import { checkLayers } from './steps/layers.ts';
@@ -118,8 +118,8 @@ async function checkOnce(
     for (const step of STEPS) {
       const isDatabase = step === 'database';
       if (over !== undefined || (!isDatabase && !wanted.has(step))) {
-        const unwanted = !wanted.has(step);
-        steps.push({ step, state: 'skipped', checked: 0, ...(!unwanted && { reason: over }) });
+        const why = wanted.has(step) && over !== undefined ? { reason: over } : {};
+        steps.push({ step, state: 'skipped', checked: 0, ...why });
         continue;
       }
       subject.begin(step);
@@ -129,8 +129,14 @@ async function checkOnce(
         const state = wanted.has(step) || over !== undefined ? 'done' : 'skipped';
         steps.push({ step, state, checked: subject.checked });
       } catch (error) {
-        if (!(error instanceof TimeOver)) throw error;
-        over = `the ${settings.maxDuration} ms that it was given are over`;
+        if (error instanceof TimeOver) {
+          over = `the ${settings.maxDuration} ms that it was given are over`;
+        } else if (error instanceof SnapshotError && error.code === 'DATA_LOSS') {
+          addCorruption(subject, error);
+          over = 'the database cannot be read as a whole';
+        } else {
+          throw error;
+        }
         steps.push({ step, state: 'partial', checked: subject.checked, reason: over });
       }
     }

@@ -241,7 +241,11 @@ export class Inspector {
     try {
       return body();
     } catch (error) {
-      throw toSnapshotError(error, 'reading the database');
+      const failure = toSnapshotError(error, 'reading the database');
+      if (!(failure instanceof SnapshotError) || ['UNAVAILABLE', 'DATA_LOSS'].includes(failure.code))
+        throw failure;
+      // Whatever else SQLite says here, a whole database would not have made it say.
+      throw new SnapshotError('DATA_LOSS', failure.message, { cause: error });
     }
   }
 }

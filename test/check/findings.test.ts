@@ -465,6 +465,16 @@ const cases: Case[] = [
       return () => void execFileSync('umount', [at('snapshots', ids.base, 'fs')]);
     },
   },
+  {
+    code: 'mounted-over',
+    what: 'within a layer, which is whole below it',
+    damage: ({ at, ids }) => {
+      mkdirSync(at('other'));
+      execFileSync('mount', ['--bind', at('other'), at('snapshots', ids.base, 'fs', 'etc')]);
+      return () => void execFileSync('umount', [at('snapshots', ids.base, 'fs', 'etc')]);
+    },
+    status: 'clean',
+  },
 
   {
     code: 'seal-broken',

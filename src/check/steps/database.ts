@@ -32,6 +32,12 @@ export function openDatabaseOf(subject: Subject, scratch: () => string): boolean
   }
 }
 
+/** Tells of damage that came to light while the database was read, unless more is known of it already. */
+export function addCorruption(subject: Subject, { message }: SnapshotError): void {
+  if (subject.has('database-corrupt')) return;
+  subject.add('database-corrupt', { message, path: subject.layout.database });
+}
+
 /** Reads the rows that the other steps go by, as they are at one moment. Whether all could be read. */
 export function readRows(subject: Subject): boolean {
   const { inspector, snapshots, removals } = subject;
@@ -46,9 +52,7 @@ export function readRows(subject: Subject): boolean {
     return true;
   } catch (error) {
     if (!(error instanceof SnapshotError) || error.code === 'UNAVAILABLE') throw error;
-    if (!subject.has('database-corrupt') && !subject.has('schema-differs')) {
-      subject.add('database-corrupt', { message: error.message, path: subject.layout.database });
-    }
+    addCorruption(subject, error);
     return false;
   }
 }
@@ -124,24 +128,19 @@ export function checkDatabase(subject: Subject): void {
 
 function checkSchema(subject: Subject): void {
   const { inspector, layout } = subject;
-  try {
-    for (const difference of inspector.schema()) {
-      subject.looked();
-      const { type, name, problem } = difference;
-      const extra = problem === 'extra';
-      subject.add('schema-differs', {
-        message: extra
-          ? `there is a ${type} ${name} that is not of overlite`
-          : `the ${type} ${name} is ${problem === 'missing' ? 'missing' : 'not as it was made'}`,
-        path: layout.database,
-        severity: extra ? 'warning' : 'error',
-        repair: extra || type === 'table' ? null : `make the ${type} anew`,
-        difference,
-      });
-    }
-  } catch (error) {
-    if (!(error instanceof SnapshotError) || subject.has('database-corrupt')) throw error;
-    subject.add('database-corrupt', { message: error.message, path: layout.database });
+  for (const difference of inspector.schema()) {
+    subject.looked();
+    const { type, name, problem } = difference;
+    const extra = problem === 'extra';
+    subject.add('schema-differs', {
+      message: extra
+        ? `there is a ${type} ${name} that is not of overlite`
+        : `the ${type} ${name} is ${problem === 'missing' ? 'missing' : 'not as it was made'}`,
+      path: layout.database,
+      severity: extra ? 'warning' : 'error',
+      repair: extra || type === 'table' ? null : `make the ${type} anew`,
+      difference,
+    });
   }
 }
 

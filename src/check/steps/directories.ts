@@ -127,14 +127,23 @@ function checkRoot(subject: Subject): void {
 
 /** Finds what is mounted over directories of the store, so that nobody sees what is in them. */
 function findCovered(subject: Subject): void {
-  const { layout } = subject;
+  const { layout, snapshots, covered } = subject;
   for (const { mountPoint } of ownMounts().entries) {
     const below = relative(layout.snapshots, mountPoint);
-    const [, text] = /^([1-9]\d{0,15})(?:\/(?:fs|work))?$/.exec(below) ?? [];
+    const [, text, within] = /^([1-9]\d{0,15})(?:\/(?:fs|work)(\/.+)?)?$/s.exec(below) ?? [];
     const id = text === undefined ? undefined : Number(text);
     if (id === undefined && below !== '') continue;
-    if (id !== undefined) subject.covered.set(id, mountPoint);
-    subject.add('mounted-over', { message: `something is mounted over ${mountPoint}`, id, path: mountPoint });
+    if (id === undefined || within === undefined) {
+      if (id !== undefined) covered.set(id, mountPoint);
+      subject.add('mounted-over', {
+        message: `something is mounted over ${mountPoint}`,
+        id,
+        path: mountPoint,
+      });
+    } else if (snapshots.get(id)?.kind === 'committed') {
+      const message = `something is mounted at ${mountPoint}, in a layer that is committed: overlays do not show it`;
+      subject.add('mounted-over', { message, id, path: mountPoint, severity: 'info' });
+    }
   }
 }
 

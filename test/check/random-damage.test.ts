@@ -1,0 +1,261 @@
+import { execFileSync } from 'node:child_process';
+import {
+  closeSync,
+  existsSync,
+  mkdirSync,
+  openSync,
+  readSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  truncateSync,
+  writeSync,
+} from 'node:fs';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { type Report, checkStore } from '../../src/index.ts';
+import { breakRules, leaveOpen, makeExample } from '../support/damage.ts';
+import { isRoot } from '../support/mount.ts';
+import { hasShell, queryShell } from '../support/shell.ts';
+import { makeRoot } from '../support/store.ts';
+
+const needs = [isRoot ? '' : 'root', hasShell ? '' : 'sqlite3'].filter((need) => need !== '').join(' and ');
+
+/** How many stores are damaged: DAMAGES=n, and SEED=n to see some of them again. */
+const DAMAGES = Number(process.env['DAMAGES'] ?? 500);
+const SEED = Number(process.env['SEED'] ?? Math.trunc(Math.random() * 2 ** 31));
+
+/** Stores that are damaged at the same time. */
+const LANES = 2;
+
+type Random = (below: number) => number;
+
+/** A random number below another, from a seed. */
+function randomFrom(seed: number): Random {
+  let state = seed >>> 0;
+  return (below) => {
+    state = (Math.imul(state ^ (state >>> 15), 0x2c1b3c6d) + 0x9e3779b9) >>> 0;
+    const mixed = Math.imul(state ^ (state >>> 13), 0x297a2d39) >>> 0;
+    return ((mixed ^ (mixed >>> 16)) >>> 0) % below;
+  };
+}
+
+function pick<T>(random: Random, choices: readonly T[]): T {
+  return choices[random(choices.length)] as T;
+}
+
+/** Flips bits in a few bytes of a file. */
+function flip(file: string, random: Random): void {
+  const { size } = statSync(file);
+  if (size === 0) return;
+  const fd = openSync(file, 'r+');
+  const byte = Buffer.alloc(1);
+  for (let times = 1 + random(16); times > 0; times -= 1) {
+    const at = random(size);
+    readSync(fd, byte, 0, 1, at);
+    byte[0] = (byte[0] ?? 0) ^ (1 + random(255));
+    writeSync(fd, byte, 0, 1, at);
+  }
+  closeSync(fd);
+}
+
+/** Writes something else over some of a file, as a disk may. */
+function overwrite(file: string, random: Random): void {
+  const { size } = statSync(file);
+  const fd = openSync(file, 'r+');
+  const block = Buffer.alloc(512 * (1 + random(8)), pick(random, [0, 0xff, 0x41]));
+  writeSync(fd, block, 0, block.length, Math.floor(random(size) / 512) * 512);
+  closeSync(fd);
+}
+
+type Damage = (root: string, random: Random) => void | (() => void);
+
+const snapshotIn = (root: string, random: Random): string =>
+  join(root, 'snapshots', pick(random, readdirSync(join(root, 'snapshots'))));
+
+/** A directory of a snapshot, or in it, or in its layer. */
+function somewhere(root: string, random: Random): string {
+  const directory = snapshotIn(root, random);
+  const parts = readdirSync(directory);
+  if (parts.length === 0 || random(3) === 0) return directory;
+  const part = join(directory, pick(random, parts));
+  const files = readdirSync(part);
+  return files.length === 0 || random(2) === 0 ? part : join(part, pick(random, files));
+}
+
+const damages: Readonly<Record<string, Damage>> = {
+  'bytes of the database are flipped': (root, random) => flip(join(root, 'metadata.db'), random),
+  'blocks of the database are overwritten': (root, random) => overwrite(join(root, 'metadata.db'), random),
+  'the database is cut': (root, random) => {
+    const file = join(root, 'metadata.db');
+    truncateSync(file, random(statSync(file).size));
+  },
+  'bytes of the log are flipped': (root, random) => flip(join(root, 'metadata.db-wal'), random),
+  'the log is cut': (root, random) => {
+    const file = join(root, 'metadata.db-wal');
+    truncateSync(file, random(statSync(file).size));
+  },
+  'rows are edited': (root, random) => {
+    const some = (): number => 1 + random(9);
+    const statements = [
+      () => `update snapshot set parent_id = ${some()} where id = ${some()};`,
+      () =>
+        `update snapshot set kind = '${pick(random, ['active', 'view', 'committed', 'odd'])}' where id = ${some()};`,
+      () => `update snapshot set inodes = ${some()} where id = ${some()};`,
+      () =>
+        `update snapshot set seal = 'metadata1:${'0'.repeat(64)}' where id = ${some()} and kind = 'committed';`,
+      () => `delete from snapshot where id = ${some()};`,
+      () => `insert or ignore into removal values (${some()}, 'all', 'deleting');`,
+      () => `insert or ignore into removal values (${some()}, 'work', 'deleting');`,
+      () => `update high_water set id = ${some()};`,
+      () => `insert or ignore into label values (${some()}, 'k', 'v');`,
+      () =>
+        `insert or ignore into snapshot (id, name, kind, created_us, updated_us) values (${some() + 9}, 'n', 'active', 1, 1);`,
+    ];
+    const count = 1 + random(3);
+    breakRules(root, Array.from({ length: count }, () => pick(random, statements)()).join('\n'));
+  },
+  'a directory is moved': (root, random) => {
+    const from = somewhere(root, random);
+    const to = pick(random, [join(root, 'elsewhere'), join(root, 'snapshots', String(1 + random(20)))]);
+    if (!existsSync(to)) renameSync(from, to);
+  },
+  'a directory is emptied': (root, random) => {
+    const directory = snapshotIn(root, random);
+    mkdirSync(join(root, 'elsewhere'));
+    const from = random(2) === 0 && existsSync(join(directory, 'fs')) ? join(directory, 'fs') : directory;
+    for (const name of readdirSync(from)) renameSync(join(from, name), join(root, 'elsewhere', name));
+  },
+  'a directory is replaced by a link': (root, random) => {
+    const path = somewhere(root, random);
+    renameSync(path, join(root, 'elsewhere'));
+    symlinkSync(pick(random, ['/', join(root, 'elsewhere'), 'nowhere', '..']), path);
+  },
+  'something is mounted over a directory': (root, random) => {
+    let path = somewhere(root, random);
+    if (!statSync(path).isDirectory()) path = snapshotIn(root, random);
+    mkdirSync(join(root, 'elsewhere'));
+    execFileSync('mount', ['--bind', join(root, 'elsewhere'), path]);
+    return () => void execFileSync('umount', [path]);
+  },
+};
+
+/** What the checks cover, as the shell reads it: not times, and neither labels nor removals that are as good as others. */
+function rowsOf(root: string): unknown {
+  // From a copy: the shell writes the log into the database when it ends.
+  const copy = `${root}-copy`;
+  mkdirSync(copy);
+  execFileSync('bash', ['-euc', 'cp "$1"/metadata.db* "$2"', '-', root, copy]);
+  const file = join(copy, 'metadata.db');
+  const rows = [
+    queryShell(file, 'select id, name, kind, parent_id, inodes, seal from snapshot order by id'),
+    queryShell(file, "select * from label where key not in ('n', 'k') order by 1, 2"),
+    queryShell(file, "select id, state from removal where part = 'all' order by id"),
+  ];
+  rmSync(copy, { recursive: true });
+  return rows;
+}
+
+/** The directories of the snapshots as text, with all that is in the layers of those that are committed. */
+function layersOf(root: string): string {
+  const script = `
+    cd snapshots
+    find . -mindepth 2 -maxdepth 2 -printf '%p %y %m %U %G %l\\n' | sort
+    find ${committed.join(' ')} -printf '%p %y %m %U %G %T@ %l\\n' | grep -v '^[0-9]* d' | sort
+    find ${committed.join(' ')} -type f -print0 | sort -z | xargs -0 -r sha256sum`;
+  return execFileSync('bash', ['-euc', script], { cwd: root, encoding: 'latin1' });
+}
+
+/** What the files hold, wherever they are. */
+function contentsOf(root: string): string[] {
+  const script = `find . -type f -not -name 'metadata.db*' -not -name '*.note' -print0 | xargs -0 -r sha256sum`;
+  const lines = execFileSync('bash', ['-euc', script], { cwd: root, encoding: 'latin1' }).split('\n');
+  return lines.map((line) => line.slice(0, 64)).toSorted();
+}
+
+let store: ReturnType<typeof makeRoot>;
+let template: string;
+let committed: readonly number[];
+beforeAll(async () => {
+  store = makeRoot();
+  template = join(store.root, 'template');
+  const { ids } = await makeExample(template);
+  committed = [ids.base, ids.app];
+  // Its log holds changes of which it does not matter how many are left.
+  leaveOpen(
+    template,
+    `for (let n = 0; n < 8; n += 1) {
+       await driver.update('base', { labels: { of: 'base', n: String(n) } });
+     }`,
+  );
+});
+afterAll(() => store.remove());
+
+async function damageOne(number: number, expected: { rows: unknown; layers: string }): Promise<string> {
+  const random = randomFrom(SEED + number);
+  const root = join(store.root, String(number));
+  execFileSync('cp', ['-a', template, root]);
+  // Without the index of its log, nobody can have the store open, and nothing is waited for.
+  if (random(8) > 0) rmSync(join(root, 'metadata.db-shm'));
+  const kind = pick(random, Object.keys(damages));
+  const where = `SEED=${SEED + number} DAMAGES=1 (${kind})`;
+  let undo: void | (() => void) = undefined;
+  try {
+    undo = damages[kind]?.(root, random);
+    const contents = contentsOf(root);
+    const check = async (options?: object): Promise<Report> => {
+      try {
+        return await checkStore(root, { ...options, signal: AbortSignal.timeout(60_000) });
+      } catch (error) {
+        throw new Error(`${where}: the check failed`, { cause: error });
+      }
+    };
+    const report = await check();
+    if (report.findings.length === 0) {
+      expect({ where, rows: rowsOf(root) }).toEqual({ where, rows: expected.rows });
+      expect({ where, layers: layersOf(root) }).toEqual({ where, layers: expected.layers });
+    }
+    const repaired = await check({ repair: true });
+    if (repaired.repairs.some(({ outcome }) => outcome === 'done')) {
+      const again = await check({ repair: true });
+      const done = again.repairs.filter(({ outcome }) => outcome === 'done');
+      expect({ where, done }).toEqual({ where, done: [] });
+    }
+    const now = contentsOf(root);
+    expect({ where, lost: contents.filter((hash) => !now.includes(hash)) }).toEqual({ where, lost: [] });
+    return `${kind}: ${report.status}`;
+  } finally {
+    undo?.();
+    rmSync(root, { recursive: true, force: true });
+  }
+}
+
+describe.skipIf(needs !== '')(`random damage${needs && ` (needs ${needs})`}`, () => {
+  test(
+    `is never taken for a whole store, and never made worse (SEED=${SEED})`,
+    { timeout: 1_800_000 },
+    async () => {
+      const expected = { rows: rowsOf(template), layers: layersOf(template) };
+      const tally = new Map<string, number>();
+      const failures: unknown[] = [];
+      let next = 0;
+      const lane = async (): Promise<void> => {
+        while (next < DAMAGES) {
+          try {
+            const outcome = await damageOne(next++, expected);
+            tally.set(outcome, (tally.get(outcome) ?? 0) + 1);
+          } catch (error) {
+            failures.push(error);
+          }
+        }
+      };
+      await Promise.all(Array.from({ length: LANES }, lane));
+      const lines = [...tally].toSorted().map(([outcome, times]) => `${outcome} ${times}`);
+      process.stdout.write(`${lines.join('\n')}\n`);
+      if (failures.length > 0) throw new AggregateError(failures, failures.map(String).join('\n'));
+      expect([...tally.values()].reduce((sum, times) => sum + times, 0)).toBe(DAMAGES);
+    },
+  );
+});
