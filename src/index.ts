@@ -19,6 +19,7 @@ export type { Seal, SealedCommitOptions } from './driver/operations.ts';
 export type { Transaction } from './driver/transaction.ts';
 export { SnapshotError, type ErrorCode } from './errors.ts';
 export { MetadataReader, type MetadataOptions, type Removal } from './metadata/reader.ts';
+export type { LeftRemoval, LostRow } from './metadata/salvage.ts';
 export { MetadataStore, type CommitRecord, type PrepareRecord } from './metadata/store.ts';
 export type {
   CheckpointOptions,

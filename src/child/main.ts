@@ -15,7 +15,7 @@ function send(message: ChildMessage): Promise<void> {
   return new Promise((resolve) => process.send?.(message, undefined, undefined, () => resolve()));
 }
 
-process.once('message', async ({ task, input }: ChildTask) => {
+async function perform({ task, input }: ChildTask): Promise<void> {
   const emit = (event: unknown): void => void send({ type: 'event', event });
   try {
     const run = await tasks[task]?.();
@@ -24,14 +24,14 @@ process.once('message', async ({ task, input }: ChildTask) => {
   } catch (error) {
     const failure = toSnapshotError(error, task);
     const { message } = failure;
-    if (failure instanceof SnapshotError) {
-      await send({ type: 'error', code: failure.code, message, hint: failure.hint });
-    } else {
-      await send({ type: 'error', code: 'INTERNAL', message, hint: undefined });
-    }
+    const { code, hint } =
+      failure instanceof SnapshotError ? failure : { code: 'INTERNAL' as const, hint: undefined };
+    await send({ type: 'error', code, message, hint });
   }
   process.disconnect();
-});
+}
+
+process.once('message', (task: ChildTask) => void perform(task));
 
 // Whoever wanted the result is gone.
 process.once('disconnect', () => process.exit());

@@ -2,7 +2,7 @@ import BetterSqlite3, { type Database } from 'better-sqlite3';
 import { LATEST_VERSION, applyMigrations } from './migrate.ts';
 
 /** A table, index, trigger or view, as `sqlite_schema` has it. */
-export interface SchemaObject {
+interface SchemaObject {
   readonly type: string;
   readonly name: string;
   readonly sql: string;
@@ -18,7 +18,7 @@ export interface SchemaDifference {
 }
 
 /** What is in a schema, without what SQLite keeps for itself. */
-export function readSchema(db: Database): SchemaObject[] {
+function readSchema(db: Database): SchemaObject[] {
   return db
     .prepare<[], SchemaObject>(`
       select type, name, sql

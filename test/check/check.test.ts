@@ -30,14 +30,12 @@ describe.skipIf(needs !== '')(`a check${needs && ` (needs ${needs})`}`, () => {
       spawn(process.execPath, [worker, example.root, name, '60'], { stdio: 'ignore' }),
     );
     const ended = Promise.all(workers.map((child) => once(child, 'exit')));
-    let running = true;
-    void ended.then(() => (running = false));
     let checks = 0;
     do {
       const { status, findings } = await checkStore(example.root);
       expect({ status, findings }).toEqual({ status: 'clean', findings: [] });
       checks += 1;
-    } while (running);
+    } while (workers.some(({ exitCode }) => exitCode === null));
     expect(await ended).toEqual([
       [0, null],
       [0, null],
@@ -48,16 +46,16 @@ describe.skipIf(needs !== '')(`a check${needs && ` (needs ${needs})`}`, () => {
   test('repairs beside a service that writes, and takes nothing from it', async () => {
     await using driver = await OverlayDriver.open(example.root);
     rmSync(example.at('snapshots', example.ids.work, 'work'), { recursive: true });
-    let preparing = true;
+    const stop = new AbortController();
     const writing = (async () => {
-      for (let number = 0; preparing; number += 1) {
+      for (let number = 0; !stop.signal.aborted; number += 1) {
         await driver.prepare(`k${number}`, 'app');
         if (number % 2 === 0) await driver.remove(`k${number}`);
         else await driver.commit(`c${number}`, `k${number}`);
       }
     })();
     const report = await driver.check({ repair: true });
-    preparing = false;
+    stop.abort();
     await writing;
     expect(report).toMatchObject({ status: 'repaired', findings: [] });
     expect(report.repairs).toMatchObject([{ code: 'work-missing', outcome: 'done' }]);

@@ -43,7 +43,7 @@ interface Case {
   readonly code: FindingCode;
   /** What tells it from other cases of the same code. */
   readonly what?: string;
-  damage(example: Example): void | (() => void) | Promise<void | (() => void)>;
+  readonly damage: (example: Example) => void | (() => void) | Promise<void | (() => void)>;
   /** What is found beside it, since the same damage shows there too. */
   readonly also?: readonly FindingCode[];
   /** What is left after a repair; nothing, or all of it if the check says that it cannot be repaired. */

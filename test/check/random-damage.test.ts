@@ -106,7 +106,8 @@ const damages: Readonly<Record<string, Damage>> = {
       () => `update snapshot set inodes = ${some()} where id = ${some()};`,
       () =>
         `update snapshot set seal = 'metadata1:${'0'.repeat(64)}' where id = ${some()} and kind = 'committed';`,
-      () => `delete from snapshot where id = ${some()};`,
+      // A view on a parent has no directory that would tell of it.
+      () => `delete from snapshot where id = ${some()} and (kind <> 'view' or parent_id is null);`,
       () => `insert or ignore into removal values (${some()}, 'all', 'deleting');`,
       () => `insert or ignore into removal values (${some()}, 'work', 'deleting');`,
       () => `update high_water set id = ${some()};`,
@@ -252,7 +253,7 @@ describe.skipIf(needs !== '')(`random damage${needs && ` (needs ${needs})`}`, ()
         }
       };
       await Promise.all(Array.from({ length: LANES }, lane));
-      const lines = [...tally].toSorted().map(([outcome, times]) => `${outcome} ${times}`);
+      const lines = [...tally].map(([outcome, times]) => `${outcome} ${times}`).toSorted();
       process.stdout.write(`${lines.join('\n')}\n`);
       if (failures.length > 0) throw new AggregateError(failures, failures.map(String).join('\n'));
       expect([...tally.values()].reduce((sum, times) => sum + times, 0)).toBe(DAMAGES);

@@ -50,12 +50,12 @@ const NAMES = ['app', 'base', 'empty', 'reader', 'scratch', 'work'];
 describe.skipIf(needs !== '')(`a backup${needs && ` (needs ${needs})`}`, () => {
   test('is one whole file, made while the store is written to', async () => {
     await withDriver(async (driver) => {
-      let writing = true;
+      const stop = new AbortController();
       const writer = (async () => {
-        for (let number = 0; writing; number += 1) await driver.prepare(`k${number}`, 'app');
+        for (let number = 0; !stop.signal.aborted; number += 1) await driver.prepare(`k${number}`, 'app');
       })();
       await driver.backup(backup);
-      writing = false;
+      stop.abort();
       await writer;
     });
     expect(statSync(backup).mode & 0o777).toBe(0o600);

@@ -1,6 +1,6 @@
 import { existsSync, lstatSync, readFileSync } from 'node:fs';
 import { isDeepStrictEqual } from 'node:util';
-import { OverlayDriver } from '../../src/index.ts';
+import { OverlayDriver, checkStore } from '../../src/index.ts';
 import { queryShell } from '../support/shell.ts';
 import { assertWhole } from '../support/store.ts';
 import { readTree } from './read-tree.mjs';
@@ -223,6 +223,10 @@ async function leftovers(root: string): Promise<string[]> {
     assertWhole(root);
   } catch (error) {
     found.push(`the store is not whole: ${String(error)}`);
+  }
+  const { findings } = await checkStore(root);
+  for (const { code, severity, message } of findings) {
+    if (severity !== 'info') found.push(`the check finds ${code}: ${message}`);
   }
   if (existsSync(`${root}/lost+found`)) found.push('something was set aside in lost+found');
   return found;

@@ -18,7 +18,7 @@ const queries = [...page.matchAll(/^(\S[^\n]*):\n\n```sql\n(.*?)```$/gms)].map(
 const made = makeRoot();
 const file = join(made.root, 'metadata.db');
 let driver: OverlayDriver;
-let writing = true;
+const stop = new AbortController();
 let writer: Promise<void>;
 
 /** A store that has an answer to each of the questions, and is written to meanwhile. */
@@ -44,14 +44,14 @@ beforeAll(async () => {
      values (4701, 'used', 'committed', 1, 1, 1, 4096, 1);`,
   );
   writer = (async () => {
-    for (let number = 0; writing; number += 1) {
+    for (let number = 0; !stop.signal.aborted; number += 1) {
       await driver.prepare(`k${number}`, 'top');
       if (number > 0) await driver.remove(`k${number - 1}`);
     }
   })();
 });
 afterAll(async () => {
-  writing = false;
+  stop.abort();
   await writer;
   await driver.close();
   made.remove();

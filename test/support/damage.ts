@@ -9,7 +9,7 @@ export interface Example {
   readonly root: string;
   readonly ids: Readonly<Record<'base' | 'app' | 'work' | 'scratch' | 'reader' | 'empty', number>>;
   /** The path of something in the store. */
-  at(...path: (string | number)[]): string;
+  readonly at: (...path: (string | number)[]) => string;
 }
 
 /** Makes a store with one of everything: a base, what stands on it, workspaces and views. Nobody has it open. */

@@ -24,7 +24,7 @@ export interface Problem {
 export async function confirm(
   subject: Subject,
   suspects: Map<number, Problem[]>,
-  look: (id: number) => Problem[],
+  lookAgain: (id: number) => Problem[],
 ): Promise<Problem[]> {
   const rounds = subject.inspector.shared ? SECOND_LOOKS_MS : SECOND_LOOKS_MS.slice(0, 1);
   for (const pause of rounds) {
@@ -32,7 +32,7 @@ export async function confirm(
     if (pause > 0) await sleep(pause);
     for (const [id, before] of suspects) {
       subject.looked(0);
-      const still = look(id).filter(({ code }) => before.some((problem) => problem.code === code));
+      const still = lookAgain(id).filter(({ code }) => before.some((suspected) => suspected.code === code));
       if (still.length === 0) suspects.delete(id);
       else suspects.set(id, still);
     }

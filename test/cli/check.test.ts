@@ -1,0 +1,112 @@
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { type Example, makeExample } from '../support/damage.ts';
+import { isRoot } from '../support/mount.ts';
+import { makeRoot } from '../support/store.ts';
+
+const main = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
+const needs = isRoot ? '' : ' (needs root)';
+
+let store: ReturnType<typeof makeRoot>;
+let example: Example;
+beforeEach(async () => {
+  store = makeRoot();
+  example = await makeExample(join(store.root, 'store'));
+});
+afterEach(() => store.remove());
+
+function overlite(...args: string[]): { status: number | null; stdout: string; stderr: string } {
+  const env = { ...process.env, OVERLITE_ROOT: example.root };
+  const { status, stdout, stderr } = spawnSync(process.execPath, [main, ...args], { encoding: 'utf8', env });
+  return { status, stdout, stderr };
+}
+
+describe.skipIf(!isRoot)(`overlite check${needs}`, () => {
+  test('says that a store is clean', () => {
+    const { status, stdout, stderr } = overlite('check');
+    expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
+    expect(stdout).toContain(`${example.root}: clean`);
+    expect(stdout).toMatch(/^layers +done, \d+ looked at$/m);
+  });
+
+  test('tells what is damaged, what repair would do and what has to be built anew', () => {
+    writeFileSync(example.at('snapshots', example.ids.app, 'fs', 'added'), '');
+    mkdirSync(example.at('snapshots', 'stray'));
+    const { status, stdout } = overlite('check');
+    expect(status).toBe(4);
+    expect(stdout).toMatch(/^error: seal-broken: the layer of "app" has changed/m);
+    expect(stdout).toMatch(/^warning: directory-unknown: "stray"/m);
+    expect(stdout).toContain('  repair would move it to lost+found');
+    expect(stdout).toContain('"work" (active), which stands on "app"');
+    expect(overlite('check', '--repair', '--dry-run').stdout).toContain('would repair: directory-unknown');
+    expect(readdirSync(example.at('snapshots'))).toContain('stray');
+  });
+
+  test('repairs, and follows the exit statuses of fsck', () => {
+    mkdirSync(example.at('snapshots', 'stray'));
+    const { status, stdout } = overlite('check', '--repair');
+    expect(status).toBe(1);
+    expect(stdout).toContain('repaired: directory-unknown');
+    expect(readdirSync(example.at('snapshots'))).not.toContain('stray');
+    expect(overlite('check').status).toBe(0);
+    expect(overlite('check', '--max-duration', '0').status).toBe(8);
+    expect(overlite('check', '--root', join(store.root, 'nowhere')).status).toBe(8);
+    expect(overlite('check', 'argument').status).toBe(16);
+    expect(overlite('check', '--bogus').status).toBe(16);
+    expect(overlite('check', '--max-duration', 'soon').status).toBe(16);
+    expect(overlite('check', '--dry-run').status).toBe(16);
+    expect(overlite('check', '--help').status).toBe(0);
+  });
+
+  test('prints JSON, of a part', () => {
+    writeFileSync(example.at('snapshots', example.ids.app, 'fs', 'added'), '');
+    const { status, stdout } = overlite('check', '--json', '--only', 'layers', 'app', '--contents');
+    expect(status).toBe(4);
+    expect(JSON.parse(stdout)).toMatchObject({
+      status: 'damaged',
+      findings: [{ code: 'seal-broken', snapshot: 'app', severity: 'error', repair: null }],
+    });
+    expect(overlite('check', '--quick').status).toBe(0);
+    expect(overlite('check', '--older-than', '0').stdout).toContain('info: open-long');
+  });
+
+  test('ends at once with a signal', async () => {
+    const env = { ...process.env, OVERLITE_ROOT: example.root };
+    const child = spawn(process.execPath, [main, 'check'], { env, stdio: ['ignore', 'ignore', 'pipe'] });
+    const started = once(child, 'spawn');
+    await started;
+    child.kill('SIGTERM');
+    const [status, signal] = (await once(child, 'exit')) as [number | null, string | null];
+    // Before the program has begun to listen, the signal itself ends it.
+    expect([8, 'SIGTERM']).toContain(status ?? signal);
+  });
+});
+
+describe.skipIf(!isRoot)(`overlite backup and restore${needs}`, () => {
+  test('bring a lost database back', () => {
+    const backup = join(store.root, 'backup.db');
+    expect(overlite('backup', backup)).toMatchObject({ status: 0, stdout: `${backup} is written\n` });
+    const again = overlite('backup', backup);
+    expect(again.status).toBe(1);
+    expect(again.stderr).toContain('ALREADY_EXISTS');
+    rmSync(example.at('metadata.db'));
+    expect(overlite('check').status).toBe(4);
+    const nothing = overlite('restore');
+    expect(nothing.status).toBe(1);
+    expect(nothing.stderr).toMatch(/FAILED_PRECONDITION: .*there is no backup.*\n {2}hint: /);
+    const { status, stdout } = overlite('restore', backup);
+    expect(status).toBe(0);
+    expect(stdout).toContain(`6 snapshots were restored from ${backup}.`);
+    expect(overlite('check').status).toBe(0);
+    const salvaged = overlite('restore', '--salvage', '--json');
+    expect(JSON.parse(salvaged.stdout)).toMatchObject({ snapshots: 6, from: null, lost: [] });
+    expect(overlite('check').status).toBe(0);
+    expect(overlite('backup', '--json', join(store.root, 'b.db')).status).toBe(0);
+    expect(overlite('restore', backup, '--salvage').status).toBe(1);
+    expect(overlite('restore', 'a', 'b').status).toBe(2);
+  });
+});
