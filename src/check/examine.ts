@@ -1,6 +1,5 @@
-import { lstatSync, mkdtempSync, realpathSync, rmSync, statSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { lstatSync, realpathSync, statSync } from 'node:fs';
+import type { Workplace } from '../child/run.ts';
 import { Layout } from '../driver/layout.ts';
 import { SnapshotError, toSnapshotError } from '../errors.ts';
 import { quote } from '../names.ts';
@@ -47,12 +46,12 @@ const RUN: Readonly<Record<Exclude<Step, 'database'>, (subject: Subject) => void
  */
 export async function examine(
   { root: given, settings }: CheckInput,
-  emit: (progress: CheckProgress) => void,
+  { emit, scratch }: Workplace<CheckProgress>,
 ): Promise<Report> {
   const root = findRoot(given);
   const layout = new Layout(root);
   const deadline = performance.now() + (settings.maxDuration ?? Infinity);
-  const check = (): Promise<Outcome> => checkOnce(layout, settings, deadline, emit);
+  const check = (): Promise<Outcome> => checkOnce(new Subject(layout, settings, deadline, emit), scratch);
   let outcome = await check();
   const repairs: Repair[] = [];
   if (settings.repair === true) {
@@ -94,19 +93,13 @@ interface Outcome {
   readonly steps: StepResult[];
 }
 
-async function checkOnce(
-  layout: Layout,
-  settings: Settings,
-  deadline: number,
-  emit: (progress: CheckProgress) => void,
-): Promise<Outcome> {
-  const subject = new Subject(layout, settings, deadline, emit);
+async function checkOnce(subject: Subject, scratch: () => string): Promise<Outcome> {
+  const { settings } = subject;
   const { wanted, names } = readOnly(settings);
   const steps: StepResult[] = [];
   let over: string | undefined;
-  let scratch: string | undefined;
   const runDatabase = (): void => {
-    if (!openDatabaseOf(subject, () => (scratch ??= mkdtempSync(join(tmpdir(), 'overlite-check-'))))) {
+    if (!openDatabaseOf(subject, scratch)) {
       over = 'the database cannot be read';
       return;
     }
@@ -143,7 +136,6 @@ async function checkOnce(
     return { subject, steps };
   } finally {
     subject.close();
-    if (scratch !== undefined) rmSync(scratch, { recursive: true, force: true });
   }
 }
 

@@ -4,7 +4,7 @@ import { SnapshotError } from '../errors.ts';
 import { checkOptions, kindOf, quote } from '../names.ts';
 import { checkStore } from './check-store.ts';
 import type { Report } from './findings.ts';
-import type { RestoreInput, Restored } from './rebuild.ts';
+import type { RestoreInput, Restored } from './restore.ts';
 
 /** What a store's database is to be restored from. */
 export interface RestoreOptions {

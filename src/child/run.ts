@@ -1,4 +1,8 @@
 import { fork } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
+import { rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { SnapshotError, type ErrorCode } from '../errors.ts';
 
@@ -20,6 +24,15 @@ export type ChildMessage =
 export interface ChildTask {
   readonly task: string;
   readonly input: unknown;
+  /** A directory that it may make, for files that go with it however it ends. */
+  readonly scratch: string;
+}
+
+/** What a task works with. */
+export interface Workplace<Event = never> {
+  readonly emit: (event: Event) => void;
+  /** Makes a directory for files that are of no use afterwards. @returns its path */
+  readonly scratch: () => string;
 }
 
 /** Who looks on while a child process works. */
@@ -38,6 +51,7 @@ interface Watch {
  */
 export function runInChild(task: string, input: unknown, { signal, onEvent }: Watch = {}): Promise<unknown> {
   signal?.throwIfAborted();
+  const scratch = join(tmpdir(), `overlite-${task}-${randomUUID()}`);
   return new Promise((resolve, reject) => {
     const child = fork(program, [], {
       execArgv: [],
@@ -77,10 +91,11 @@ export function runInChild(task: string, input: unknown, { signal, onEvent }: Wa
     });
     child.on('close', (status, killedBy) => {
       signal?.removeEventListener('abort', kill);
+      rmSync(scratch, { recursive: true, force: true });
       const how = killedBy === null ? `with status ${status}` : `by ${killedBy}`;
       const said = complaint.trim() === '' ? '' : `: ${complaint.trim()}`;
       (outcome ?? (() => reject(new SnapshotError('INTERNAL', `the process ended ${how}${said}`))))();
     });
-    child.send({ task, input } satisfies ChildTask);
+    child.send({ task, input, scratch } satisfies ChildTask);
   });
 }

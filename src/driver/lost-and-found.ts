@@ -1,5 +1,7 @@
-import { existsSync, mkdirSync, renameSync, writeFileSync } from 'node:fs';
+import { existsSync, lstatSync, mkdirSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { SnapshotError } from '../errors.ts';
+import { quote } from '../names.ts';
 import { syncPath } from '../linux/sync.ts';
 import type { Layout } from './layout.ts';
 
@@ -13,9 +15,16 @@ export interface Note {
   readonly [detail: string]: unknown;
 }
 
-/** A place in `lost+found/` that is not taken. The id, where there is one, stays to be seen from the name. */
+/**
+ * A place in `lost+found/` that is not taken. The id, where there is one, stays to be seen from the name.
+ *
+ * @throws {SnapshotError} FAILED_PRECONDITION if that leads out of the store
+ */
 export function placeFor(layout: Layout, id: number | undefined): string {
   mkdirSync(layout.lostAndFound, { recursive: true, mode: 0o700 });
+  if (!lstatSync(layout.lostAndFound).isDirectory()) {
+    throw new SnapshotError('FAILED_PRECONDITION', `${quote(layout.lostAndFound)} is a symbolic link`);
+  }
   const name = `${id === undefined ? 'entry' : `snapshot-${id}`}-${Date.now()}-${process.pid}`;
   for (let number = 1; ; number += 1) {
     const place = join(layout.lostAndFound, number === 1 ? name : `${name}-${number}`);

@@ -1,6 +1,16 @@
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { cpSync, mkdirSync, readFileSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  cpSync,
+  mkdirSync,
+  readFileSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { type CheckProgress, OverlayDriver, checkStore } from '../../src/index.ts';
@@ -170,6 +180,31 @@ describe.skipIf(needs !== '')(`a check${needs && ` (needs ${needs})`}`, () => {
     expect(report.status).toBe('repaired');
     expect(readFileSync(join(outside, 'fs', 'file'), 'utf8')).toBe('mine');
     expect(readdirSync(outside)).toEqual(['fs']);
+  });
+
+  test('neither looks nor moves anything through a link in the place of its own directories', async () => {
+    const outside = join(store.root, 'outside');
+    mkdirSync(outside);
+    renameSync(example.at('snapshots'), join(store.root, 'elsewhere'));
+    symlinkSync(join(store.root, 'elsewhere'), example.at('snapshots'));
+    const codes = (await checkStore(example.root)).findings.map(({ code }) => code);
+    expect(codes.toSorted()).toEqual([...Array<string>(5).fill('directory-missing'), 'not-a-directory']);
+    rmSync(example.at('snapshots'));
+    renameSync(join(store.root, 'elsewhere'), example.at('snapshots'));
+    symlinkSync(outside, example.at('lost+found'));
+    mkdirSync(example.at('snapshots', 'stray'));
+    const { repairs } = await checkStore(example.root, { repair: true });
+    expect(repairs).toMatchObject([{ code: 'directory-unknown', outcome: 'refused' }]);
+    expect(readdirSync(outside)).toEqual([]);
+  });
+
+  test('leaves nothing behind in the directory for temporary files, however it ends', async () => {
+    const before = readdirSync(tmpdir()).filter((name) => name.startsWith('overlite-check-'));
+    const stop = new AbortController();
+    const onProgress = (): void => stop.abort();
+    await checkStore(example.root, { signal: stop.signal, onProgress }).catch(() => {});
+    await checkStore(example.root);
+    expect(readdirSync(tmpdir()).filter((name) => name.startsWith('overlite-check-'))).toEqual(before);
   });
 
   test('keeps a note beside what it sets aside', async () => {

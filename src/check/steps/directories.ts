@@ -57,7 +57,8 @@ export async function checkDirectories(subject: Subject): Promise<void> {
       path: layout.snapshots,
     });
   }
-  const listed = top?.isDirectory() === true ? list(subject) : new Map<number, Dirent<Buffer>>();
+  const isThere = top?.isDirectory() === true;
+  const listed = isThere ? list(subject) : new Map<number, Dirent<Buffer>>();
   subject.expect(snapshots.size + listed.size);
   const suspects = new Map<number, Problem[]>();
   const suspect = (id: number, problems: Problem[]): void => {
@@ -66,7 +67,8 @@ export async function checkDirectories(subject: Subject): Promise<void> {
   for (const [id, row] of snapshots) {
     subject.looked();
     if (!subject.wants(id) || subject.covered.has(id)) continue;
-    const entry = listed.get(id);
+    // Through a link in the place of `snapshots/` there is nothing to see.
+    const entry = isThere ? (listed.get(id) ?? entryOf(subject, id)) : undefined;
     suspect(id, look(subject, id, row, subject.removals.get(id) ?? [], entry));
   }
   if (subject.only === undefined) {
@@ -78,7 +80,13 @@ export async function checkDirectories(subject: Subject): Promise<void> {
   }
   const { inspector } = subject;
   const confirmed = await confirm(subject, suspects, (id) =>
-    look(subject, id, inspector.snapshot(id), inspector.removalsOf(id)),
+    look(
+      subject,
+      id,
+      inspector.snapshot(id),
+      inspector.removalsOf(id),
+      isThere ? entryOf(subject, id) : undefined,
+    ),
   );
   for (const { code, particulars } of confirmed) subject.add(code, particulars);
   checkAge(subject, confirmed);
@@ -92,7 +100,7 @@ function checkAge(subject: Subject, problems: readonly Problem[]): void {
     ({ code, particulars }) => code === 'directory-unknown' && (particulars.id ?? 0) > highWater,
   );
   if (newer.length === 0) return;
-  const most = Math.max(...newer.map(({ particulars }) => particulars.id ?? 0));
+  const most = newer.reduce((highest, { particulars }) => Math.max(highest, particulars.id ?? 0), 0);
   subject.add('wal-missing', {
     message: `the database knows no id above ${highWater}, but directories go up to ${most}: it was copied without its -wal, or is older than they are`,
     path: `${subject.layout.database}-wal`,
@@ -135,11 +143,9 @@ function findCovered(subject: Subject): void {
     if (id === undefined && below !== '') continue;
     if (id === undefined || within === undefined) {
       if (id !== undefined) covered.set(id, mountPoint);
-      subject.add('mounted-over', {
-        message: `something is mounted over ${mountPoint}`,
-        id,
-        path: mountPoint,
-      });
+      const message = `something is mounted over ${mountPoint}`;
+      const severity = id === undefined ? 'warning' : 'error';
+      subject.add('mounted-over', { message, id, path: mountPoint, severity });
     } else if (snapshots.get(id)?.kind === 'committed') {
       const message = `something is mounted at ${mountPoint}, in a layer that is committed: overlays do not show it`;
       subject.add('mounted-over', { message, id, path: mountPoint, severity: 'info' });
@@ -172,17 +178,21 @@ function whatIs(found: Stats | Dirent<Buffer>): string {
   return found.isFile() ? 'a file' : 'something else';
 }
 
+/** What is called like an id in `snapshots/`, if anything is. */
+function entryOf(subject: Subject, id: number): Stats | undefined {
+  return lstatSync(subject.layout.directory(id), { throwIfNoEntry: false });
+}
+
 /** Looks at the directory of an id, going by what the database says of that. */
 function look(
   subject: Subject,
   id: number,
   row: SeenSnapshot | undefined,
   removals: readonly SeenRemoval[],
-  listed?: Dirent<Buffer>,
+  entry: Stats | Dirent<Buffer> | undefined,
 ): Problem[] {
   const { layout } = subject;
   const path = layout.directory(id);
-  const entry = listed ?? lstatSync(path, { throwIfNoEntry: false });
   if (row === undefined) {
     if (entry === undefined || removals.some(({ part }) => part === 'all')) return [];
     return [unknown(id, path, entry)];

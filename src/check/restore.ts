@@ -1,15 +1,6 @@
-import {
-  existsSync,
-  lstatSync,
-  mkdirSync,
-  mkdtempSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-  statSync,
-} from 'node:fs';
-import { tmpdir } from 'node:os';
+import { existsSync, lstatSync, mkdirSync, readFileSync, renameSync, rmSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
+import type { Workplace } from '../child/run.ts';
 import { Layout } from '../driver/layout.ts';
 import { placeFor, writeNote } from '../driver/lost-and-found.ts';
 import { SnapshotError, toSnapshotError } from '../errors.ts';
@@ -47,7 +38,7 @@ export interface Restored extends Rebuilt {
  * @throws {SnapshotError} FAILED_PRECONDITION if there is no root or no backup, or someone has the store open
  * @throws {SnapshotError} DATA_LOSS if the backup is damaged
  */
-export async function restoreDatabase(input: RestoreInput): Promise<Restored> {
+export async function restoreDatabase(input: RestoreInput, { scratch }: Workplace): Promise<Restored> {
   const { root } = input;
   if (!existsSync(root))
     throw new SnapshotError('FAILED_PRECONDITION', `there is no directory ${quote(root)}`);
@@ -57,14 +48,13 @@ export async function restoreDatabase(input: RestoreInput): Promise<Restored> {
     return { from: null, snapshots: 0, lost: [], journal: [], setAside: putInPlace(layout), finished: true };
   }
   const file = `${layout.database}-restore-${process.pid}`;
-  const scratch = mkdtempSync(join(tmpdir(), 'overlite-restore-'));
   try {
     const from = input.salvage ? null : findBackup(layout, input.from);
     const rebuilt =
       from === null
-        ? await salvage({ damaged: layout.database, file, scratch, ids: idsOnDisk(layout) })
+        ? await salvage({ damaged: layout.database, file, scratch: scratch(), ids: idsOnDisk(layout) })
         : await copyBackup(from, file);
-    await raise(layout, file, scratch);
+    await raise(layout, file, scratch());
     syncPath(file);
     // While it is called so, nobody opens the store.
     renameSync(file, layout.restoring);
@@ -73,7 +63,6 @@ export async function restoreDatabase(input: RestoreInput): Promise<Restored> {
   } catch (error) {
     throw toSnapshotError(error, `restoring ${quote(root)}`);
   } finally {
-    rmSync(scratch, { recursive: true, force: true });
     for (const suffix of ['', '-wal', '-shm']) rmSync(`${file}${suffix}`, { force: true });
   }
 }
