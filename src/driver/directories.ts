@@ -7,7 +7,6 @@ import { quote } from '../names.ts';
 import type { Labels } from '../snapshot.ts';
 import { GID_MAPPING, UID_MAPPING, mappedRoot } from './idmap.ts';
 import type { Layout } from './layout.ts';
-
 import { DirectoryLock } from './directory-lock.ts';
 import { setAside } from './lost-and-found.ts';
 

@@ -12,23 +12,16 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { type CheckProgress, OverlayDriver, checkStore } from '../../src/index.ts';
-import { type Example, breakRules, leaveOpen, makeExample } from '../support/damage.ts';
+import { breakRules, leaveOpen, useExample } from '../support/damage.ts';
 import { makeDisk } from '../support/disk.ts';
 import { isRoot } from '../support/mount.ts';
 import { hasShell } from '../support/shell.ts';
-import { makeRoot } from '../support/store.ts';
 
 const needs = [isRoot ? '' : 'root', hasShell ? '' : 'sqlite3'].filter((need) => need !== '').join(' and ');
 
-let store: ReturnType<typeof makeRoot>;
-let example: Example;
-beforeEach(async () => {
-  store = makeRoot();
-  example = await makeExample(join(store.root, 'store'));
-});
-afterEach(() => store.remove());
+const example = useExample();
 
 const change = (id: number, file = 'added'): void =>
   writeFileSync(example.at('snapshots', id, 'fs', file), 'x');
@@ -109,7 +102,7 @@ describe.skipIf(needs !== '')(`a check${needs && ` (needs ${needs})`}`, () => {
         'bash',
         ['-euc', 'cp -p "$1" ref; printf after1 > "$1"; touch -r ref "$1"; rm ref', '-', file],
         {
-          cwd: store.root,
+          cwd: example.parent,
         },
       );
     }
@@ -158,20 +151,20 @@ describe.skipIf(needs !== '')(`a check${needs && ` (needs ${needs})`}`, () => {
       const readOnly = await checkStore(root, { repair: false });
       expect(readOnly.status).toBe('clean');
       expect(readOnly.steps.every(({ state }) => state === 'done')).toBe(true);
-      const copy = join(store.root, 'copy');
+      const copy = join(example.parent, 'copy');
       cpSync(root, copy, { recursive: true, preserveTimestamps: true });
       rmSync(join(copy, 'metadata.db-shm'));
       execFileSync('chmod', ['700', copy]);
       expect((await checkStore(copy)).findings.filter(({ severity }) => severity === 'error')).toEqual([]);
-      symlinkSync(copy, join(store.root, 'link'));
-      expect((await checkStore(join(store.root, 'link'))).root).toBe(copy);
+      symlinkSync(copy, join(example.parent, 'link'));
+      expect((await checkStore(join(example.parent, 'link'))).root).toBe(copy);
     } finally {
       disk.remove();
     }
   });
 
   test('does not follow links out of the store', async () => {
-    const outside = join(store.root, 'outside');
+    const outside = join(example.parent, 'outside');
     mkdirSync(join(outside, 'fs'), { recursive: true });
     writeFileSync(join(outside, 'fs', 'file'), 'mine');
     rmSync(example.at('snapshots', example.ids.scratch), { recursive: true });
@@ -183,14 +176,14 @@ describe.skipIf(needs !== '')(`a check${needs && ` (needs ${needs})`}`, () => {
   });
 
   test('neither looks nor moves anything through a link in the place of its own directories', async () => {
-    const outside = join(store.root, 'outside');
+    const outside = join(example.parent, 'outside');
     mkdirSync(outside);
-    renameSync(example.at('snapshots'), join(store.root, 'elsewhere'));
-    symlinkSync(join(store.root, 'elsewhere'), example.at('snapshots'));
+    renameSync(example.at('snapshots'), join(example.parent, 'elsewhere'));
+    symlinkSync(join(example.parent, 'elsewhere'), example.at('snapshots'));
     const codes = (await checkStore(example.root)).findings.map(({ code }) => code);
     expect(codes.toSorted()).toEqual([...Array<string>(5).fill('directory-missing'), 'not-a-directory']);
     rmSync(example.at('snapshots'));
-    renameSync(join(store.root, 'elsewhere'), example.at('snapshots'));
+    renameSync(join(example.parent, 'elsewhere'), example.at('snapshots'));
     symlinkSync(outside, example.at('lost+found'));
     mkdirSync(example.at('snapshots', 'stray'));
     const { repairs } = await checkStore(example.root, { repair: true });
@@ -228,11 +221,11 @@ describe.skipIf(needs !== '')(`a check${needs && ` (needs ${needs})`}`, () => {
   });
 
   test('is refused for what is no store, and with options that cannot be', async () => {
-    await expect(checkStore(join(store.root, 'nowhere'))).rejects.toMatchObject({
+    await expect(checkStore(join(example.parent, 'nowhere'))).rejects.toMatchObject({
       code: 'FAILED_PRECONDITION',
     });
-    mkdirSync(join(store.root, 'empty'));
-    await expect(checkStore(join(store.root, 'empty'))).rejects.toMatchObject({
+    mkdirSync(join(example.parent, 'empty'));
+    await expect(checkStore(join(example.parent, 'empty'))).rejects.toMatchObject({
       code: 'FAILED_PRECONDITION',
     });
     await expect(checkStore('')).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });

@@ -16,23 +16,16 @@ import {
   writeSync,
 } from 'node:fs';
 import { join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { FINDINGS, type FindingCode, OverlayDriver, type Report, checkStore } from '../../src/index.ts';
-import { type Example, breakRules, leaveOpen, makeExample } from '../support/damage.ts';
+import { type Example, breakRules, leaveOpen, useExample } from '../support/damage.ts';
 import { makeDisk } from '../support/disk.ts';
 import { isRoot } from '../support/mount.ts';
 import { hasShell, mustRun, queryShell } from '../support/shell.ts';
-import { makeRoot } from '../support/store.ts';
 
 const needs = [isRoot ? '' : 'root', hasShell ? '' : 'sqlite3'].filter((need) => need !== '').join(' and ');
 
-let store: ReturnType<typeof makeRoot>;
-let example: Example;
-beforeEach(async () => {
-  store = makeRoot();
-  example = await makeExample(join(store.root, 'store'));
-});
-afterEach(() => store.remove());
+const example = useExample();
 
 function codesOf({ findings }: Report): FindingCode[] {
   return findings.map(({ code }) => code).toSorted();

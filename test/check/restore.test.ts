@@ -13,25 +13,20 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { beforeEach, describe, expect, test } from 'vitest';
 import { OverlayDriver, checkStore, restoreStore } from '../../src/index.ts';
-import { type Example, makeExample } from '../support/damage.ts';
+import { useExample } from '../support/damage.ts';
 import { makeDisk } from '../support/disk.ts';
 import { isRoot } from '../support/mount.ts';
 import { hasShell, mustRun, queryShell } from '../support/shell.ts';
-import { makeRoot } from '../support/store.ts';
 
 const needs = [isRoot ? '' : 'root', hasShell ? '' : 'sqlite3'].filter((need) => need !== '').join(' and ');
 
-let store: ReturnType<typeof makeRoot>;
-let example: Example;
+const example = useExample();
 let backup: string;
-beforeEach(async () => {
-  store = makeRoot();
-  example = await makeExample(join(store.root, 'store'));
-  backup = join(store.root, 'backup.db');
+beforeEach(() => {
+  backup = join(example.parent, 'backup.db');
 });
-afterEach(() => store.remove());
 
 async function namesIn(root: string): Promise<string[]> {
   await using driver = await OverlayDriver.open(root, { asyncRemove: true, backups: false });
@@ -62,7 +57,7 @@ describe.skipIf(needs !== '')(`a backup${needs && ` (needs ${needs})`}`, () => {
     expect(mustRun(backup, 'pragma integrity_check;\n')).toBe('ok\n');
     const names = queryShell<{ name: string }>(backup, 'select name from snapshot').map(({ name }) => name);
     expect(names).toEqual(expect.arrayContaining(NAMES));
-    expect(readdirSync(store.root).toSorted()).toEqual(['backup.db', 'store']);
+    expect(readdirSync(example.parent).toSorted()).toEqual(['backup.db', 'store']);
   });
 
   test('never takes the place of something, and needs a directory', async () => {
@@ -70,7 +65,7 @@ describe.skipIf(needs !== '')(`a backup${needs && ` (needs ${needs})`}`, () => {
       writeFileSync(backup, 'mine');
       await expect(driver.backup(backup)).rejects.toMatchObject({ code: 'ALREADY_EXISTS' });
       expect(readFileSync(backup, 'utf8')).toBe('mine');
-      const nowhere = join(store.root, 'nowhere', 'file');
+      const nowhere = join(example.parent, 'nowhere', 'file');
       await expect(driver.backup(nowhere)).rejects.toMatchObject({ code: 'FAILED_PRECONDITION' });
       await expect(driver.backup('')).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
       await expect(driver.backup(7 as unknown as string)).rejects.toThrow(TypeError);
@@ -234,7 +229,7 @@ describe.skipIf(needs !== '')(`a restoration${needs && ` (needs ${needs})`}`, ()
     copyFileSync(backup, example.at('metadata.db-restoring'));
     await expect(OverlayDriver.open(example.root)).rejects.toMatchObject({ code: 'FAILED_PRECONDITION' });
     // As far as the old database having gone already.
-    renameSync(example.at('metadata.db'), join(store.root, 'old.db'));
+    renameSync(example.at('metadata.db'), join(example.parent, 'old.db'));
     await expect(OverlayDriver.open(example.root)).rejects.toMatchObject({ code: 'FAILED_PRECONDITION' });
     expect(await restoreStore(example.root, { from: backup })).toMatchObject({ finished: true });
     expect(await namesIn(example.root)).toEqual(NAMES);
@@ -250,13 +245,15 @@ describe.skipIf(needs !== '')(`a restoration${needs && ` (needs ${needs})`}`, ()
     const before = execFileSync('sha256sum', [example.at('metadata.db')]).toString();
     const refused = (options: object): Promise<unknown> => restoreStore(example.root, options);
     await expect(refused({})).rejects.toMatchObject({ code: 'FAILED_PRECONDITION' });
-    await expect(refused({ from: join(store.root, 'nowhere') })).rejects.toMatchObject({
+    await expect(refused({ from: join(example.parent, 'nowhere') })).rejects.toMatchObject({
       code: 'FAILED_PRECONDITION',
     });
-    writeFileSync(join(store.root, 'text'), 'x'.repeat(5000));
-    await expect(refused({ from: join(store.root, 'text') })).rejects.toMatchObject({ code: 'DATA_LOSS' });
-    mustRun(join(store.root, 'other.db'), 'create table t (x);');
-    await expect(refused({ from: join(store.root, 'other.db') })).rejects.toMatchObject({
+    writeFileSync(join(example.parent, 'text'), 'x'.repeat(5000));
+    await expect(refused({ from: join(example.parent, 'text') })).rejects.toMatchObject({
+      code: 'DATA_LOSS',
+    });
+    mustRun(join(example.parent, 'other.db'), 'create table t (x);');
+    await expect(refused({ from: join(example.parent, 'other.db') })).rejects.toMatchObject({
       code: 'FAILED_PRECONDITION',
     });
     await expect(refused({ from: backup, salvage: true })).rejects.toMatchObject({
@@ -265,7 +262,7 @@ describe.skipIf(needs !== '')(`a restoration${needs && ` (needs ${needs})`}`, ()
     await expect(refused({ from: 7 })).rejects.toThrow(TypeError);
     await expect(refused({ bogus: true })).rejects.toThrow(TypeError);
     await expect(restoreStore('')).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
-    await expect(restoreStore(join(store.root, 'nowhere'))).rejects.toMatchObject({
+    await expect(restoreStore(join(example.parent, 'nowhere'))).rejects.toMatchObject({
       code: 'FAILED_PRECONDITION',
     });
     expect(execFileSync('sha256sum', [example.at('metadata.db')]).toString()).toBe(before);

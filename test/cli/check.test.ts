@@ -3,21 +3,14 @@ import { once } from 'node:events';
 import { mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { type Example, makeExample } from '../support/damage.ts';
+import { describe, expect, test } from 'vitest';
+import { useExample } from '../support/damage.ts';
 import { isRoot } from '../support/mount.ts';
-import { makeRoot } from '../support/store.ts';
 
 const main = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
 const needs = isRoot ? '' : ' (needs root)';
 
-let store: ReturnType<typeof makeRoot>;
-let example: Example;
-beforeEach(async () => {
-  store = makeRoot();
-  example = await makeExample(join(store.root, 'store'));
-});
-afterEach(() => store.remove());
+const example = useExample();
 
 function overlite(...args: string[]): { status: number | null; stdout: string; stderr: string } {
   const env = { ...process.env, OVERLITE_ROOT: example.root };
@@ -54,7 +47,7 @@ describe.skipIf(!isRoot)(`overlite check${needs}`, () => {
     expect(readdirSync(example.at('snapshots'))).not.toContain('stray');
     expect(overlite('check').status).toBe(0);
     expect(overlite('check', '--max-duration', '0').status).toBe(8);
-    expect(overlite('check', '--root', join(store.root, 'nowhere')).status).toBe(8);
+    expect(overlite('check', '--root', join(example.parent, 'nowhere')).status).toBe(8);
     expect(overlite('check', 'argument').status).toBe(16);
     expect(overlite('check', '--bogus').status).toBe(16);
     expect(overlite('check', '--max-duration', 'soon').status).toBe(16);
@@ -88,7 +81,7 @@ describe.skipIf(!isRoot)(`overlite check${needs}`, () => {
 
 describe.skipIf(!isRoot)(`overlite backup and restore${needs}`, () => {
   test('bring a lost database back', () => {
-    const backup = join(store.root, 'backup.db');
+    const backup = join(example.parent, 'backup.db');
     expect(overlite('backup', backup)).toMatchObject({ status: 0, stdout: `${backup} is written\n` });
     const again = overlite('backup', backup);
     expect(again.status).toBe(1);
@@ -105,7 +98,7 @@ describe.skipIf(!isRoot)(`overlite backup and restore${needs}`, () => {
     const salvaged = overlite('restore', '--salvage', '--json');
     expect(JSON.parse(salvaged.stdout)).toMatchObject({ snapshots: 6, from: null, lost: [] });
     expect(overlite('check').status).toBe(0);
-    expect(overlite('backup', '--json', join(store.root, 'b.db')).status).toBe(0);
+    expect(overlite('backup', '--json', join(example.parent, 'b.db')).status).toBe(0);
     expect(overlite('restore', backup, '--salvage').status).toBe(1);
     expect(overlite('restore', 'a', 'b').status).toBe(2);
   });

@@ -1,8 +1,10 @@
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { afterEach, beforeEach } from 'vitest';
 import { OverlayDriver } from '../../src/index.ts';
 import { mustRun } from './shell.ts';
+import { makeRoot } from './store.ts';
 
 /** The snapshots of a store that is to be damaged, with their ids. */
 export interface Example {
@@ -10,6 +12,33 @@ export interface Example {
   readonly ids: Readonly<Record<'base' | 'app' | 'work' | 'scratch' | 'reader' | 'empty', number>>;
   /** The path of something in the store. */
   readonly at: (...path: (string | number)[]) => string;
+}
+
+/** Makes such a store for each test. `parent` is the directory that it is in, which goes with it. */
+export function useExample(): Example & { readonly parent: string } {
+  let made: ReturnType<typeof makeRoot> | undefined;
+  let example: Example | undefined;
+  const current = (): Example => {
+    if (example === undefined) throw new Error('no test is running');
+    return example;
+  };
+  beforeEach(async () => {
+    made = makeRoot();
+    example = await makeExample(join(made.root, 'store'));
+  });
+  afterEach(() => made?.remove());
+  return {
+    get root() {
+      return current().root;
+    },
+    get ids() {
+      return current().ids;
+    },
+    get parent() {
+      return made?.root ?? '';
+    },
+    at: (...path) => current().at(...path),
+  };
 }
 
 /** Makes a store with one of everything: a base, what stands on it, workspaces and views. Nobody has it open. */
@@ -59,7 +88,8 @@ export function breakRules(root: string, sql: string): void {
 export function leaveOpen(root: string, script: string): void {
   const dist = join(import.meta.dirname, '../../dist/index.js');
   const program = `
-    import { OverlayDriver } from ${JSON.stringify(dist)};
+    import { afterEach, beforeEach } from 'vitest';
+import { OverlayDriver } from ${JSON.stringify(dist)};
     const driver = await OverlayDriver.open(${JSON.stringify(root)}, { asyncRemove: true, backups: false });
     ${script}
     process.kill(process.pid, 'SIGKILL');`;

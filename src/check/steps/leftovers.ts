@@ -31,8 +31,10 @@ export async function checkLeftovers(subject: Subject): Promise<void> {
     subject.looked();
     if (kind === 'committed' || !subject.wants(id)) continue;
     if (olderThan !== undefined && now - createdUs > olderThan * 1000) {
-      const since = new Date(createdUs / 1000).toISOString();
-      subject.add('open-long', { message: `${subject.quote(id)} has been open since ${since}`, id });
+      const since = new Date(createdUs / 1000);
+      // A damaged row can hold a time that is none.
+      const time = Number.isNaN(since.getTime()) ? `${createdUs} µs` : since.toISOString();
+      subject.add('open-long', { message: `${subject.quote(id)} has been open since ${time}`, id });
     }
     if (kind === 'active') checkVolatile(subject, id, volatileBoot, boot);
   }
