@@ -60,6 +60,11 @@ export function isFull(error: unknown): boolean {
   return sqliteCode(error) === 'SQLITE_FULL';
 }
 
+/** Whether SQLite says that a file is no database. */
+export function isNotADatabase(error: unknown): boolean {
+  return sqliteCode(error) === 'SQLITE_NOTADB';
+}
+
 interface Translation {
   readonly pattern: RegExp;
   readonly code: ErrorCode;

@@ -1,9 +1,10 @@
 import { copyFileSync, existsSync, lstatSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import BetterSqlite3, { type Database } from 'better-sqlite3';
-import { SnapshotError, toSnapshotError } from '../errors.ts';
+import { SnapshotError, isBusy, isNotADatabase, toSnapshotError } from '../errors.ts';
+import { errnoOf, isSystemError } from '../linux/errno.ts';
 import { quote } from '../names.ts';
-import { LATEST_VERSION, readVersion } from './migrate.ts';
+import { APPLICATION_ID, LATEST_VERSION, readVersion } from './migrate.ts';
 import { type SchemaDifference, schemaDifferences } from './schema.ts';
 import { findWalDamage } from './wal.ts';
 
@@ -123,26 +124,38 @@ export class Inspector {
         return Inspector.#inspect(db, { files, shared: opened !== undefined, walDamage });
       } catch (error) {
         if (error instanceof UnopenableError) throw error;
-        const { code, message } = toSnapshotError(error, `reading ${quote(file)}`) as SnapshotError;
-        const reason = /not a database/.test(message) ? 'not-a-database' : 'unreadable';
-        if (code === 'UNAVAILABLE') throw error;
-        throw new UnopenableError(reason, message, error);
+        const failure = toSnapshotError(error, `reading ${quote(file)}`);
+        // That the copy finds no room, or someone holds a lock, says nothing of the database.
+        const codes = ['RESOURCE_EXHAUSTED', 'PERMISSION_DENIED'];
+        const elsewhere = isSystemError(error) && errnoOf(error) !== 'EIO';
+        if (
+          elsewhere ||
+          isBusy(error) ||
+          !(failure instanceof SnapshotError) ||
+          codes.includes(failure.code)
+        ) {
+          throw failure;
+        }
+        const reason = isNotADatabase(error) ? 'not-a-database' : 'unreadable';
+        throw new UnopenableError(reason, failure.message, error);
       }
     }
   }
 
   static #inspect(db: Database, facts: Pick<Inspector, 'shared' | 'files' | 'walDamage'>): Inspector {
+    let ours = false;
     try {
       db.pragma('query_only = on');
       db.pragma('trusted_schema = off');
       db.pragma('cell_size_check = on');
+      ours = db.pragma('application_id', { simple: true }) === APPLICATION_ID;
       const version = readVersion(db);
       if (version === 0) throw new UnopenableError('not-a-database', 'the database is empty');
       return new Inspector(db, { ...facts, version });
     } catch (error) {
       db.close();
       if (!(error instanceof SnapshotError) || error.code !== 'FAILED_PRECONDITION') throw error;
-      throw new UnopenableError(/newer/.test(error.message) ? 'newer' : 'foreign', error.message);
+      throw new UnopenableError(ours ? 'newer' : 'foreign', error.message);
     }
   }
 

@@ -3,7 +3,7 @@ import type { Database } from 'better-sqlite3';
 import { SnapshotError } from '../errors.ts';
 
 /** The bytes `ovlt` in the header of every database of ours; file(1) shows them. */
-const APPLICATION_ID = 0x6f_76_6c_74;
+export const APPLICATION_ID = 0x6f_76_6c_74;
 
 const directory = new URL('../../migrations/', import.meta.url);
 

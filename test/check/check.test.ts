@@ -1,4 +1,4 @@
-import { execFileSync, spawn } from 'node:child_process';
+import { execFileSync, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import {
   cpSync,
@@ -158,6 +158,24 @@ describe.skipIf(needs !== '')(`a check${needs && ` (needs ${needs})`}`, () => {
       expect((await checkStore(copy)).findings.filter(({ severity }) => severity === 'error')).toEqual([]);
       symlinkSync(copy, join(example.parent, 'link'));
       expect((await checkStore(join(example.parent, 'link'))).root).toBe(copy);
+    } finally {
+      disk.remove();
+    }
+  });
+
+  test('that finds no room for its copy of the database says so, and not that it is damaged', async () => {
+    const disk = makeDisk('tmpfs', 1);
+    try {
+      writeFileSync(join(disk.path, 'filler'), Buffer.alloc(1000 * 1024));
+      const main = join(import.meta.dirname, '../../dist/cli/main.js');
+      const { status, stderr } = spawnSync(process.execPath, [main, 'check', '--root', example.root], {
+        encoding: 'utf8',
+        env: { ...process.env, TMPDIR: disk.path },
+      });
+      expect({ status, stderr }).toEqual({
+        status: 8,
+        stderr: expect.stringContaining('RESOURCE_EXHAUSTED') as string,
+      });
     } finally {
       disk.remove();
     }
