@@ -17,7 +17,6 @@ const LOOK_MS = 60_000;
 export class RollingBackup {
   readonly #database: string;
   readonly #settings: BackupSettings;
-  readonly #closing = new AbortController();
   readonly #timer: NodeJS.Timeout;
   #running: Promise<void> | undefined;
 
@@ -28,16 +27,15 @@ export class RollingBackup {
     this.#timer = setInterval(() => this.#look(), Math.min(settings.every, LOOK_MS)).unref();
   }
 
+  /** Lets a copy that has begun be finished, which does not take long. */
   async close(): Promise<void> {
     clearInterval(this.#timer);
-    this.#closing.abort();
     await this.#running;
   }
 
   #look(): void {
     this.#running ??= this.#makeIfDue()
       .catch((error: unknown) => {
-        if (this.#closing.signal.aborted) return;
         process.emitWarning(`the database could not be backed up: ${String(error)}`, 'OverliteWarning');
       })
       .finally(() => (this.#running = undefined));
@@ -48,7 +46,7 @@ export class RollingBackup {
     const [newest] = listBackups(this.#database, 'rolling');
     if (newest !== undefined && Date.now() - statSync(newest).mtimeMs < every) return;
     mkdirSync(backupsOf(this.#database), { recursive: true, mode: 0o700 });
-    await backupDatabase(this.#database, nameBackup(this.#database), this.#closing.signal);
+    await backupDatabase(this.#database, nameBackup(this.#database));
     pruneBackups(this.#database, 'rolling', keep);
   }
 }

@@ -10,10 +10,10 @@ import type { BackupInput } from './backup.ts';
  * @throws {TypeError} if the file is not a string
  * @throws {SnapshotError} as `OverlayDriver.backup`
  */
-export async function backupDatabase(database: string, file: string, signal?: AbortSignal): Promise<void> {
+export async function backupDatabase(database: string, file: string): Promise<void> {
   if (typeof file !== 'string') throw new TypeError(`the file must be a string, not ${kindOf(file)}`);
   if (file === '' || file.includes('\0')) {
     throw new SnapshotError('INVALID_ARGUMENT', `${quote(file)} is not a path`);
   }
-  await runInChild('backup', { database, file: resolve(file) } satisfies BackupInput, { signal });
+  await runInChild('backup', { database, file: resolve(file) } satisfies BackupInput);
 }

@@ -1,4 +1,4 @@
-import { existsSync, linkSync, readdirSync, rmSync, unlinkSync, writeFileSync } from 'node:fs';
+import { existsSync, linkSync, readdirSync, rmSync, statSync, unlinkSync, writeFileSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import BetterSqlite3, { type Database } from 'better-sqlite3';
 import { SnapshotError } from '../errors.ts';
@@ -70,9 +70,17 @@ export function nameBackup(database: string, version?: number): string {
   return join(backupsOf(database), `${basename(database, '.db')}${kind}-${time}.db`);
 }
 
-/** Lets go of all but the newest few backups of a kind. */
+/** How long something half written is left alone, in milliseconds: its process may still be at it. */
+const ABANDONED_MS = 24 * 60 * 60 * 1000;
+
+/** Lets go of all but the newest few backups of a kind, and of what crashes left half written. */
 export function pruneBackups(database: string, kind: 'rolling' | 'migration', keep: number): void {
-  for (const old of listBackups(database, kind).slice(keep)) {
+  const directory = backupsOf(database);
+  const partial = readdirSync(directory)
+    .filter((name) => name.includes('.db.partial-'))
+    .map((name) => join(directory, name))
+    .filter((path) => Date.now() - (statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? 0) > ABANDONED_MS);
+  for (const old of [...listBackups(database, kind).slice(keep), ...partial]) {
     try {
       unlinkSync(old);
     } catch (error) {

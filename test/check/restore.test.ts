@@ -9,6 +9,7 @@ import {
   rmSync,
   statSync,
   truncateSync,
+  utimesSync,
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
@@ -91,6 +92,10 @@ describe.skipIf(needs !== '')(`a backup${needs && ` (needs ${needs})`}`, () => {
 
   test('is made by itself every so often, and a few are kept', async () => {
     const backups = join(example.root, 'backups');
+    // What crashes have left half written, one long ago and one just now.
+    mkdirSync(backups, { mode: 0o700 });
+    for (const name of ['old', 'new']) writeFileSync(join(backups, `metadata-${name}.db.partial-1`), '');
+    utimesSync(join(backups, 'metadata-old.db.partial-1'), 1, 1);
     const driver = await OverlayDriver.open(example.root, { backups: { every: 20, keep: 2 } });
     const seen = new Set<string>();
     while (seen.size < 4) {
@@ -102,6 +107,8 @@ describe.skipIf(needs !== '')(`a backup${needs && ` (needs ${needs})`}`, () => {
     const kept = readdirSync(backups).filter((name) => name.endsWith('Z.db'));
     expect(kept.length).toBeGreaterThanOrEqual(2);
     expect(kept.length).toBeLessThanOrEqual(3);
+    const partial = readdirSync(backups).filter((name) => name.includes('partial'));
+    expect(partial).toEqual(['metadata-new.db.partial-1']);
     expect(mustRun(join(backups, kept[0] ?? ''), 'select count(*) from snapshot;\n')).toBe('6\n');
     expect((await checkStore(example.root)).status).toBe('clean');
   });
