@@ -203,7 +203,7 @@ class Copier {
       const attributes = new Attributes(source, { follow: true });
       const whole = await this.#copyOnce(from, to, size);
       this.#status.readOpen(from);
-      if (version.equals(this.#status.version)) return attributes;
+      if (whole && version.equals(this.#status.version)) return attributes;
       if (attempt === ATTEMPTS || size > CHUNK_BYTES) {
         if (!whole) throw shrunk(path);
         return attributes;

@@ -79,9 +79,9 @@ export class FileStatus {
     this.#result.copy(times, 16, 112, 124);
     return times;
   }
-  /** What differs after any change: the inode and when anything about it last changed. */
+  /** What differs after any change: the inode, its size, and when anything about it last changed. */
   get version(): Buffer {
-    return Buffer.concat([this.#result.subarray(32, 40), this.#result.subarray(96, 108)]);
+    return Buffer.concat([this.#result.subarray(32, 48), this.#result.subarray(96, 108)]);
   }
 }
 

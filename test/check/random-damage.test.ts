@@ -100,7 +100,12 @@ const damages: Readonly<Record<string, Damage>> = {
   'rows are edited': (root, random) => {
     const some = (): number => 1 + random(9);
     const statements = [
-      () => `update snapshot set parent_id = ${some()} where id = ${some()};`,
+      // Nothing tells of an open snapshot that it stood on another one before.
+      () => {
+        const parent = some();
+        const fits = `kind <> 'committed' and ${parent} in (select id from snapshot where kind = 'committed')`;
+        return `update snapshot set parent_id = ${parent} where id = ${some()} and not (${fits});`;
+      },
       () =>
         `update snapshot set kind = '${pick(random, ['active', 'view', 'committed', 'odd'])}' where id = ${some()};`,
       () => `update snapshot set inodes = ${some()} where id = ${some()};`,
