@@ -158,22 +158,22 @@ export interface CheckProgress {
 /** What is checked, and how. */
 export interface CheckOptions {
   /** Leave out the walk over the layers, and let SQLite leave out what takes long. */
-  quick?: boolean;
+  quick?: boolean | undefined;
   /** Read every byte of the layers whose seal covers contents. */
-  contents?: boolean;
+  contents?: boolean | undefined;
   /**
    * Check only these steps, and only these snapshots: whatever is not the name of a step is a key or name. `name:` may
    * stand before one, and has to if it is called like a step.
    */
-  only?: readonly string[];
+  only?: readonly string[] | undefined;
   /** End after so many milliseconds, with what was found until then. */
-  maxDuration?: number;
+  maxDuration?: number | undefined;
   /** Tell of active snapshots and views that were made longer ago than so many milliseconds. */
-  olderThan?: number;
+  olderThan?: number | undefined;
   /** Repair what can be repaired, and check once more. */
-  repair?: boolean;
+  repair?: boolean | undefined;
   /** With `repair`: only tell what it would do. */
-  dryRun?: boolean;
+  dryRun?: boolean | undefined;
   /** Ends the check: it throws the signal's reason. */
   signal?: AbortSignal;
   onProgress?: (progress: CheckProgress) => void;

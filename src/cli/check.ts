@@ -1,8 +1,10 @@
-import { Command, InvalidArgumentError } from 'commander';
 import { checkStore } from '../check/check-store.ts';
 import { type CheckProgress, type Finding, type Report, STEPS } from '../check/findings.ts';
 import { SnapshotError } from '../errors.ts';
-import { jsonOption, rootOption, say, sayJson } from './store.ts';
+import { storeCommand, toMilliseconds } from './command.ts';
+import { say, sayJson } from './output.ts';
+import { ProgressBar } from './progress.ts';
+import { stopSignal } from './stopping.ts';
 
 /** The exit statuses, which are fsck(8)'s. */
 const STATUS = { clean: 0, repaired: 1, damaged: 4, incomplete: 8, usage: 16 } as const;
@@ -20,10 +22,18 @@ interface Options {
 }
 
 /** `overlite check` */
-export const checkCommand = new Command('check')
-  .description('Check a store, in use or not, and repair what can be repaired')
-  .addOption(rootOption())
-  .addOption(jsonOption())
+export const checkCommand = storeCommand(
+  'check',
+  'Check a store, in use or not, and repair what can be repaired',
+  {
+    examples: [
+      'overlite check --root /var/lib/overlite',
+      'overlite check --root /var/lib/overlite --only layers base --contents',
+      'overlite check --root /var/lib/overlite --repair --dry-run',
+    ],
+    status: 'as of fsck: 0 clean, 1 found and repaired, 4 errors left, 8 could not check, 16 wrong usage.',
+  },
+)
   .option('--quick', 'leave out the layers, and what takes SQLite long')
   .option('--contents', 'read every byte of the layers that were sealed with their contents')
   .option(
@@ -34,33 +44,23 @@ export const checkCommand = new Command('check')
   .option('--older-than <seconds>', 'tell of active snapshots and views that are older', toMilliseconds)
   .option('--repair', 'repair what can be repaired: nothing is deleted, lost+found keeps what is in the way')
   .option('--dry-run', 'with --repair, only tell what it would do')
-  .addHelpText(
-    'after',
-    `
-Examples:
-  $ overlite check --root /var/lib/overlite
-  $ overlite check --root /var/lib/overlite --only layers base --contents
-  $ overlite check --root /var/lib/overlite --repair --dry-run
-
-Exit status, as of fsck: 0 clean, 1 found and repaired, 4 errors left, 8 could not check, 16 wrong usage.`,
-  )
-  .action(async ({ root, json, ...options }: Options) => {
-    const stopping = new AbortController();
-    const stop = (): void => stopping.abort(new SnapshotError('UNAVAILABLE', 'the check was stopped'));
-    process.once('SIGINT', stop).once('SIGTERM', stop);
-    const progress = new ProgressLine();
-    try {
-      const { signal } = stopping;
-      const report = await checkStore(root, { ...options, signal, onProgress: (now) => progress.show(now) });
-      progress.clear();
-      if (json === true) sayJson(report);
-      else show(report);
-      process.exitCode = STATUS[report.status];
-    } finally {
-      progress.clear();
-      process.off('SIGINT', stop).off('SIGTERM', stop);
-    }
+  .action(async ({ root, json, quick, contents, only, maxDuration, olderThan, repair, dryRun }: Options) => {
+    const options = { quick, contents, only, maxDuration, olderThan, repair, dryRun };
+    const report = await watch((onProgress) =>
+      checkStore(root, { ...options, signal: stopSignal, onProgress }),
+    );
+    if (json === true) sayJson(report);
+    else show(report);
+    process.exitCode = STATUS[report.status];
   });
+
+/** Shows a bar for as long as a check runs. */
+async function watch(
+  run: (onProgress: (progress: CheckProgress) => void) => Promise<Report>,
+): Promise<Report> {
+  using bar = new ProgressBar();
+  return await run(({ step, checked, total }) => bar.show({ doing: step, done: checked, total }));
+}
 
 /** The exit status of a check that failed. */
 export function checkFailure(error: unknown): number {
@@ -71,27 +71,6 @@ export function checkFailure(error: unknown): number {
 
 /** The exit status of wrong usage. */
 export const CHECK_USAGE = STATUS.usage;
-
-function toMilliseconds(text: string): number {
-  const seconds = Number(text);
-  if (text.trim() === '' || !(seconds >= 0)) throw new InvalidArgumentError('It is not a number of seconds.');
-  return seconds * 1000;
-}
-
-/** A line on a terminal that says how far it has come; nothing elsewhere. */
-class ProgressLine {
-  readonly #terminal = process.stderr.isTTY;
-
-  show({ step, checked, total }: CheckProgress): void {
-    if (!this.#terminal) return;
-    const part = total === null || total === 0 ? `${checked}` : `${checked} of ${Math.max(total, checked)}`;
-    process.stderr.write(`\r\u001B[Kchecking ${step}: ${part}`);
-  }
-
-  clear(): void {
-    if (this.#terminal) process.stderr.write('\r\u001B[K');
-  }
-}
 
 function show(report: Report): void {
   for (const finding of report.findings) showFinding(finding);

@@ -5,13 +5,13 @@ import { tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
-import { Command } from 'commander';
 import { ensureDir, remove } from 'fs-extra/esm';
 import { OverlayDriver } from '../driver/driver.ts';
 import { SnapshotError } from '../errors.ts';
 import { MetadataReader } from '../metadata/reader.ts';
 import { quote } from '../names.ts';
-import { say } from './store.ts';
+import { command } from './command.ts';
+import { say } from './output.ts';
 import { bytes, duration } from './units.ts';
 
 const run = promisify(execFile);
@@ -19,19 +19,13 @@ const run = promisify(execFile);
 const checkout = resolve(dirname(fileURLToPath(import.meta.url)), '../..');
 
 /** `overlite demo`: the main job, on a real tree. */
-export const demoCommand = new Command('demo')
-  .description('Build a base from a directory, fork two workspaces from it, commit one, and build on that')
+export const demoCommand = command(
+  'demo',
+  'Build a base from a directory, fork two workspaces from it, commit one, and build on that',
+  { examples: ['overlite demo', 'overlite demo /usr/share/doc --keep'] },
+)
   .argument('[directory]', 'the tree to start from; this package with its dependencies unless given')
   .option('--keep', 'leave the store behind, to look at it')
-  .addHelpText(
-    'after',
-    `
-Examples:
-  $ overlite demo
-  $ overlite demo /usr/share/doc --keep
-
-Exit status: 0 done, 1 the operation failed, 2 wrong usage.`,
-  )
   .action(async (directory: string | undefined, { keep = false }: { keep?: boolean }) => {
     await new Demo(resolve(directory ?? checkout)).run(keep);
   });

@@ -1,27 +1,23 @@
-import { Command } from 'commander';
 import { type RestoreReport, restoreStore } from '../check/restore-store.ts';
-import { jsonOption, rootOption, say, sayJson } from './store.ts';
+import { storeCommand } from './command.ts';
+import { say, sayJson } from './output.ts';
 
 /** `overlite restore` */
-export const restoreCommand = new Command('restore')
-  .description('Put a backup in the place of a lost or damaged database, or what can be read of that')
+export const restoreCommand = storeCommand(
+  'restore',
+  'Put a backup in the place of a lost or damaged database, or what can be read of that',
+  {
+    examples: [
+      'overlite restore --root /var/lib/overlite',
+      'overlite restore --root /var/lib/overlite /backup/metadata-2030-01-31.db',
+      'overlite restore --root /var/lib/overlite --salvage',
+    ],
+    note: `Nothing is deleted: the old database goes to lost+found, and directories stay as they are. Nobody may
+have the store open. What does not fit together afterwards is reported.`,
+  },
+)
   .argument('[backup]', 'the backup; the newest in backups/ unless given')
   .option('--salvage', 'use no backup, but what can be read of the database that is there')
-  .addOption(rootOption())
-  .addOption(jsonOption())
-  .addHelpText(
-    'after',
-    `
-Nothing is deleted: the old database goes to lost+found, and directories stay as they are. Nobody may
-have the store open. What does not fit together afterwards is reported.
-
-Examples:
-  $ overlite restore --root /var/lib/overlite
-  $ overlite restore --root /var/lib/overlite /backup/metadata-2030-01-31.db
-  $ overlite restore --root /var/lib/overlite --salvage
-
-Exit status: 0 done, 1 the operation failed, 2 wrong usage.`,
-  )
   .action(
     async (
       from: string | undefined,

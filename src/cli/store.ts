@@ -1,21 +1,32 @@
-import { Option } from 'commander';
+import { lstatSync } from 'node:fs';
+import { resolve } from 'node:path';
+import { OverlayDriver } from '../driver/driver.ts';
+import { Layout } from '../driver/layout.ts';
+import type { DriverOptions } from '../driver/options.ts';
+import { SnapshotError } from '../errors.ts';
+import { quote } from '../names.ts';
+import type { StoreOptions } from './command.ts';
 
-/** Which store a command works on. */
-export function rootOption(): Option {
-  return new Option('--root <directory>', 'the root of the store').env('OVERLITE_ROOT').makeOptionMandatory();
+/** Opens a store to write to it, and makes it if the root is not there or empty. */
+export function openOrMakeStore({ root, busyTimeout }: StoreOptions): Promise<OverlayDriver> {
+  return OverlayDriver.open(root, { ...(busyTimeout !== undefined && { busyTimeout }) });
 }
 
-/** Whether a command is to print JSON, for scripts. */
-export function jsonOption(): Option {
-  return new Option('--json', 'print JSON');
+/** Opens a store that is there, to write to it. */
+export async function openStore(
+  { root, busyTimeout }: StoreOptions,
+  options: DriverOptions = {},
+): Promise<OverlayDriver> {
+  const { database } = new Layout(resolve(root));
+  if (lstatSync(database, { throwIfNoEntry: false }) === undefined) {
+    throw new SnapshotError('FAILED_PRECONDITION', `${quote(root)} is not the root of a store`, {
+      hint: 'prepare and view make one; restore makes one from a backup',
+    });
+  }
+  return OverlayDriver.open(root, { ...options, ...(busyTimeout !== undefined && { busyTimeout }) });
 }
 
-/** Prints a line. */
-export function say(line: string): void {
-  process.stdout.write(`${line}\n`);
-}
-
-/** Prints a value as JSON. */
-export function sayJson(value: unknown): void {
-  say(JSON.stringify(value, null, 2));
+/** Opens a store that is there, only to look at it: nothing is deleted or backed up meanwhile. */
+export function lookAtStore(options: StoreOptions): Promise<OverlayDriver> {
+  return openStore(options, { asyncRemove: true, backups: false });
 }

@@ -1,0 +1,80 @@
+import { Command, InvalidArgumentError, Option } from 'commander';
+import type { Labels } from '../snapshot.ts';
+
+/** The options that every command on a store has. */
+export interface StoreOptions {
+  readonly root: string;
+  readonly json?: true;
+  readonly busyTimeout?: number;
+}
+
+/** What the help of a command says beyond its arguments and options. */
+interface Help {
+  /** Command lines as they may be typed, at least two of them. */
+  readonly examples: readonly string[];
+  /** What has to be known before using it. */
+  readonly note?: string;
+  readonly status?: string;
+}
+
+const STATUS = '0 done, 1 the operation failed, 2 wrong usage.';
+
+/** A command with its help. */
+export function command(
+  name: string,
+  description: string,
+  { examples, note, status = STATUS }: Help,
+): Command {
+  const parts = [
+    ...(note === undefined ? [] : [note]),
+    `Examples:\n${examples.map((example) => `  $ ${example}`).join('\n')}`,
+    `Exit status: ${status}`,
+  ];
+  return new Command(name)
+    .description(description)
+    .addHelpText('after', `\n${parts.join('\n\n')}`)
+    .option('--debug', 'with an error, print where it comes from');
+}
+
+/** A command that works on a store. */
+export function storeCommand(name: string, description: string, help: Help): Command {
+  return command(name, description, help)
+    .addOption(
+      new Option('--root <directory>', 'the root of the store').env('OVERLITE_ROOT').makeOptionMandatory(),
+    )
+    .option('--json', 'print JSON');
+}
+
+/** A command that waits for others who write to the store. */
+export function writeCommand(name: string, description: string, help: Help): Command {
+  return storeCommand(name, description, help).option(
+    '--busy-timeout <seconds>',
+    'how long to wait for others who write; 30 unless given',
+    toMilliseconds,
+  );
+}
+
+/** The option that gives a new snapshot its labels. */
+export function labelOption(): Option {
+  return new Option(
+    '--label <key=value>',
+    'a label of the new snapshot; may be given several times',
+  ).argParser((text: string, labels: Labels | undefined): Labels => {
+    const [key, value] = toLabel(text);
+    return { ...labels, [key]: value };
+  });
+}
+
+/** Reads `key=value`. */
+function toLabel(text: string): [key: string, value: string] {
+  const equals = text.indexOf('=');
+  if (equals < 1) throw new InvalidArgumentError('It is not of the form key=value.');
+  return [text.slice(0, equals), text.slice(equals + 1)];
+}
+
+/** Reads a number of seconds. */
+export function toMilliseconds(text: string): number {
+  const seconds = Number(text);
+  if (text.trim() === '' || !(seconds >= 0)) throw new InvalidArgumentError('It is not a number of seconds.');
+  return seconds * 1000;
+}

@@ -1,0 +1,37 @@
+import { type StoreOptions, storeCommand } from './command.ts';
+import { paintKind, sayJson, sayPairs, shown, toJson } from './output.ts';
+import { lookAtStore } from './store.ts';
+import { age, bytes } from './units.ts';
+
+/** `overlite info` */
+export const infoCommand = storeCommand('info', 'Tell all that is known of a snapshot', {
+  examples: ['overlite info base', 'overlite info workspace --json'],
+})
+  .argument('<key-or-name>', 'a snapshot of any kind')
+  .action(async (name: string, options: StoreOptions) => {
+    await using driver = await lookAtStore(options);
+    const info = await driver.stat(name);
+    const usage = await driver.usage(name);
+    const chain = (await driver.chain(name)).map((ancestor) => ancestor.name);
+    const children = (await driver.children(name)).map((child) => child.name);
+    if (options.json === true) {
+      sayJson({ ...toJson(info), usage, chain, children });
+      return;
+    }
+    const { kind, labels, created, updated, id, directory, seal, inUse, volatile } = info;
+    const time = (when: Date): string => `${when.toISOString()} (${age(when)} ago)`;
+    sayPairs([
+      ['name', shown(name)],
+      ['kind', `${paintKind(kind)}${volatile ? ', volatile' : ''}`],
+      ['stands on', chain.length === 0 ? '-' : chain.map(shown).join(' < ')],
+      ['children', children.length === 0 ? '-' : children.map(shown).join(' ')],
+      ['holds', `${usage.inodes} inodes, ${bytes(usage.size)}`],
+      ['created', time(created)],
+      ['updated', time(updated)],
+      ['directory', directory ?? '-'],
+      ['id', String(id)],
+      ['seal', seal ?? '-'],
+      ...(inUse === true ? ([['in use', 'something had it mounted when it was committed']] as const) : []),
+      ...Object.entries(labels).map(([key, value]) => ['label', `${shown(key)}=${shown(value)}`] as const),
+    ]);
+  });

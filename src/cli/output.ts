@@ -1,0 +1,88 @@
+import { styleText } from 'node:util';
+import Table from 'cli-table3';
+import type { Info, Kind, Mount } from '../snapshot.ts';
+
+/** Prints a line. */
+export function say(line: string): void {
+  process.stdout.write(`${line}\n`);
+}
+
+/** Prints a value as JSON. */
+export function sayJson(value: unknown): void {
+  say(JSON.stringify(value, null, 2));
+}
+
+/** Prints an array of JSON, an element at a time. @returns how many there were */
+export async function sayJsonArray(values: AsyncIterable<unknown>): Promise<void> {
+  let before = '[\n';
+  for await (const value of values) {
+    process.stdout.write(before + JSON.stringify(value, null, 2).replace(/^/gm, '  '));
+    before = ',\n';
+  }
+  say(before === '[\n' ? '[]' : '\n]');
+}
+
+type Style = Exclude<Parameters<typeof styleText>[0], readonly unknown[]>;
+
+const colours =
+  process.stdout.isTTY && (process.env['NO_COLOR'] ?? '') === '' && process.env['TERM'] !== 'dumb';
+
+/** Text in a colour, on a terminal of which the user does not say otherwise. */
+export function paint(style: Style, text: string): string {
+  return colours ? styleText(style, text) : text;
+}
+
+const KIND_STYLES: Readonly<Record<Kind, Style>> = { active: 'green', view: 'cyan', committed: 'yellow' };
+
+/** A kind, in its colour. */
+export function paintKind(kind: Kind): string {
+  return paint(KIND_STYLES[kind], kind);
+}
+
+/** A key or name for people: as JSON if it could be taken for something else, or do something to a terminal. */
+export function shown(name: string): string {
+  return /^[\p{L}\p{N}\p{P}\p{S}]+$/u.test(name) && !/["\\]/.test(name) ? name : JSON.stringify(name);
+}
+
+/** An argument as a shell takes it. */
+function quoted(argument: string): string {
+  return /^[\w@%+=:,./-]+$/.test(argument) ? argument : `'${argument.replaceAll("'", `'\\''`)}'`;
+}
+
+/** The command line that mounts something. */
+export function mountCommand({ type, source, options }: Mount, target: string): string {
+  const words =
+    type === 'bind'
+      ? ['mount', '-o', ['bind', ...options].join(','), source, target]
+      : ['mount', '-t', type, source, target, '-o', options.join(',')];
+  return words.map(quoted).join(' ');
+}
+
+/** The columns of a table: those with a `>` in front have their text at the right. */
+export function sayTable(heads: readonly string[], rows: readonly (readonly string[])[]): void {
+  const none = Object.fromEntries(
+    ['top', 'bottom', 'left', 'mid', 'right'].flatMap((side) =>
+      ['', '-mid', '-left', '-right'].map((corner) => [`${side}${corner}`, '']),
+    ),
+  );
+  const table = new Table({
+    head: heads.map((head) => paint('bold', head.replace('>', ''))),
+    colAligns: heads.map((head) => (head.startsWith('>') ? 'right' : 'left')),
+    chars: { ...none, middle: '  ' },
+    style: { head: [], border: [], 'padding-left': 0, 'padding-right': 0 },
+  });
+  for (const row of rows) table.push([...row]);
+  for (const line of table.toString().split('\n')) say(line.trimEnd());
+}
+
+/** Prints what is known of each, one a line. */
+export function sayPairs(pairs: readonly (readonly [string, string])[]): void {
+  const width = Math.max(...pairs.map(([word]) => word.length)) + 2;
+  for (const [word, text] of pairs) say(`${paint('bold', word.padEnd(width))}${text}`);
+}
+
+/** What JSON tells of a snapshot. */
+export function toJson(info: Info): object {
+  const { id, name, kind, parent, labels, created, updated, seal, inUse, volatile, directory } = info;
+  return { name, kind, parent, created, updated, labels, id, directory, seal, inUse, volatile };
+}

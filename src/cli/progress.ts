@@ -1,0 +1,46 @@
+import { SingleBar } from 'cli-progress';
+
+/** How far something has come. */
+export interface Step {
+  /** What is being done. */
+  readonly doing: string;
+  readonly done: number;
+  /** How much there is to do; `null` if that is not known. */
+  readonly total: number | null;
+  readonly detail?: string;
+}
+
+/** A bar on standard error, if that is a terminal; otherwise nothing. */
+export class ProgressBar implements Disposable {
+  readonly #bar = new SingleBar({
+    format: '{doing} {bar} {value}{of} {detail}',
+    stream: process.stderr,
+    barsize: 24,
+    barCompleteChar: '━',
+    barIncompleteChar: '─',
+    clearOnComplete: true,
+    // A process that is killed would leave it hidden.
+    hideCursor: false,
+    linewrap: true,
+    gracefulExit: false,
+  });
+  #started = false;
+
+  /** Whether anybody sees it. */
+  readonly visible = process.stderr.isTTY;
+
+  show({ doing, done, total, detail = '' }: Step): void {
+    if (!this.visible) return;
+    const most = Math.max(total ?? 0, done, 1);
+    const payload = { doing, detail, of: total === null ? '' : ` of ${most}` };
+    if (!this.#started) this.#bar.start(most, done, payload);
+    this.#started = true;
+    this.#bar.setTotal(most);
+    this.#bar.update(done, payload);
+  }
+
+  [Symbol.dispose](): void {
+    if (this.#started) this.#bar.stop();
+    this.#started = false;
+  }
+}

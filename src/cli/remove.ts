@@ -1,0 +1,61 @@
+import type { OverlayDriver } from '../driver/driver.ts';
+import type { Info, RemoveResult } from '../snapshot.ts';
+import { type StoreOptions, writeCommand } from './command.ts';
+import { say, sayJson, shown } from './output.ts';
+import { openStore } from './store.ts';
+import { existsSync } from 'node:fs';
+
+/** `overlite remove` */
+export const removeCommand = writeCommand(
+  'remove',
+  'Abandon active snapshots and views, with what they hold',
+  {
+    examples: ['overlite remove workspace', 'overlite remove reader-1 reader-2'],
+    note: 'Several are removed together or, if one cannot be, none of them.',
+  },
+)
+  .argument('<key...>', 'active snapshots and views')
+  .action((keys: string[], options: StoreOptions) => takeAway(keys, options, 'remove'));
+
+/** `overlite delete` */
+export const deleteCommand = writeCommand('delete', 'Delete committed snapshots that nothing stands on', {
+  examples: ['overlite delete release', 'overlite delete release-2 release-1'],
+  note: 'Several are deleted together, in the order given, or, if one cannot be, none of them.',
+})
+  .argument('<name...>', 'committed snapshots, those that stand on others first')
+  .action((names: string[], options: StoreOptions) => takeAway(names, options, 'delete'));
+
+async function takeAway(
+  names: readonly string[],
+  options: StoreOptions,
+  verb: 'remove' | 'delete',
+): Promise<void> {
+  await using driver = await openStore(options);
+  const results = await takeAll(driver, names, verb);
+  if (options.json === true) {
+    sayJson(results.map(([name, { deferred = null }]) => ({ name, deferred })));
+    return;
+  }
+  for (const [name, { deferred }] of results) {
+    say(`${shown(name)} is ${verb}d`);
+    if (deferred !== undefined) say(`  its directory stays until a cleanup: ${deferred}`);
+  }
+}
+
+async function takeAll(
+  driver: OverlayDriver,
+  names: readonly string[],
+  verb: 'remove' | 'delete',
+): Promise<(readonly [string, RemoveResult])[]> {
+  const [first = '', ...others] = names;
+  if (others.length === 0) return [[first, await driver[verb](first)]];
+  const found: Info[] = [];
+  for (const name of names) found.push(await driver.stat(name));
+  await driver.transaction((tx) => {
+    for (const name of names) tx[verb](name);
+  });
+  return found.map(({ name, directory }) => {
+    const left = directory !== null && existsSync(directory);
+    return [name, left ? { deferred: 'it is in use' } : {}] as const;
+  });
+}

@@ -1,0 +1,34 @@
+/** What a command ends with that was stopped by a signal. */
+export class Stopped extends Error {
+  override readonly name = 'Stopped';
+  /** As shells have it: 128 and the number of the signal. */
+  readonly status: number;
+
+  constructor(signal: keyof typeof STATUS) {
+    super(`stopped by ${signal}`);
+    this.status = STATUS[signal];
+  }
+}
+
+const STATUS = { SIGHUP: 129, SIGINT: 130, SIGTERM: 143 } as const;
+
+const stopping = new AbortController();
+
+/** Ends what can be undone, when a signal asks to. What cannot be undone is finished. */
+export const stopSignal: AbortSignal = stopping.signal;
+
+/** Takes signals: the first ends things well, a second one at once. */
+export function takeSignals(): void {
+  for (const name of ['SIGHUP', 'SIGINT', 'SIGTERM'] as const) {
+    process.on(name, () => {
+      if (stopSignal.aborted) process.exit(STATUS[name]);
+      stopping.abort(new Stopped(name));
+    });
+  }
+}
+
+/** The exit status of a command that was stopped, or had finished already when it was to stop. */
+export function stoppedStatus(): number | undefined {
+  const reason: unknown = stopSignal.reason;
+  return reason instanceof Stopped ? reason.status : undefined;
+}

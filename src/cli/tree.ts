@@ -1,0 +1,57 @@
+import type { Info } from '../snapshot.ts';
+import { type StoreOptions, storeCommand } from './command.ts';
+import { paint, paintKind, say, sayJson, shown, toJson } from './output.ts';
+import { lookAtStore } from './store.ts';
+import { age, bytes } from './units.ts';
+
+/** A snapshot that is still to be drawn. */
+interface Pending {
+  readonly info: Info;
+  /** What stands in front of its own line, and of those of its children. */
+  readonly branch: string;
+  readonly trunk: string;
+}
+
+/** `overlite tree` */
+export const treeCommand = storeCommand('tree', 'Draw the snapshots, each under its parent', {
+  examples: ['overlite tree', 'overlite tree base'],
+})
+  .argument('[name]', 'only this snapshot and what descends from it')
+  .action(async (name: string | undefined, options: StoreOptions) => {
+    await using driver = await lookAtStore(options);
+    const children = new Map<string | null, Info[]>();
+    const top: Info[] = name === undefined ? [] : [await driver.stat(name)];
+    for await (const info of driver.snapshots()) {
+      const siblings = children.get(info.parent);
+      if (siblings === undefined) children.set(info.parent, [info]);
+      else siblings.push(info);
+    }
+    if (name === undefined) top.push(...(children.get(null) ?? []));
+    if (options.json === true) {
+      sayJson(top.map((info) => toTree(info, children)));
+      return;
+    }
+    const now = Date.now();
+    const pending: Pending[] = top.toReversed().map((info) => ({ info, branch: '', trunk: '' }));
+    for (let next = pending.pop(); next !== undefined; next = pending.pop()) {
+      const { info, branch, trunk } = next;
+      const size = info.kind === 'committed' ? `, ${bytes((await driver.usage(info.name)).size)}` : '';
+      const rest = `(${paintKind(info.kind)}${size}, ${age(info.created, now)})`;
+      say(`${paint('dim', branch)}${shown(info.name)}  ${rest}`);
+      const below = (children.get(info.name) ?? []).toReversed();
+      for (const [at, child] of below.entries()) {
+        const last = at === 0;
+        pending.push({
+          info: child,
+          branch: `${trunk}${last ? '└─ ' : '├─ '}`,
+          trunk: `${trunk}${last ? '   ' : '│  '}`,
+        });
+      }
+    }
+  });
+
+/** A snapshot with its children in it. Chains are no longer than overlayfs stacks layers. */
+function toTree(info: Info, children: ReadonlyMap<string | null, readonly Info[]>): object {
+  const below = children.get(info.name) ?? [];
+  return { ...toJson(info), children: below.map((child) => toTree(child, children)) };
+}
