@@ -13,6 +13,7 @@ export {
   type StepResult,
 } from './check/findings.ts';
 export { restoreStore, type RestoreOptions, type RestoreReport } from './check/restore-store.ts';
+export type { Change, Difference, DiffOptions } from './driver/change.ts';
 export { OverlayDriver } from './driver/driver.ts';
 export type { DriverOptions } from './driver/options.ts';
 export type { Seal, SealedCommitOptions } from './driver/operations.ts';

@@ -11,7 +11,7 @@ import { quote } from '../names.ts';
 const readOf = promisify(read);
 
 /** The overlay attributes that change what a layer means. */
-const OVERLAY_XATTRS = new Set(
+export const OVERLAY_XATTRS = new Set(
   ['trusted', 'user'].flatMap((space) => [`${space}.overlay.opaque`, `${space}.overlay.redirect`]),
 );
 

@@ -30,13 +30,15 @@ import type {
   ViewOptions,
   Watched,
 } from '../snapshot.ts';
+import type { Change, DiffOptions } from './change.ts';
 import { Committer } from './committer.ts';
+import { checkDiffOptions, diffSnapshots } from './diff.ts';
 import { Directories } from './directories.ts';
 import { LayerSync } from './layer-sync.ts';
 import { Layers } from './layers.ts';
 import type { Layout } from './layout.ts';
 import { Mounter } from './mounter.ts';
-import { MountTable } from './mounts.ts';
+import { type Look, MountTable } from './mounts.ts';
 import { Operations, type Seal, checkWatched, toCommitOptions, toMakeArguments } from './operations.ts';
 import { type DriverOptions, type Settings, toSettings } from './options.ts';
 import { Reaper } from './reaper.ts';
@@ -336,6 +338,28 @@ export class OverlayDriver implements Snapshotter {
     });
     if (!this.#settings.asyncRemove) await Promise.all(removals.map((removal) => this.#reaper.reap(removal)));
     return done;
+  }
+
+  /**
+   * What a snapshot holds otherwise than its parent or another one, in the order of the paths. Both are mounted, read
+   * only and where nobody sees it, for as long as that takes.
+   *
+   * @throws {TypeError} if an argument is of a wrong type
+   * @throws {SnapshotError} NOT_FOUND if one of them is missing, or goes meanwhile
+   * @throws {SnapshotError} DATA_LOSS if a layer is missing
+   * @throws {SnapshotError} PERMISSION_DENIED if this process may not mount
+   * @throws the reason of `signal`
+   */
+  diff(keyOrName: string, options?: DiffOptions): AsyncGenerator<Change, void, undefined> {
+    checkName(keyOrName, 'key or name');
+    const checked = checkDiffOptions(options);
+    const look = (): Promise<readonly [Look | undefined, Look]> =>
+      this.#read('reading what to compare', () => {
+        const { against = this.#operations.parent(keyOrName) } = checked;
+        const old = against === null ? undefined : this.#operations.look(against);
+        return [old, this.#operations.look(keyOrName)];
+      });
+    return diffSnapshots({ layout: this.#layout, look }, keyOrName, checked);
   }
 
   async cleanup(): Promise<CleanupResult> {

@@ -18,6 +18,13 @@ export interface Stack {
   readonly volatile: boolean;
 }
 
+/** How to look at what a snapshot of any kind holds. */
+export interface Look {
+  readonly mounts: readonly Mount[];
+  /** The ids of its layers, nearest first. */
+  readonly layers: readonly number[];
+}
+
 /** @throws {SnapshotError} FAILED_PRECONDITION if overlayfs could not stack a snapshot on so many layers */
 export function checkDepth(name: string, lowers: readonly number[]): void {
   if (lowers.length <= MAX_LOWERS) return;

@@ -17,7 +17,7 @@ import type { Directories } from './directories.ts';
 import { checkIdMappings } from './idmap.ts';
 import type { Layer, LayerSeal, Layers } from './layers.ts';
 import type { Layout } from './layout.ts';
-import { type MountTable, checkDepth } from './mounts.ts';
+import { type Look, type MountTable, checkDepth } from './mounts.ts';
 import type { DirectoryLock } from './directory-lock.ts';
 
 /** The label that tells containerd where a snapshot's own layer is. */
@@ -115,6 +115,18 @@ export class Operations {
     }
     const { labels, volatile } = this.#store.stat(key);
     return this.#table.mounts({ id, kind, labels, lowers: this.#store.lowers(id).slice(1), volatile });
+  }
+
+  /** How to look at what a snapshot of any kind holds: the mount that a view of it has, and its layers. */
+  look(keyOrName: string): Look {
+    const { id, kind } = this.#store.find(checkName(keyOrName, 'key or name'));
+    const chain = this.#store.lowers(id);
+    const layers = kind === 'view' && chain.length > 1 ? chain.slice(1) : chain;
+    checkDepth(keyOrName, layers);
+    return {
+      mounts: this.#table.mounts({ id, kind: 'view', labels: {}, lowers: layers, volatile: false }),
+      layers,
+    };
   }
 
   /** Flips a row. Without a seal the layer is sealed on the spot. */

@@ -11,6 +11,28 @@ export interface Watch {
   readonly onSlice?: (() => void) | undefined;
 }
 
+/** Tells when work has held the event loop for long enough. */
+export class Pace {
+  readonly #watch: Watch;
+  #until = 0;
+
+  constructor(watch: Watch) {
+    this.#watch = watch;
+  }
+
+  /** Whether it is time to rest. */
+  get due(): boolean {
+    return performance.now() >= this.#until;
+  }
+
+  /** Gives the event loop its turn. */
+  async rest(): Promise<void> {
+    await nextTurn();
+    this.#watch.signal?.throwIfAborted();
+    this.#until = performance.now() + SLICE_MS;
+  }
+}
+
 /**
  * Calls `visit` for each item, one after the other, giving the event loop its turn in between, so that it is never
  * held for long. An item that is `undefined` only stands for time that was taken.
@@ -18,19 +40,16 @@ export interface Watch {
 export async function inSlices<T>(
   items: Iterable<T | undefined>,
   visit: (item: T) => void | Promise<void>,
-  { signal, onSlice }: Watch = {},
+  watch: Watch = {},
 ): Promise<void> {
+  const pace = new Pace(watch);
   // Each slice in a turn of its own, the first one too.
-  await nextTurn();
-  signal?.throwIfAborted();
-  let until = performance.now() + SLICE_MS;
+  await pace.rest();
   for (const item of items) {
     const visiting = item === undefined ? undefined : visit(item);
     if (visiting !== undefined) await visiting;
-    if (performance.now() < until) continue;
-    onSlice?.();
-    await nextTurn();
-    signal?.throwIfAborted();
-    until = performance.now() + SLICE_MS;
+    if (!pace.due) continue;
+    watch.onSlice?.();
+    await pace.rest();
   }
 }

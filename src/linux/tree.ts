@@ -12,6 +12,8 @@ export interface TreeEntry {
   /** The path to look the file up by, ended with NUL: it holds as long as the entry is the current one. */
   readonly handle: Buffer;
   readonly status: FileStatus;
+  /** Has the walk leave out what is below it, if it is a directory. */
+  skip(): void;
 }
 
 interface Level {
@@ -24,6 +26,7 @@ interface Level {
 class CurrentEntry implements TreeEntry {
   readonly status = new FileStatus();
   path: Buffer = Buffer.from('/');
+  skipped = false;
   #directory = -1;
   #name: Buffer = Buffer.from('.\0');
 
@@ -36,6 +39,11 @@ class CurrentEntry implements TreeEntry {
     this.#directory = directory;
     this.#name = name;
     this.path = path;
+    this.skipped = false;
+  }
+
+  skip(): void {
+    this.skipped = true;
   }
 }
 
@@ -57,16 +65,26 @@ export function pathIn(dir: number, name: Buffer): Buffer {
  *
  * @throws what the operating system says, as node:fs does
  */
-export function* walkTree(root: string): Generator<TreeEntry | undefined, void, undefined> {
+export function walkTree(root: string): Generator<TreeEntry | undefined, void, undefined> {
+  return walk(() => openDirectory(cString(root)));
+}
+
+/** Walks, in the same way, a directory that is open, and stays so. */
+export function walkOpen(fd: number): Generator<TreeEntry | undefined, void, undefined> {
+  return walk(() => openDirectoryBeneath(fd, cString('.')));
+}
+
+function* walk(open: () => number): Generator<TreeEntry | undefined, void, undefined> {
   const entry = new CurrentEntry();
   const { status } = entry;
   const levels: Level[] = [];
   try {
-    const top = openTop(root);
+    const top = openTop(open());
     levels.push({ fd: top, path: Buffer.alloc(0), names: list(top, status) });
     status.readOpen(top);
     entry.set(top, cString('.'), Buffer.from('/'));
     yield entry;
+    if (entry.skipped) return;
     for (let level = levels.at(-1); level !== undefined; level = levels.at(-1)) {
       const { done, value: name } = level.names.next();
       if (done === true) {
@@ -86,7 +104,7 @@ export function* walkTree(root: string): Generator<TreeEntry | undefined, void, 
       name.copy(path, level.path.length);
       entry.set(level.fd, file, path);
       yield entry;
-      if (directory) {
+      if (directory && !entry.skipped) {
         const fd = enter(level.fd, file);
         if (fd !== undefined) levels.push({ fd, path, names: list(fd, status) });
       }
@@ -98,8 +116,8 @@ export function* walkTree(root: string): Generator<TreeEntry | undefined, void, 
 
 const SLASH = 0x2f;
 
-function openTop(root: string): number {
-  const plain = openDirectory(cString(root));
+/** Opens a directory below what is mounted on anything in it, where it may, in the place of the one given. */
+function openTop(plain: number): number {
   const below = openBelowMounts(plain);
   if (below === undefined) return plain;
   try {

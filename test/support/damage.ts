@@ -88,8 +88,7 @@ export function breakRules(root: string, sql: string): void {
 export function leaveOpen(root: string, script: string): void {
   const dist = join(import.meta.dirname, '../../dist/index.js');
   const program = `
-    import { afterEach, beforeEach } from 'vitest';
-import { OverlayDriver } from ${JSON.stringify(dist)};
+    import { OverlayDriver } from ${JSON.stringify(dist)};
     const driver = await OverlayDriver.open(${JSON.stringify(root)}, { asyncRemove: true, backups: false });
     ${script}
     process.kill(process.pid, 'SIGKILL');`;
