@@ -23,7 +23,9 @@ export { MetadataReader, type MetadataOptions, type Removal } from './metadata/r
 export type { LeftRemoval, LostRow } from './metadata/salvage.ts';
 export { MetadataStore, type CommitRecord, type PrepareRecord } from './metadata/store.ts';
 export type {
+  BackupOptions,
   CheckpointOptions,
+  CleanupOptions,
   CleanupResult,
   CommitOptions,
   Info,
@@ -36,6 +38,7 @@ export type {
   RemoveResult,
   SnapshotRecord,
   Snapshotter,
+  Tally,
   UpdateOptions,
   Usage,
   ViewOptions,

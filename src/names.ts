@@ -91,3 +91,19 @@ export function checkOptions<T extends object>(
   }
   return value;
 }
+
+/** @throws {TypeError} if what is to be told of something that takes long is of a wrong type */
+export function checkWatched({
+  signal,
+  onProgress,
+}: {
+  readonly signal?: unknown;
+  readonly onProgress?: unknown;
+}): void {
+  if (signal !== undefined && !(signal instanceof AbortSignal)) {
+    throw new TypeError(`signal must be an AbortSignal, not ${kindOf(signal)}`);
+  }
+  if (onProgress !== undefined && typeof onProgress !== 'function') {
+    throw new TypeError(`onProgress must be a function, not ${kindOf(onProgress)}`);
+  }
+}

@@ -86,12 +86,18 @@ export interface Progress {
   readonly bytes: number;
 }
 
+/** How far something has come of which there is a known amount to do. */
+export interface Tally {
+  readonly done: number;
+  readonly total: number;
+}
+
 /** Who looks on while something takes long. */
-export interface Watched {
+export interface Watched<Step = Progress> {
   /** Ends it, with nothing changed and nothing left behind: the promise is rejected with the signal's reason. */
   signal?: AbortSignal;
   /** Told now and then how far it has come. What it throws ends it like the signal does. */
-  onProgress?: (progress: Progress) => void;
+  onProgress?: (progress: Step) => void;
 }
 
 /** What is given when a snapshot is committed. */
@@ -124,6 +130,12 @@ export interface RemoveResult {
   /** Why the directory could not be deleted yet; it stays in the removal journal. */
   readonly deferred?: string;
 }
+
+/** What is given to a backup. Progress is counted in bytes. */
+export type BackupOptions = Watched<Tally>;
+
+/** What is given to a cleanup. A signal ends it between two directories; progress is counted in removals. */
+export type CleanupOptions = Watched<Tally>;
 
 /** What came of a cleanup. */
 export interface CleanupResult {
@@ -286,7 +298,7 @@ export interface Snapshotter {
   chain(keyOrName: string): Promise<Info[]>;
 
   /** Deletes the directories of removed snapshots that are still there. */
-  cleanup(): Promise<CleanupResult>;
+  cleanup(options?: CleanupOptions): Promise<CleanupResult>;
 
   /** Finishes what is under way and lets go of the store. May be called more than once. */
   close(): Promise<void>;

@@ -1,7 +1,7 @@
 import { resolve } from 'node:path';
 import { runInChild } from '../child/run.ts';
 import { SnapshotError } from '../errors.ts';
-import { checkOptions, kindOf, quote } from '../names.ts';
+import { checkOptions, checkWatched, kindOf, quote } from '../names.ts';
 import type { CheckInput } from './examine.ts';
 import type { CheckOptions, CheckProgress, Report } from './findings.ts';
 import type { Settings } from './subject.ts';
@@ -41,12 +41,7 @@ function toSettings(given: CheckOptions): Settings {
     'signal',
     'onProgress',
   ]);
-  if (signal !== undefined && !(signal instanceof AbortSignal)) {
-    throw new TypeError(`signal must be an AbortSignal, not ${kindOf(signal)}`);
-  }
-  if (onProgress !== undefined && typeof onProgress !== 'function') {
-    throw new TypeError(`onProgress must be a function, not ${kindOf(onProgress)}`);
-  }
+  checkWatched({ signal, onProgress });
   for (const option of ['quick', 'contents', 'repair', 'dryRun'] as const) {
     const value: unknown = settings[option];
     if (value !== undefined && typeof value !== 'boolean') {

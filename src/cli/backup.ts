@@ -3,6 +3,9 @@ import { Layout } from '../driver/layout.ts';
 import { backupDatabase } from '../metadata/backup-database.ts';
 import { storeCommand } from './command.ts';
 import { say, sayJson } from './output.ts';
+import { withBar } from './progress.ts';
+import { stopSignal } from './stopping.ts';
+import { bytes } from './units.ts';
 
 /** `overlite backup` */
 export const backupCommand = storeCommand(
@@ -18,7 +21,11 @@ export const backupCommand = storeCommand(
 )
   .argument('<file>', 'the new file')
   .action(async (file: string, { root, json }: { root: string; json?: true }) => {
-    await backupDatabase(new Layout(resolve(root)).database, file);
+    const { database } = new Layout(resolve(root));
+    await withBar((onProgress) => backupDatabase(database, file, { signal: stopSignal, onProgress }), {
+      doing: 'copying',
+      unit: bytes,
+    });
     if (json === true) sayJson({ file: resolve(file) });
     else say(`${resolve(file)} is written`);
   });

@@ -1,13 +1,23 @@
 import { checkStore } from '../check/check-store.ts';
 import { type CheckProgress, type Finding, type Report, STEPS } from '../check/findings.ts';
 import { SnapshotError } from '../errors.ts';
-import { storeCommand, toMilliseconds } from './command.ts';
+import { type Statuses, storeCommand, toMilliseconds } from './command.ts';
 import { say, sayJson } from './output.ts';
 import { ProgressBar } from './progress.ts';
 import { stopSignal } from './stopping.ts';
 
 /** The exit statuses, which are fsck(8)'s. */
 const STATUS = { clean: 0, repaired: 1, damaged: 4, incomplete: 8, usage: 16 } as const;
+
+const statuses: Statuses = {
+  words: 'as of fsck: 0 clean, 1 found and repaired, 4 errors left, 8 could not check, 16 wrong usage.',
+  usage: STATUS.usage,
+  failed: (error) => {
+    const usage =
+      error instanceof TypeError || (error instanceof SnapshotError && error.code === 'INVALID_ARGUMENT');
+    return usage ? STATUS.usage : STATUS.incomplete;
+  },
+};
 
 interface Options {
   root: string;
@@ -31,7 +41,7 @@ export const checkCommand = storeCommand(
       'overlite check --root /var/lib/overlite --only layers base --contents',
       'overlite check --root /var/lib/overlite --repair --dry-run',
     ],
-    status: 'as of fsck: 0 clean, 1 found and repaired, 4 errors left, 8 could not check, 16 wrong usage.',
+    statuses,
   },
 )
   .option('--quick', 'leave out the layers, and what takes SQLite long')
@@ -61,16 +71,6 @@ async function watch(
   using bar = new ProgressBar();
   return await run(({ step, checked, total }) => bar.show({ doing: step, done: checked, total }));
 }
-
-/** The exit status of a check that failed. */
-export function checkFailure(error: unknown): number {
-  const usage =
-    error instanceof TypeError || (error instanceof SnapshotError && error.code === 'INVALID_ARGUMENT');
-  return usage ? STATUS.usage : STATUS.incomplete;
-}
-
-/** The exit status of wrong usage. */
-export const CHECK_USAGE = STATUS.usage;
 
 function show(report: Report): void {
   for (const finding of report.findings) showFinding(finding);

@@ -1,5 +1,7 @@
 import { type StoreOptions, writeCommand } from './command.ts';
 import { say, sayJson, shown } from './output.ts';
+import { withBar } from './progress.ts';
+import { stopSignal } from './stopping.ts';
 import { openStore } from './store.ts';
 
 /** `overlite cleanup` */
@@ -12,7 +14,10 @@ export const cleanupCommand = writeCommand(
   },
 ).action(async (options: StoreOptions) => {
   await using driver = await openStore(options, { asyncRemove: true });
-  const result = await driver.cleanup();
+  const result = await withBar(
+    (onProgress) => driver.cleanup({ signal: stopSignal, onProgress }),
+    'deleting',
+  );
   if (options.json === true) {
     sayJson(result);
     return;

@@ -8,32 +8,51 @@ export interface StoreOptions {
   readonly busyTimeout?: number;
 }
 
+/** What a command ends with. */
+export interface Statuses {
+  /** All of them, in the words of its help. */
+  readonly words: string;
+  readonly usage: number;
+  readonly failed: (error: unknown) => number;
+}
+
+/** What most commands end with. */
+export const STATUSES: Statuses = {
+  words: '0 done, 1 the operation failed, 2 wrong usage.',
+  usage: 2,
+  failed: () => 1,
+};
+
 /** What the help of a command says beyond its arguments and options. */
 interface Help {
   /** Command lines as they may be typed, at least two of them. */
   readonly examples: readonly string[];
   /** What has to be known before using it. */
   readonly note?: string;
-  readonly status?: string;
+  readonly statuses?: Statuses;
 }
 
-const STATUS = '0 done, 1 the operation failed, 2 wrong usage.';
+const helps = new WeakMap<Command, Help>();
+
+/** What the help of a command says beyond its arguments and options. */
+export function helpOf(of: Command): Help {
+  return helps.get(of) ?? { examples: [] };
+}
 
 /** A command with its help. */
-export function command(
-  name: string,
-  description: string,
-  { examples, note, status = STATUS }: Help,
-): Command {
+export function command(name: string, description: string, help: Help): Command {
+  const { examples, note, statuses = STATUSES } = help;
   const parts = [
     ...(note === undefined ? [] : [note]),
     `Examples:\n${examples.map((example) => `  $ ${example}`).join('\n')}`,
-    `Exit status: ${status}`,
+    `Exit status: ${statuses.words}`,
   ];
-  return new Command(name)
+  const made = new Command(name)
     .description(description)
     .addHelpText('after', `\n${parts.join('\n\n')}`)
     .option('--debug', 'with an error, print where it comes from');
+  helps.set(made, help);
+  return made;
 }
 
 /** A command that works on a store. */

@@ -36,7 +36,7 @@ export const commitCommand = writeCommand(
     note: 'When it is done, the snapshot and all that its layer holds survive a power cut.',
   },
 )
-  .argument('<name>', 'the name that it gets')
+  .argument('<new-name>', 'the name that it gets')
   .argument('<key>', 'the active snapshot, which is gone afterwards')
   .addOption(labelOption())
   .option('--parent <name>', 'what it is to stand on, if it was prepared on nothing')
@@ -71,7 +71,7 @@ export const checkpointCommand = writeCommand(
     ],
   },
 )
-  .argument('<name>', 'the name of the new committed snapshot')
+  .argument('<new-name>', 'the name of the new committed snapshot')
   .argument('<key>', 'the active snapshot')
   .addOption(labelOption())
   .addOption(sealOption())

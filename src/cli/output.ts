@@ -12,6 +12,16 @@ export function sayJson(value: unknown): void {
   say(JSON.stringify(value, null, 2));
 }
 
+/** Tells something on standard error, where standard output is not this program's. */
+export function note(line: string): void {
+  process.stderr.write(`overlite: ${line}\n`);
+}
+
+/** Tells something as a line of JSON there. */
+export function noteJson(value: unknown): void {
+  process.stderr.write(`${JSON.stringify(value)}\n`);
+}
+
 /** Prints an array of JSON, an element at a time. @returns how many there were */
 export async function sayJsonArray(values: AsyncIterable<unknown>): Promise<void> {
   let before = '[\n';

@@ -17,7 +17,7 @@ export const prepareCommand = writeCommand(
     note: 'The store is made too, if the root is not there or empty.',
   },
 )
-  .argument('<key>', 'what the new snapshot is called')
+  .argument('<new-key>', 'what the new snapshot is called')
   .argument('[parent]', 'the committed snapshot that it stands on')
   .addOption(labelOption())
   .option('--volatile', 'faster, for work that can be thrown away: a crash of the machine loses it')
@@ -28,7 +28,7 @@ export const viewCommand = writeCommand('view', 'Make a read-only snapshot of a 
   examples: ['overlite view reader base', 'overlite view reader base --label for=backup'],
   note: 'The store is made too, if the root is not there or empty.',
 })
-  .argument('<key>', 'what the new snapshot is called')
+  .argument('<new-key>', 'what the new snapshot is called')
   .argument('[parent]', 'the committed snapshot that is to be seen')
   .addOption(labelOption())
   .action(make('view'));

@@ -1,4 +1,5 @@
 import { SingleBar } from 'cli-progress';
+import type { Tally } from '../snapshot.ts';
 
 /** How far something has come. */
 export interface Step {
@@ -8,12 +9,14 @@ export interface Step {
   /** How much there is to do; `null` if that is not known. */
   readonly total: number | null;
   readonly detail?: string;
+  /** How an amount is written; as it is unless given. */
+  readonly unit?: (amount: number) => string;
 }
 
 /** A bar on standard error, if that is a terminal; otherwise nothing. */
 export class ProgressBar implements Disposable {
   readonly #bar = new SingleBar({
-    format: '{doing} {bar} {value}{of} {detail}',
+    format: '{doing} {bar} {amount} {detail}',
     stream: process.stderr,
     barsize: 24,
     barCompleteChar: '━',
@@ -29,10 +32,10 @@ export class ProgressBar implements Disposable {
   /** Whether anybody sees it. */
   readonly visible = process.stderr.isTTY;
 
-  show({ doing, done, total, detail = '' }: Step): void {
+  show({ doing, done, total, detail = '', unit = String }: Step): void {
     if (!this.visible) return;
     const most = Math.max(total ?? 0, done, 1);
-    const payload = { doing, detail, of: total === null ? '' : ` of ${most}` };
+    const payload = { doing, detail, amount: `${unit(done)}${total === null ? '' : ` of ${unit(most)}`}` };
     if (!this.#started) this.#bar.start(most, done, payload);
     this.#started = true;
     this.#bar.setTotal(most);
@@ -43,4 +46,13 @@ export class ProgressBar implements Disposable {
     if (this.#started) this.#bar.stop();
     this.#started = false;
   }
+}
+
+/** Shows a bar for as long as something goes on that tells how far it is. */
+export async function withBar<T>(
+  run: (onProgress: (tally: Tally) => void) => Promise<T>,
+  of: Pick<Step, 'doing' | 'unit'>,
+): Promise<T> {
+  using bar = new ProgressBar();
+  return await run(({ done, total }) => bar.show({ ...of, done, total }));
 }

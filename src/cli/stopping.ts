@@ -1,3 +1,5 @@
+import type { ChildProcess } from 'node:child_process';
+
 /** What a command ends with that was stopped by a signal. */
 export class Stopped extends Error {
   override readonly name = 'Stopped';
@@ -17,10 +19,30 @@ const stopping = new AbortController();
 /** Ends what can be undone, when a signal asks to. What cannot be undone is finished. */
 export const stopSignal: AbortSignal = stopping.signal;
 
+/** The command that is run on behalf of the user, and gets the signals. */
+let running: ChildProcess | undefined;
+
+/** Leaves signals to a process until it has ended. Those that a terminal sends have reached it already. */
+export function handOver(child: ChildProcess): Disposable {
+  running = child;
+  const ignore = (): void => {};
+  process.on('SIGQUIT', ignore);
+  return {
+    [Symbol.dispose]: () => {
+      running = undefined;
+      process.off('SIGQUIT', ignore);
+    },
+  };
+}
+
 /** Takes signals: the first ends things well, a second one at once. */
 export function takeSignals(): void {
   for (const name of ['SIGHUP', 'SIGINT', 'SIGTERM'] as const) {
     process.on(name, () => {
+      if (running !== undefined) {
+        if (name !== 'SIGINT') running.kill(name);
+        return;
+      }
       if (stopSignal.aborted) process.exit(STATUS[name]);
       stopping.abort(new Stopped(name));
     });

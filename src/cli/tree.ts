@@ -16,7 +16,7 @@ interface Pending {
 export const treeCommand = storeCommand('tree', 'Draw the snapshots, each under its parent', {
   examples: ['overlite tree', 'overlite tree base'],
 })
-  .argument('[name]', 'only this snapshot and what descends from it')
+  .argument('[key-or-name]', 'only this snapshot and what descends from it')
   .action(async (name: string | undefined, options: StoreOptions) => {
     await using driver = await lookAtStore(options);
     const children = new Map<string | null, Info[]>();

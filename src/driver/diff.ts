@@ -1,11 +1,10 @@
 import { SnapshotError, toSnapshotError } from '../errors.ts';
 import { isGone, isSystemError } from '../linux/errno.ts';
 import { openMount } from '../mount/mount.ts';
-import { checkName, checkOptions, kindOf, quote } from '../names.ts';
+import { checkName, checkOptions, checkWatched, kindOf, quote } from '../names.ts';
 import type { Change, DiffOptions } from './change.ts';
 import type { Layout } from './layout.ts';
 import type { Look } from './mounts.ts';
-import { checkWatched } from './operations.ts';
 import { diffTrees } from './tree-diff.ts';
 
 /** What comparing needs of the driver. */

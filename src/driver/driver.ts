@@ -14,9 +14,11 @@ import { Reserve } from '../metadata/reserve.ts';
 import { MetadataStore, isThenable } from '../metadata/store.ts';
 import { Transactor } from '../metadata/transactor.ts';
 import type { MountCallOptions } from '../mount/mount.ts';
-import { checkName, checkOptions, kindOf, quote } from '../names.ts';
+import { checkName, checkOptions, checkWatched, kindOf, quote } from '../names.ts';
 import type {
+  BackupOptions,
   CheckpointOptions,
+  CleanupOptions,
   CleanupResult,
   CommitOptions,
   Info,
@@ -39,7 +41,7 @@ import { Layers } from './layers.ts';
 import type { Layout } from './layout.ts';
 import { Mounter } from './mounter.ts';
 import { type Look, MountTable } from './mounts.ts';
-import { Operations, type Seal, checkWatched, toCommitOptions, toMakeArguments } from './operations.ts';
+import { Operations, type Seal, toCommitOptions, toMakeArguments } from './operations.ts';
 import { type DriverOptions, type Settings, toSettings } from './options.ts';
 import { Reaper } from './reaper.ts';
 import { type Root, openRoot } from './root.ts';
@@ -102,6 +104,7 @@ export class OverlayDriver implements Snapshotter {
     this.#reaper = new Reaper(layout, {
       isDeleting: (removal) => store.isDeleting(removal),
       removals: (afterId) => store.removals(afterId),
+      countRemovals: () => store.countRemovals(),
       reservations: () => store.reservations(),
       abandon: (id) => this.#commits.write(() => store.abandon(id), { frees: true }),
       forget: (removals) => this.#commits.write(() => store.forget(removals), { frees: true }),
@@ -362,10 +365,15 @@ export class OverlayDriver implements Snapshotter {
     return diffSnapshots({ layout: this.#layout, look }, keyOrName, checked);
   }
 
-  async cleanup(): Promise<CleanupResult> {
+  async cleanup(options?: CleanupOptions): Promise<CleanupResult> {
+    const { signal, onProgress } = checkOptions(options, ['signal', 'onProgress']);
+    checkWatched({ signal, onProgress });
     try {
-      return await this.#run(() => this.#reaper.cleanup());
+      return await this.#run(() =>
+        this.#reaper.cleanup({ ...(signal && { signal }), ...(onProgress && { onProgress }) }),
+      );
     } catch (error) {
+      if (signal?.aborted === true) throw signal.reason;
       throw toSnapshotError(error, 'cleaning up');
     }
   }
@@ -388,9 +396,10 @@ export class OverlayDriver implements Snapshotter {
    * @throws {SnapshotError} FAILED_PRECONDITION if its directory is not there
    * @throws {SnapshotError} RESOURCE_EXHAUSTED if there is no space for it
    * @throws {SnapshotError} DATA_LOSS if the database is damaged
+   * @throws the reason of `signal`; then no file is left
    */
-  async backup(file: string): Promise<void> {
-    await this.#run(() => backupDatabase(this.#layout.database, file));
+  async backup(file: string, options?: BackupOptions): Promise<void> {
+    await this.#run(() => backupDatabase(this.#layout.database, file, options));
   }
 
   /** Finishes what is under way and lets go of the store. May be called more than once. */

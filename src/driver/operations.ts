@@ -10,7 +10,6 @@ import type {
   PrepareOptions,
   SnapshotRecord,
   UpdateOptions,
-  Watched,
 } from '../snapshot.ts';
 import { currentBoot } from '../linux/boot.ts';
 import type { Directories } from './directories.ts';
@@ -260,16 +259,6 @@ export function toCommitOptions<T extends CommitOptions | SealedCommitOptions>(
   }
   checkParent(options.parent);
   return options;
-}
-
-/** @throws {TypeError} if what is to be told of something that takes long is of a wrong type */
-export function checkWatched({ signal, onProgress }: Watched): void {
-  if (signal !== undefined && !(signal instanceof AbortSignal)) {
-    throw new TypeError(`signal must be an AbortSignal, not ${kindOf(signal)}`);
-  }
-  if (onProgress !== undefined && typeof onProgress !== 'function') {
-    throw new TypeError(`onProgress must be a function, not ${kindOf(onProgress)}`);
-  }
 }
 
 /** @throws {SnapshotError} FAILED_PRECONDITION if a layer is in use and may not be */

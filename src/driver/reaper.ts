@@ -9,7 +9,7 @@ import { openDirectory, openDirectoryBeneath } from '../linux/file-calls.ts';
 import { findUse, lookAtAllMounts } from '../linux/mountinfo.ts';
 import { isUpperInUse } from '../linux/probe.ts';
 import type { Removal } from '../metadata/reader.ts';
-import type { CleanupResult } from '../snapshot.ts';
+import type { CleanupOptions, CleanupResult } from '../snapshot.ts';
 import type { Layout } from './layout.ts';
 import { DirectoryLock } from './directory-lock.ts';
 
@@ -26,6 +26,8 @@ export interface Journal {
   isDeleting(removal: Removal): boolean;
   /** What is journalled as to be deleted, after an id. */
   removals(afterId: number): Removal[];
+  /** How many there are. */
+  countRemovals(): number;
   /** The ids that are reserved for copies, under way or abandoned. */
   reservations(): number[];
   /** Journals a reserved id as to be deleted. */
@@ -57,16 +59,16 @@ export class Reaper {
   }
 
   /** Deletes everything in the journal that can be deleted now, and what dead processes left of their copies. */
-  async cleanup(): Promise<CleanupResult> {
+  async cleanup(options: CleanupOptions = {}): Promise<CleanupResult> {
     await this.#quiet();
-    return this.#track(this.#sweep());
+    return this.#track(this.#sweep(options));
   }
 
   /** Goes on, in the background, with what was interrupted. */
   resume(): void {
     const { signal } = this.#closing;
     // What cannot be done now is for the next cleanup, which tells why.
-    setImmediate(() => signal.aborted || void this.#track(this.#sweep(signal)).catch(() => {}));
+    setImmediate(() => signal.aborted || void this.#track(this.#sweep({ signal })).catch(() => {}));
   }
 
   /** Syncs what has been deleted and takes it out of the journal. */
@@ -106,13 +108,15 @@ export class Reaper {
     return tracked;
   }
 
-  async #sweep(signal?: AbortSignal): Promise<CleanupResult> {
+  async #sweep({ signal, onProgress }: CleanupOptions): Promise<CleanupResult> {
     const deferred: { path: string; reason: string }[] = [];
     let removed = 0;
+    let looked = 0;
     for (const id of this.#journal.reservations()) {
       const reason = await this.#takeAbandoned(id);
       if (reason !== undefined) deferred.push({ path: this.#layout.directory(id), reason });
     }
+    const total = onProgress === undefined ? 0 : this.#journal.countRemovals();
     for (
       let after = 0, page = this.#journal.removals(after);
       page.length > 0;
@@ -120,6 +124,8 @@ export class Reaper {
     ) {
       for (const removal of page) {
         signal?.throwIfAborted();
+        onProgress?.({ done: looked, total: Math.max(looked, total) });
+        looked += 1;
         after = removal.id;
         const reason = await this.#reap(removal, signal);
         if (reason === undefined) removed += 1;

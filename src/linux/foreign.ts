@@ -56,6 +56,10 @@ export const copyFileRange = libc.func(
 );
 export const flock = libc.func('int flock(int fd, int operation)');
 export const syncfs = libc.func('int syncfs(int fd)');
+export const unshare = libc.func('int unshare(int flags)');
+export const setns = libc.func('int setns(int fd, int type)');
+export const fchdir = libc.func('int fchdir(int fd)');
+export const chroot = libc.func('int chroot(const uint8_t *path)');
 
 export const O_CLOEXEC = 0o2000000;
 export const AT_FDCWD = -100;

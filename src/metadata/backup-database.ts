@@ -1,19 +1,53 @@
+import { rmSync, statSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { runInChild } from '../child/run.ts';
 import { SnapshotError } from '../errors.ts';
-import { kindOf, quote } from '../names.ts';
-import type { BackupInput } from './backup.ts';
+import { checkOptions, checkWatched, kindOf, quote } from '../names.ts';
+import type { BackupOptions } from '../snapshot.ts';
+import type { BackupBegun, BackupInput } from './backup.ts';
+
+/** How often it is looked how long a copy has grown, in milliseconds. */
+const LOOK_MS = 100;
 
 /**
  * Writes a consistent copy of a database to a new file, in a process of its own.
  *
- * @throws {TypeError} if the file is not a string
+ * @throws {TypeError} if the file is not a string, or an option of a wrong type or unknown
  * @throws {SnapshotError} as `OverlayDriver.backup`
+ * @throws the reason of `signal`, or what `onProgress` throws
  */
-export async function backupDatabase(database: string, file: string): Promise<void> {
+export async function backupDatabase(database: string, file: string, options?: BackupOptions): Promise<void> {
   if (typeof file !== 'string') throw new TypeError(`the file must be a string, not ${kindOf(file)}`);
   if (file === '' || file.includes('\0')) {
     throw new SnapshotError('INVALID_ARGUMENT', `${quote(file)} is not a path`);
   }
-  await runInChild('backup', { database, file: resolve(file) } satisfies BackupInput);
+  const { signal, onProgress } = checkOptions(options, ['signal', 'onProgress']);
+  checkWatched({ signal, onProgress });
+  // What the caller's function throws ends the copy too.
+  const failed = new AbortController();
+  const ended = signal === undefined ? failed.signal : AbortSignal.any([signal, failed.signal]);
+  let begun: BackupBegun | undefined;
+  const look = (): void => {
+    if (begun === undefined) return;
+    const size = statSync(begun.partial, { throwIfNoEntry: false })?.size ?? begun.total;
+    try {
+      onProgress?.({ done: Math.min(size, begun.total), total: begun.total });
+    } catch (error) {
+      failed.abort(error);
+    }
+  };
+  const onEvent = (event: unknown): void => {
+    begun = event as BackupBegun;
+    look();
+  };
+  const timer = onProgress && setInterval(look, LOOK_MS);
+  try {
+    const input: BackupInput = { database, file: resolve(file) };
+    await runInChild('backup', input, { signal: ended, onEvent });
+  } catch (error) {
+    if (begun !== undefined) rmSync(begun.partial, { force: true });
+    throw ended.aborted ? ended.reason : error;
+  } finally {
+    clearInterval(timer);
+  }
 }

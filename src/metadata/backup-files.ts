@@ -6,9 +6,14 @@ import { errnoOf } from '../linux/errno.ts';
 import { syncPath } from '../linux/sync.ts';
 import { quote } from '../names.ts';
 
+/** Where this process writes a file until it is complete. */
+export function partialOf(file: string): string {
+  return `${file}.partial-${process.pid}`;
+}
+
 /** Writes what a connection sees to a new file: one that needs no log beside it. */
 export function copyInto(db: Database, file: string): void {
-  const partial = `${file}.partial-${process.pid}`;
+  const partial = partialOf(file);
   rmSync(partial, { force: true });
   try {
     writeFileSync(partial, '', { mode: 0o600, flag: 'wx' });

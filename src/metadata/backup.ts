@@ -1,9 +1,11 @@
-import { existsSync, lstatSync } from 'node:fs';
+import { existsSync, lstatSync, statSync } from 'node:fs';
 import { dirname } from 'node:path';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { Database } from 'better-sqlite3';
+import type { Workplace } from '../child/run.ts';
 import { SnapshotError, toSnapshotError } from '../errors.ts';
 import { quote } from '../names.ts';
-import { copyInto } from './backup-files.ts';
+import { copyInto, partialOf } from './backup-files.ts';
 import { DEFAULT_BUSY_TIMEOUT_MS } from './busy.ts';
 import { openDatabase } from './open.ts';
 
@@ -13,15 +15,29 @@ export interface BackupInput {
   readonly file: string;
 }
 
+/** What is told when a copy begins. */
+export interface BackupBegun {
+  /** The file that grows until it is complete. */
+  readonly partial: string;
+  /** About how long it is going to be, in bytes. */
+  readonly total: number;
+}
+
 /**
  * Writes a consistent copy of a database that others may be writing to. It appears under its name when it is complete
  * and durable, or not at all.
  */
-export async function writeBackup({ database, file }: BackupInput): Promise<void> {
+export async function writeBackup(
+  { database, file }: BackupInput,
+  { emit }: Workplace<BackupBegun>,
+): Promise<void> {
   let db: Database | undefined;
   try {
     checkFree(file);
     db = await openDatabase(database, { readonly: true, busyTimeout: DEFAULT_BUSY_TIMEOUT_MS });
+    emit({ partial: partialOf(file), total: statSync(database).size });
+    // From here on this process does nothing else.
+    await nextTurn();
     copyInto(db, file);
   } catch (error) {
     throw toSnapshotError(error, `backing up to ${quote(file)}`);

@@ -60,6 +60,7 @@ export class MetadataReader {
   readonly #lowers: Statement<[number | null], number>;
   readonly #descendants: Statement<[number], RecordRow>;
   readonly #removals: Statement<[number, number], Removal>;
+  readonly #countRemovals: Statement<[], number>;
   readonly #isDeleting: Statement<[number, string], number>;
   readonly #reservations: Statement<[], number>;
   readonly #highWater: Statement<[], number>;
@@ -130,6 +131,9 @@ export class MetadataReader {
          and id > ?
        order by id, part
        limit ?`);
+    this.#countRemovals = db
+      .prepare<[], number>(`select count(*) from removal where state = 'deleting'`)
+      .pluck();
     this.#isDeleting = db
       .prepare<[number, string], number>(
         `select 1 from removal where id = ? and part = ? and state = 'deleting'`,
@@ -258,6 +262,11 @@ export class MetadataReader {
   /** What is to be deleted from disk, in the order of ids, from after `afterId` on. */
   removals(afterId = 0, limit = 1000): Removal[] {
     return this.read('reading the removal journal', () => this.#removals.all(afterId, limit));
+  }
+
+  /** How many removals there are in the journal. */
+  countRemovals(): number {
+    return this.read('reading the removal journal', () => this.#countRemovals.get() ?? 0);
   }
 
   /** Whether an id's part is to be deleted from disk, now. */

@@ -1,0 +1,63 @@
+import { readFileSync } from 'node:fs';
+import { Command } from 'commander';
+import { backupCommand } from './backup.ts';
+import { checkCommand } from './check.ts';
+import { cleanupCommand } from './cleanup.ts';
+import { checkpointCommand, commitCommand } from './commit.ts';
+import { completeCommand, completionCommand } from './completion.ts';
+import { demoCommand } from './demo.ts';
+import { diffCommand } from './diff.ts';
+import { graphCommand } from './graph.ts';
+import { infoCommand } from './info.ts';
+import { labelCommand } from './label.ts';
+import { listCommand } from './list.ts';
+import { manCommand } from './man.ts';
+import { mountCommand, unmountCommand } from './mount.ts';
+import { mountsCommand } from './mounts.ts';
+import { prepareCommand, viewCommand } from './prepare.ts';
+import { deleteCommand, removeCommand } from './remove.ts';
+import { restoreCommand } from './restore.ts';
+import { runCommand, shellCommand } from './run.ts';
+import { treeCommand } from './tree.ts';
+import { usageCommand } from './usage.ts';
+
+const groups: Readonly<Record<string, readonly Command[]>> = {
+  'Make and take away:': [
+    prepareCommand,
+    viewCommand,
+    commitCommand,
+    checkpointCommand,
+    removeCommand,
+    deleteCommand,
+    cleanupCommand,
+  ],
+  'Mount and run:': [runCommand, shellCommand, mountCommand, unmountCommand, mountsCommand],
+  'Look:': [listCommand, infoCommand, treeCommand, graphCommand, diffCommand, usageCommand, labelCommand],
+  'After an incident:': [checkCommand, backupCommand, restoreCommand],
+  'Get to know it:': [demoCommand, completionCommand, manCommand],
+};
+
+const manifest: unknown = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8'));
+const version =
+  typeof manifest === 'object' && manifest !== null ? String(Reflect.get(manifest, 'version')) : 'unknown';
+
+/** The command line, whole: what the help, the man page and completions tell of. */
+export const program = new Command('overlite')
+  .description('Overlayfs snapshots whose metadata lives in SQLite')
+  .version(version)
+  .showSuggestionAfterError()
+  .addHelpText(
+    'after',
+    `
+Every command tells its options and examples with --help. OVERLITE_ROOT stands for --root.
+
+Exit status: 0 done, 1 the operation failed, 2 wrong usage, 130 stopped by Ctrl-C. check has those of fsck, run and
+shell that of what they run.`,
+  )
+  .exitOverride();
+
+for (const [group, commands] of Object.entries(groups)) {
+  for (const command of commands) program.addCommand(command.exitOverride().helpGroup(group));
+}
+
+program.addCommand(completeCommand.exitOverride(), { hidden: true });

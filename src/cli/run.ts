@@ -1,0 +1,217 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { lstatSync } from 'node:fs';
+import { mkdtemp, rmdir } from 'node:fs/promises';
+import { constants, tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Command } from 'commander';
+import type { OverlayDriver } from '../driver/driver.ts';
+import { SnapshotError, toSnapshotError } from '../errors.ts';
+import { errnoOf } from '../linux/errno.ts';
+import { bindMounts, changeRoot, inNewMountNamespace } from '../linux/namespace.ts';
+import { quote } from '../names.ts';
+import type { Info, Labels } from '../snapshot.ts';
+import { type Statuses, type StoreOptions, labelOption, writeCommand } from './command.ts';
+import { note, noteJson, shown } from './output.ts';
+import { handOver, stopSignal } from './stopping.ts';
+import { openStore } from './store.ts';
+import { bytes } from './units.ts';
+
+interface Options extends StoreOptions {
+  readonly commit?: string;
+  readonly label?: Labels;
+  readonly chroot?: true;
+}
+
+/** How a command ended: `signal` is set if one has ended it, and then `status` is that of a shell. */
+interface Ended {
+  readonly status: number;
+  readonly signal: NodeJS.Signals | null;
+}
+
+/** As of env(1), chroot(8) and podman. */
+const STATUS = { failed: 125, notExecutable: 126, notFound: 127, signal: 128 } as const;
+
+const statuses: Statuses = {
+  words: `that of the command, or 128 and the number of the signal that ended it; 127 it was not found, 126 it
+cannot be run, 125 anything else went wrong, wrong usage too.`,
+  usage: STATUS.failed,
+  failed: () => STATUS.failed,
+};
+
+const NOTE = `An active snapshot or a view is used as it is. A committed one gets a workspace of its own, which is
+thrown away afterwards, unless --commit makes a snapshot of it; nothing is committed if the command fails. The tree
+is mounted in a mount namespace of the command's own, where nobody else sees it, and is its working directory.
+Ctrl-C goes to the command. Wants root.`;
+
+function runner(name: string, description: string, examples: readonly string[]): Command {
+  return writeCommand(name, description, { examples, note: NOTE, statuses })
+    .argument('<key-or-name>', 'a snapshot of any kind')
+    .option('--commit <new-name>', 'commit what it leaves under this name, if it ends with status 0')
+    .addOption(labelOption())
+    .option(
+      '--chroot',
+      'make the tree its root, with /dev, /proc and /sys of this system where they are there',
+    );
+}
+
+/** `overlite run` */
+export const runCommand = runner('run', 'Run a command in the tree of a snapshot', [
+  'overlite run workspace -- make test',
+  'overlite run debian --chroot --commit debian-curl -- apt-get install -y curl',
+])
+  .argument('<command...>', 'the command with its arguments')
+  .action((keyOrName: string, command: string[], options: Options) => runIn(keyOrName, command, options));
+
+/** `overlite shell` */
+export const shellCommand = runner('shell', 'Run a shell in the tree of a snapshot', [
+  'overlite shell workspace',
+  'overlite shell base --commit base-2',
+]).action((keyOrName: string, options: Options) => {
+  const own = process.env['SHELL'] ?? '';
+  return runIn(keyOrName, [options.chroot === true || own === '' ? '/bin/sh' : own], options);
+});
+
+async function runIn(keyOrName: string, command: readonly string[], options: Options): Promise<void> {
+  const { commit: name, label: labels = {}, json } = options;
+  await using driver = await openStore(options);
+  const { kind } = await driver.stat(keyOrName);
+  await checkCommit(driver, keyOrName, kind, options);
+  const throwaway = kind === 'committed';
+  const key = throwaway ? `run-${randomBytes(6).toString('hex')}` : keyOrName;
+  if (throwaway) await driver.prepare(key, keyOrName, { volatile: name === undefined });
+  let info: Info | undefined;
+  let ended: Ended;
+  let deferred: string | undefined;
+  try {
+    ended = await start(driver, key, command, options);
+    if (name !== undefined && ended.status === 0) info = await commit(driver, name, key, labels);
+  } finally {
+    if (throwaway && info === undefined) ({ deferred } = await abandon(driver, key));
+  }
+  process.exitCode = ended.status;
+  if (json === true) {
+    noteJson({
+      key,
+      ...ended,
+      committed: info?.name ?? null,
+      removed: throwaway && info === undefined,
+      deferred: deferred ?? null,
+    });
+    return;
+  }
+  if (info !== undefined) {
+    const { inodes, size } = await driver.usage(info.name);
+    note(`${shown(info.name)} is committed: ${inodes} inodes, ${bytes(size)}`);
+  } else if (name !== undefined) {
+    note(`nothing is committed: the command ended with status ${ended.status}`);
+  }
+  if (deferred !== undefined) note(`the directory of the workspace stays until a cleanup: ${deferred}`);
+}
+
+/** Says what will not do before anything is run. */
+async function checkCommit(
+  driver: OverlayDriver,
+  keyOrName: string,
+  kind: Info['kind'],
+  { commit: name, label }: Options,
+): Promise<void> {
+  if (name === undefined) {
+    if (label === undefined) return;
+    throw new SnapshotError('INVALID_ARGUMENT', 'labels are for what is committed', { hint: 'add --commit' });
+  }
+  if (kind === 'view') {
+    throw new SnapshotError(
+      'FAILED_PRECONDITION',
+      `${quote(keyOrName)} is a view and can never be committed`,
+    );
+  }
+  if (await driver.exists(name)) throw new SnapshotError('ALREADY_EXISTS', `${quote(name)} is taken already`);
+}
+
+/** Runs a command in the tree of a snapshot, and waits for its end. */
+async function start(
+  driver: OverlayDriver,
+  key: string,
+  command: readonly string[],
+  { root, chroot }: Options,
+): Promise<Ended> {
+  const target = await mkdtemp(join(tmpdir(), 'overlite-run-'));
+  try {
+    const { child, end } = await startAt(driver, key, target, () => {
+      const [file = '', ...args] = command;
+      if (chroot === true) enter(target);
+      const cwd = chroot === true ? '/' : target;
+      const env = { ...process.env, PWD: cwd, OVERLITE_ROOT: resolve(root), OVERLITE_KEY: key };
+      const started = spawn(file, args, { cwd, env, stdio: 'inherit' });
+      return { child: started, end: endOf(started, file) };
+    });
+    using _ = handOver(child);
+    return await end;
+  } finally {
+    await rmdir(target);
+  }
+}
+
+/**
+ * Starts something in a mount namespace of its own, the only one where the snapshot stays mounted: here it is there
+ * only for as long as that takes.
+ */
+async function startAt<T>(driver: OverlayDriver, key: string, target: string, begin: () => T): Promise<T> {
+  stopSignal.throwIfAborted();
+  await driver.mount(key, target);
+  try {
+    return inNewMountNamespace(begin);
+  } catch (error) {
+    throw toSnapshotError(error, `entering ${quote(key)}`);
+  } finally {
+    await driver.unmount(target, { lazy: true });
+  }
+}
+
+/** Makes a tree the root, with what programs expect to find in one. */
+function enter(tree: string): void {
+  for (const directory of ['/dev', '/proc', '/sys']) {
+    // What the tree has in its place may be a link that leads out of it.
+    const found = lstatSync(join(tree, directory), { throwIfNoEntry: false });
+    if (found?.isDirectory() === true) bindMounts(directory, join(tree, directory));
+  }
+  changeRoot(tree);
+}
+
+function endOf(child: ChildProcess, file: string): Promise<Ended> {
+  return new Promise((done) => {
+    child.on('error', (error) => {
+      note(`${shown(file)} cannot be run: ${errnoOf(error)}`);
+      const status = { ENOENT: STATUS.notFound, EACCES: STATUS.notExecutable }[errnoOf(error)];
+      done({ status: status ?? STATUS.failed, signal: null });
+    });
+    child.on('exit', (status, signal) => {
+      done({ status: signal === null ? (status ?? 0) : STATUS.signal + constants.signals[signal], signal });
+    });
+  });
+}
+
+/** How long the kernel gets to let go of a mount namespace after its last process, in milliseconds. */
+const PATIENCE_MS = 2000;
+
+/** Commits what a command has left. If it left processes behind that may go on writing, they lose it: it is copied. */
+async function commit(driver: OverlayDriver, name: string, key: string, labels: Labels): Promise<Info> {
+  const until = performance.now() + PATIENCE_MS;
+  for (;;) {
+    const inUse = performance.now() < until ? 'refuse' : 'copy';
+    try {
+      return await driver.commit(name, key, { labels, inUse, signal: stopSignal });
+    } catch (error) {
+      const wait = error instanceof SnapshotError && error.code === 'FAILED_PRECONDITION';
+      if (!wait || inUse === 'copy') throw error;
+    }
+    await sleep(20);
+  }
+}
+
+/** Throws a workspace away. @returns why its directory could not be deleted, if so */
+async function abandon(driver: OverlayDriver, key: string): Promise<{ deferred?: string | undefined }> {
+  return driver.remove(key);
+}

@@ -1,0 +1,51 @@
+import { closeSync, openSync } from 'node:fs';
+import { cString, checked, chroot, fchdir, mount2, setns, unshare } from './foreign.ts';
+
+const CLONE_NEWNS = 0x20000;
+const MS_BIND = 0x1000;
+const MS_REC = 0x4000;
+const MS_PRIVATE = 0x40000;
+
+/**
+ * Runs `body` in a new mount namespace, a copy of this one: what it mounts and unmounts is seen by nobody else, and the
+ * processes that it starts stay there. Only this thread goes there and back, so that `body` must do all it has to do
+ * before it returns.
+ *
+ * @throws what the operating system says, as node:fs does, or what `body` throws
+ */
+export function inNewMountNamespace<T>(body: () => T): T {
+  const opened: number[] = [];
+  const open = (path: string): number => {
+    const fd = openSync(path, 'r');
+    opened.push(fd);
+    return fd;
+  };
+  try {
+    const home = open('/proc/thread-self/ns/mnt');
+    const root = open('/');
+    const directory = open('.');
+    checked(unshare(CLONE_NEWNS), 'unshare');
+    try {
+      checked(mount2(null, cString('/'), null, MS_REC | MS_PRIVATE, null), 'mount');
+      return body();
+    } finally {
+      // Going back leads to the root of the namespace, which need not be the one that this process has.
+      checked(setns(home, CLONE_NEWNS), 'setns');
+      checked(fchdir(root), 'fchdir');
+      checked(chroot(cString('.')), 'chroot');
+      checked(fchdir(directory), 'fchdir');
+    }
+  } finally {
+    for (const fd of opened) closeSync(fd);
+  }
+}
+
+/** Makes a directory the root of this thread, as long as `inNewMountNamespace` runs. */
+export function changeRoot(directory: string): void {
+  checked(chroot(cString(directory)), 'chroot', cString(directory));
+}
+
+/** Mounts a directory, with all that is mounted below it, on another one as well. */
+export function bindMounts(source: string, target: string): void {
+  checked(mount2(cString(source), cString(target), null, MS_BIND | MS_REC, null), 'mount', cString(target));
+}
