@@ -14,10 +14,9 @@ export const cleanupCommand = writeCommand(
   },
 ).action(async (options: StoreOptions) => {
   await using driver = await openStore(options, { asyncRemove: true });
-  const result = await withBar(
-    (onProgress) => driver.cleanup({ signal: stopSignal, onProgress }),
-    'deleting',
-  );
+  const result = await withBar((onProgress) => driver.cleanup({ signal: stopSignal, onProgress }), {
+    doing: 'deleting',
+  });
   if (options.json === true) {
     sayJson(result);
     return;

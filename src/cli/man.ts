@@ -23,9 +23,16 @@ function* page(program: Command): Generator<string> {
   yield '.SH DESCRIPTION';
   yield* paragraphs(INTRODUCTION);
   const help = program.createHelp();
+  const commands = help.visibleCommands(program).filter((one) => helpOf(one).examples.length > 0);
+  yield '.SH OPTIONS';
+  yield* paragraphs('Most commands have these; the others are told with each.');
+  const options = commands.flatMap((one) => one.createHelp().visibleOptions(one));
+  for (const long of SHARED) {
+    const option = options.find((one) => one.long === long);
+    if (option !== undefined) yield* item(option.flags, describeOption(option));
+  }
   let group: string | undefined;
-  for (const one of help.visibleCommands(program)) {
-    if (helpOf(one).examples.length === 0) continue;
+  for (const one of commands) {
     if (one.helpGroup() !== group) {
       group = one.helpGroup();
       yield `.SH "${text(group.replace(/:$/, '').toUpperCase())}"`;
@@ -38,6 +45,9 @@ function* page(program: Command): Generator<string> {
   yield '.SH EXIT STATUS';
   yield text(`${STATUSES.words} 130 stopped by Ctrl-C. Where a command has others, they are told with it.`);
 }
+
+/** The options that are told once for all commands. */
+const SHARED = ['--root', '--json', '--busy-timeout', '--debug', '--help'] as const;
 
 const INTRODUCTION = `overlite keeps overlayfs snapshots: base layers, writable workspaces on top of them, and committed
 layers to build on. Their names, parents, labels and states are rows in an SQLite database, and the layers plain
@@ -53,7 +63,8 @@ function* section(program: string, of: Command): Generator<string> {
   const { note, examples, statuses } = helpOf(of);
   if (note !== undefined) yield* paragraphs(note);
   for (const argument of help.visibleArguments(of)) yield* item(argument.name(), describeArgument(argument));
-  for (const option of help.visibleOptions(of)) yield* item(option.flags, describeOption(option));
+  const own = help.visibleOptions(of).filter(({ long }) => !SHARED.some((shared) => shared === long));
+  for (const option of own) yield* item(option.flags, describeOption(option));
   yield '.PP';
   yield 'Examples:';
   yield '.PP';
