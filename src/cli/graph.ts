@@ -93,7 +93,7 @@ function* toMermaid({ nodes, edges }: Graph): Generator<string> {
   for (const node of nodes) {
     // Mermaid reads entities, and nothing else, in place of what means something to it.
     const label = linesOf(node)
-      .map((line) => line.replaceAll(/[^\p{L}\p{N} /.:_-]/gu, (char) => `#${char.codePointAt(0)};`))
+      .map((line) => line.replaceAll(/[^\p{L}\p{N} ,/.:_-]/gu, (char) => `#${char.codePointAt(0)};`))
       .join('<br>');
     const [open, close] = shapes[node.kind];
     yield `  s${node.id}${open}"${label}"${close}`;

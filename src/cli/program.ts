@@ -21,6 +21,8 @@ import { runCommand, shellCommand } from './run.ts';
 import { treeCommand } from './tree.ts';
 import { usageCommand } from './usage.ts';
 
+const LAST = 'Get to know it:';
+
 const groups: Readonly<Record<string, readonly Command[]>> = {
   'Make and take away:': [
     prepareCommand,
@@ -34,7 +36,7 @@ const groups: Readonly<Record<string, readonly Command[]>> = {
   'Mount and run:': [runCommand, shellCommand, mountCommand, unmountCommand, mountsCommand],
   'Look:': [listCommand, infoCommand, treeCommand, graphCommand, diffCommand, usageCommand, labelCommand],
   'After an incident:': [checkCommand, backupCommand, restoreCommand],
-  'Get to know it:': [demoCommand, completionCommand, manCommand],
+  [LAST]: [demoCommand, completionCommand, manCommand],
 };
 
 const manifest: unknown = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8'));
@@ -46,6 +48,9 @@ export const program = new Command('overlite')
   .description('Overlayfs snapshots whose metadata lives in SQLite')
   .version(version)
   .showSuggestionAfterError()
+  .addHelpCommand(
+    new Command('help').argument('[command]').description('Show the help of a command').helpGroup(LAST),
+  )
   .addHelpText(
     'after',
     `

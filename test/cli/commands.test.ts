@@ -1,47 +1,16 @@
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, openSync, closeSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { describe, expect, test } from 'vitest';
+import { commandLine, main } from '../support/cli.ts';
 import { useExample } from '../support/damage.ts';
 import { isRoot } from '../support/mount.ts';
 import { queryShell } from '../support/shell.ts';
 
-const main = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
 const needs = isRoot ? '' : ' (needs root)';
 
 const example = useExample();
-
-interface Ended {
-  readonly status: number | null;
-  readonly stdout: string;
-  readonly stderr: string;
-}
-
-function overlite(...args: string[]): Ended {
-  const env = { ...process.env, OVERLITE_ROOT: example.root };
-  const { status, stdout, stderr } = spawnSync(process.execPath, [main, ...args], { encoding: 'utf8', env });
-  return { status, stdout, stderr };
-}
-
-/** What a command prints that succeeds. */
-function printed(...args: string[]): string {
-  const { status, stdout, stderr } = overlite(...args);
-  expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
-  return stdout;
-}
-
-const json = (command: string, ...args: string[]): unknown => JSON.parse(printed(command, '--json', ...args));
-
-/** Runs a command in a terminal, and gives what is seen there. */
-function inTerminal(command: string, env: Record<string, string> = {}): string {
-  const { NO_COLOR: _1, FORCE_COLOR: _2, CI: _3, ...rest } = process.env;
-  const { stdout } = spawnSync('script', ['-qec', `${process.execPath} ${main} ${command}`, '/dev/null'], {
-    encoding: 'utf8',
-    env: { ...rest, TERM: 'xterm', OVERLITE_ROOT: example.root, ...env },
-  });
-  return stdout.replaceAll('\r\n', '\n');
-}
+const { overlite, printed, json, inTerminal } = commandLine(example);
 
 const rows = (): unknown =>
   queryShell(join(example.root, 'metadata.db'), 'select id, name, kind, parent_id from snapshot order by id');
@@ -225,21 +194,5 @@ describe.skipIf(!isRoot)(`what goes wrong${needs}`, () => {
     const script = `"$1" "$2" list --json | true; echo "\${PIPESTATUS[0]}"`;
     const piped = spawnSync('bash', ['-c', script, '-', process.execPath, main], { encoding: 'utf8', env });
     expect(piped).toMatchObject({ stdout: '141\n', stderr: '' });
-  });
-
-  test.each([
-    'prepare view mounts commit checkpoint remove delete list info tree usage label mount unmount cleanup check backup restore'.split(
-      ' ',
-    ),
-  ])('%s and all others have help with examples and exit status', (...commands) => {
-    const all = printed('--help');
-    for (const command of commands) {
-      const help = printed(command, '--help');
-      expect(help).toMatch(
-        new RegExp(`^ {2}\\$ overlite ${command}\\b.*\n {2}\\$ overlite ${command}\\b`, 'm'),
-      );
-      expect(help).toMatch(/^Exit status: /m);
-      expect(all).toMatch(new RegExp(`^ {2}${command}\\b`, 'm'));
-    }
   });
 });
