@@ -12,10 +12,13 @@ _overlite() {
   done
   typed=${words[-1]}
   prefix=${typed%"$2"}
+  words=("${words[@]//[\\\"\']/}")
   mapfile -t lines < <(overlite complete -- "${words[@]:1}" 2> /dev/null)
   COMPREPLY=()
   for line in "${lines[@]:1}"; do
-    printf -v word %q "${line%%$'\t'*}"
+    word=${line%%$'\t'*}
+    # Within quotes, bash has all that is needed there.
+    [[ ${COMP_WORDS[COMP_CWORD]} == [\"\']* ]] || printf -v word %q "$word"
     COMPREPLY+=("${word#"$prefix"}")
   done
   case ${lines[0]} in

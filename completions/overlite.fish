@@ -1,7 +1,8 @@
 # Completion of overlite for fish.
 function __overlite_complete
   set -l words (commandline -opc)
-  set -l lines (overlite complete -- $words[2..] (commandline -ct) 2> /dev/null)
+  set -l typed (commandline -ct | string replace --all --regex '[\\\\"\']' '')
+  set -l lines (overlite complete -- $words[2..] "$typed" 2> /dev/null)
   switch "$lines[1]"
     case files
       __fish_complete_path (commandline -ct)

@@ -75,7 +75,7 @@ interface Translation {
 const fromSqlite: readonly Translation[] = [
   { pattern: /^SQLITE_(BUSY|LOCKED)/, code: 'UNAVAILABLE', words: 'the database is locked' },
   {
-    pattern: /^SQLITE_FULL/,
+    pattern: /^SQLITE_(FULL|IOERR_SHMSIZE)/,
     code: 'RESOURCE_EXHAUSTED',
     words: 'no space is left for the database',
     hint: 'free some disk space, or remove snapshots',

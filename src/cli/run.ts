@@ -139,15 +139,15 @@ async function start(
 ): Promise<Ended> {
   const target = await mkdtemp(join(tmpdir(), 'overlite-run-'));
   try {
-    const { child, end } = await startAt(driver, key, target, () => {
+    const { end } = await startAt(driver, key, target, () => {
       const [file = '', ...args] = command;
       if (chroot === true) enter(target);
       const cwd = chroot === true ? '/' : target;
       const env = { ...process.env, PWD: cwd, OVERLITE_ROOT: resolve(root), OVERLITE_KEY: key };
-      const started = spawn(file, args, { cwd, env, stdio: 'inherit' });
-      return { child: started, end: endOf(started, file) };
+      const child = spawn(file, args, { cwd, env, stdio: 'inherit' });
+      handOver(child);
+      return { end: endOf(child, file) };
     });
-    using _ = handOver(child);
     return await end;
   } finally {
     await rmdir(target);
@@ -159,12 +159,13 @@ async function start(
  * only for as long as that takes.
  */
 async function startAt<T>(driver: OverlayDriver, key: string, target: string, begin: () => T): Promise<T> {
-  stopSignal.throwIfAborted();
   await driver.mount(key, target);
   try {
+    // From here on the command gets the signals.
+    stopSignal.throwIfAborted();
     return inNewMountNamespace(begin);
   } catch (error) {
-    throw toSnapshotError(error, `entering ${quote(key)}`);
+    throw stopSignal.aborted ? error : toSnapshotError(error, `entering ${quote(key)}`);
   } finally {
     await driver.unmount(target, { lazy: true });
   }

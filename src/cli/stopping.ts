@@ -23,16 +23,15 @@ export const stopSignal: AbortSignal = stopping.signal;
 let running: ChildProcess | undefined;
 
 /** Leaves signals to a process until it has ended. Those that a terminal sends have reached it already. */
-export function handOver(child: ChildProcess): Disposable {
-  running = child;
+export function handOver(child: ChildProcess): void {
   const ignore = (): void => {};
-  process.on('SIGQUIT', ignore);
-  return {
-    [Symbol.dispose]: () => {
-      running = undefined;
-      process.off('SIGQUIT', ignore);
-    },
+  const takeBack = (): void => {
+    running = undefined;
+    process.off('SIGQUIT', ignore);
   };
+  running = child;
+  process.on('SIGQUIT', ignore);
+  child.once('exit', takeBack).once('error', takeBack);
 }
 
 /** Takes signals: the first ends things well, a second one at once. */

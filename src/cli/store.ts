@@ -3,7 +3,7 @@ import { resolve } from 'node:path';
 import { OverlayDriver } from '../driver/driver.ts';
 import { Layout } from '../driver/layout.ts';
 import type { DriverOptions } from '../driver/options.ts';
-import { SnapshotError } from '../errors.ts';
+import { SnapshotError, toSnapshotError } from '../errors.ts';
 import { quote } from '../names.ts';
 import type { StoreOptions } from './command.ts';
 
@@ -17,13 +17,20 @@ export async function openStore(
   { root, busyTimeout }: StoreOptions,
   options: DriverOptions = {},
 ): Promise<OverlayDriver> {
-  const { database } = new Layout(resolve(root));
-  if (lstatSync(database, { throwIfNoEntry: false }) === undefined) {
+  if (!isThere(new Layout(resolve(root)).database)) {
     throw new SnapshotError('FAILED_PRECONDITION', `${quote(root)} is not the root of a store`, {
       hint: 'prepare and view make one; restore makes one from a backup',
     });
   }
   return OverlayDriver.open(root, { ...options, ...(busyTimeout !== undefined && { busyTimeout }) });
+}
+
+function isThere(file: string): boolean {
+  try {
+    return lstatSync(file, { throwIfNoEntry: false }) !== undefined;
+  } catch (error) {
+    throw toSnapshotError(error, 'looking for the store');
+  }
 }
 
 /** Opens a store that is there, only to look at it: nothing is deleted or backed up meanwhile. */

@@ -148,7 +148,12 @@ export class OverlayDriver implements Snapshotter {
     const ordered = filesystem.ordered ? 'last' : 'each';
     const directories = new Directories(layout, settings.durability === 'full' ? ordered : 'none');
     const { busyTimeout, asyncRemove } = settings;
-    const db = await openDatabase(layout.database, { readonly: false, busyTimeout });
+    const open = (): Promise<Database> => openDatabase(layout.database, { readonly: false, busyTimeout });
+    const db = await open().catch((error: unknown) => {
+      if (!(error instanceof SnapshotError && error.code === 'RESOURCE_EXHAUSTED')) throw error;
+      Reserve.give(layout.reserve);
+      return open();
+    });
     try {
       const transactor = new Transactor(db, directories);
       const userxattr = await needsUserxattr();

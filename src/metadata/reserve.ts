@@ -1,12 +1,15 @@
 import { randomBytes } from 'node:crypto';
 import { rmSync, writeFileSync } from 'node:fs';
 
-/** What a removal needs at the most: a checkpoint that lets the database grow, and the frames of one transaction. */
-const RESERVE_BYTES = 65_536;
+/**
+ * What a removal needs at the most: the index of the log, where its process is the first to open the database; a
+ * checkpoint that lets the database grow; and the frames of one transaction.
+ */
+const RESERVE_BYTES = 131_072;
 
 /**
- * Some disk space set aside in a file, so that when the disk is full what frees space still has room for its
- * own transaction.
+ * Some disk space set aside in a file, so that when the disk is full the store can still be opened, and what frees
+ * space still has room for its own transaction.
  */
 export class Reserve {
   readonly #path: string;
@@ -15,6 +18,11 @@ export class Reserve {
   constructor(path: string) {
     this.#path = path;
     this.hold();
+  }
+
+  /** Gives the space back that is set aside in a file. */
+  static give(path: string): void {
+    rmSync(path, { force: true });
   }
 
   /** Sets the space aside, if it is not and there is enough of it. */
@@ -31,7 +39,7 @@ export class Reserve {
 
   /** Gives the space back. */
   release(): void {
-    rmSync(this.#path, { force: true });
+    Reserve.give(this.#path);
     this.#held = false;
   }
 }
