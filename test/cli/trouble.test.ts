@@ -1,6 +1,6 @@
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, readdirSync } from 'node:fs';
+import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, test } from 'vitest';
@@ -130,7 +130,6 @@ describe.skipIf(lacking.length > 0)(`a command in trouble${needs}`, () => {
           'l',
           ...Array.from({ length: 40 }, (_, n) => ['--label', `${n}=${'x'.repeat(4000)}`]).flat(),
         ],
-        ['backup', join(disk.path, 'backup.db')],
         ['checkpoint', 'n', 'k'],
       ]) {
         const { status, stderr } = overlite(...args, '--root', disk.root);
@@ -140,7 +139,6 @@ describe.skipIf(lacking.length > 0)(`a command in trouble${needs}`, () => {
           stderr: expect.stringMatching(/^overlite: RESOURCE_EXHAUSTED: /),
         });
       }
-      expect(existsSync(join(disk.path, 'backup.db'))).toBe(false);
       expect(printed('list', '--root', disk.root, '--json')).toBe(before);
       // Taking away is what helps, and works.
       expect(printed('remove', 'k', '--root', disk.root)).toBe('k is removed\n');
