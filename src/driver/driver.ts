@@ -118,7 +118,7 @@ export class OverlayDriver implements Snapshotter {
       operations: this.#operations,
       layers,
       reaper: this.#reaper,
-      asyncRemove,
+      asyncRemove: asyncRemove === true,
       // What has begun goes on while the driver is being closed.
       read: (doing, body) => retryWhileBusy(body, busyTimeout, doing),
       write: (doing, body, options) => this.#commit(doing, body, options),
@@ -148,7 +148,7 @@ export class OverlayDriver implements Snapshotter {
       const transactor = new Transactor(db, directories);
       const userxattr = await needsUserxattr();
       const driver = new OverlayDriver(settings, opened, { db, transactor, directories, userxattr });
-      if (!asyncRemove) driver.#reaper.resume();
+      if (asyncRemove !== true) driver.#reaper.resume();
       return driver;
     } catch (error) {
       db.close();
@@ -334,7 +334,7 @@ export class OverlayDriver implements Snapshotter {
       // What the function itself threw goes to the caller as it is.
       throw 'error' in failure ? failure.error : error;
     });
-    if (!this.#settings.asyncRemove) await Promise.all(removals.map((removal) => this.#reaper.reap(removal)));
+    await Promise.all(removals.map((removal) => this.#reap(removal)));
     return done;
   }
 
@@ -424,7 +424,9 @@ export class OverlayDriver implements Snapshotter {
   }
 
   async #reap(removal: Removal): Promise<RemoveResult> {
-    if (this.#settings.asyncRemove) return {};
+    const { asyncRemove } = this.#settings;
+    if (asyncRemove === 'background') this.#reaper.reapLater(removal);
+    if (asyncRemove !== false) return {};
     const deferred = await this.#reaper.reap(removal);
     return deferred === undefined ? {} : { deferred };
   }

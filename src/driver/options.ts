@@ -16,8 +16,11 @@ export interface DriverOptions {
    * `content` also what the files hold and all their extended attributes, for which every byte is read.
    */
   seal?: 'metadata' | 'content';
-  /** Leave the deletion of directories to `cleanup`. Off unless given. */
-  asyncRemove?: boolean;
+  /**
+   * When the directories of what is removed are deleted: before the promise resolves (`false`, unless given),
+   * `background`: afterwards, by itself, one after the other, or (`true`) only by `cleanup`.
+   */
+  asyncRemove?: boolean | 'background';
   /** More mount options for every overlay, in overlayfs's own syntax. */
   mountOptions?: readonly string[];
   /**
@@ -92,7 +95,7 @@ export function toSettings(given: DriverOptions | undefined): Settings {
   return {
     durability: isOneOf(durability, 'durability', ['full', 'metadata']),
     seal: isOneOf(seal, 'seal', ['metadata', 'content']),
-    asyncRemove: isBoolean(asyncRemove, 'asyncRemove'),
+    asyncRemove: asyncRemove === 'background' ? asyncRemove : isBoolean(asyncRemove, 'asyncRemove'),
     mountOptions: toMountOptions(mountOptions),
     remapIds: isBoolean(remapIds, 'remapIds'),
     busyTimeout,
