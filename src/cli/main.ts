@@ -16,6 +16,7 @@ import { mountsCommand } from './mounts.ts';
 import { prepareCommand, viewCommand } from './prepare.ts';
 import { deleteCommand, removeCommand } from './remove.ts';
 import { restoreCommand } from './restore.ts';
+import { serveCommand } from './serve.ts';
 import { Stopped, stoppedStatus, takeSignals } from './stopping.ts';
 import { treeCommand } from './tree.ts';
 import { usageCommand } from './usage.ts';
@@ -33,6 +34,7 @@ const groups: Readonly<Record<string, readonly Command[]>> = {
   'Mount:': [mountCommand, unmountCommand, mountsCommand],
   'Look:': [listCommand, infoCommand, treeCommand, usageCommand, labelCommand],
   'After an incident:': [checkCommand, backupCommand, restoreCommand],
+  'Serve:': [serveCommand],
   'Try:': [demoCommand],
 };
 
