@@ -38,5 +38,6 @@ export type {
   UpdateOptions,
   Usage,
   ViewOptions,
+  Waiting,
   Watched,
 } from './snapshot.ts';

@@ -49,11 +49,11 @@ export function snapshotsService(
   );
 
   return {
-    Prepare: method('preparing', async ({ key, parent, labels }: MakeRequest) =>
-      toWireMounts(await snapshotter.prepare(key, parent, { labels: checkCount(labels) })),
+    Prepare: method('preparing', async ({ key, parent, labels }: MakeRequest, signal) =>
+      toWireMounts(await snapshotter.prepare(key, parent, { labels: checkCount(labels), signal })),
     ),
-    View: method('viewing', async ({ key, parent, labels }: MakeRequest) =>
-      toWireMounts(await snapshotter.view(key, parent, { labels: checkCount(labels) })),
+    View: method('viewing', async ({ key, parent, labels }: MakeRequest, signal) =>
+      toWireMounts(await snapshotter.view(key, parent, { labels: checkCount(labels), signal })),
     ),
     Mounts: method('reading mounts', async ({ key }: KeyRequest) =>
       toWireMounts(await snapshotter.mounts(key)),
@@ -64,22 +64,23 @@ export function snapshotsService(
       await snapshotter.commit(request.name, key, { labels, signal, ...(parent !== '' && { parent }) });
       return {};
     }),
-    Remove: method('removing', async ({ key }: KeyRequest) => {
-      await removeAny(snapshotter, key);
+    Remove: method('removing', async ({ key }: KeyRequest, signal) => {
+      await removeAny(snapshotter, key, signal);
       return {};
     }),
     Stat: method('reading a snapshot', async ({ key }: KeyRequest) => ({
       info: toWireInfo(await snapshotter.stat(key)),
     })),
-    Update: method('updating', async ({ info, updateMask }: UpdateRequest) => {
+    Update: method('updating', async ({ info, updateMask }: UpdateRequest, signal) => {
       const labels = checkCount(info?.labels ?? {});
-      const updated = await snapshotter.update(info?.name ?? '', { labels }, updateMask?.paths ?? []);
+      const paths = updateMask?.paths ?? [];
+      const updated = await snapshotter.update(info?.name ?? '', { labels, signal }, paths);
       return { info: toWireInfo(updated) };
     }),
     List: list,
     Usage: method('measuring', async ({ key }: KeyRequest) => toWireUsage(await snapshotter.usage(key))),
-    Cleanup: method('cleaning up', async () => {
-      await snapshotter.cleanup();
+    Cleanup: method('cleaning up', async (_: WireRequest, signal) => {
+      await snapshotter.cleanup({ signal });
       return {};
     }),
   } satisfies UntypedServiceImplementation;
@@ -111,12 +112,12 @@ function checkCount(labels: Labels): Labels {
 }
 
 /** Takes away a snapshot of any kind: clients have one call for that. */
-async function removeAny(snapshotter: Snapshotter, key: string): Promise<void> {
+async function removeAny(snapshotter: Snapshotter, key: string, signal: AbortSignal): Promise<void> {
   for (;;) {
     const { kind } = await snapshotter.stat(key);
     const open = kind !== 'committed';
     try {
-      await (open ? snapshotter.remove(key) : snapshotter.delete(key));
+      await (open ? snapshotter.remove(key, { signal }) : snapshotter.delete(key, { signal }));
       return;
     } catch (error) {
       if (!(error instanceof SnapshotError) || error.code !== 'FAILED_PRECONDITION') throw error;

@@ -28,6 +28,7 @@ import type {
   UpdateOptions,
   Usage,
   ViewOptions,
+  Waiting,
   Watched,
 } from '../snapshot.ts';
 import { Committer } from './committer.ts';
@@ -83,7 +84,11 @@ export class OverlayDriver implements Snapshotter {
     this.#layout = layout;
     const store = new MetadataStore(db, transactor);
     this.#store = store;
-    this.#commits = new GroupCommit(db, transactor, { busyTimeout, reserve: new Reserve(layout.reserve) });
+    this.#commits = new GroupCommit(db, transactor, {
+      busyTimeout,
+      reserve: new Reserve(layout.reserve),
+      onCommit: settings.onTransaction,
+    });
     const { ordered } = filesystem;
     const highWater = (): number => store.highWater();
     this.#layerSync =
@@ -156,14 +161,16 @@ export class OverlayDriver implements Snapshotter {
     }
   }
 
-  async prepare(key: string, parent?: string | null, options?: PrepareOptions): Promise<Mount[]> {
-    const checked = toMakeArguments('active', key, parent, options);
-    return this.#write(`preparing ${quote(key)}`, () => this.#operations.make('active', checked));
+  async prepare(key: string, parent?: string | null, options?: PrepareOptions & Waiting): Promise<Mount[]> {
+    const { signal, given } = splitSignal(options);
+    const checked = toMakeArguments('active', key, parent, given);
+    return this.#write(`preparing ${quote(key)}`, () => this.#operations.make('active', checked), { signal });
   }
 
-  async view(key: string, parent?: string | null, options?: ViewOptions): Promise<Mount[]> {
-    const checked = toMakeArguments('view', key, parent, options);
-    return this.#write(`viewing ${quote(key)}`, () => this.#operations.make('view', checked));
+  async view(key: string, parent?: string | null, options?: ViewOptions & Waiting): Promise<Mount[]> {
+    const { signal, given } = splitSignal(options);
+    const checked = toMakeArguments('view', key, parent, given);
+    return this.#write(`viewing ${quote(key)}`, () => this.#operations.make('view', checked), { signal });
   }
 
   async mounts(key: string): Promise<Mount[]> {
@@ -223,18 +230,16 @@ export class OverlayDriver implements Snapshotter {
     return seal;
   }
 
-  async remove(key: string): Promise<RemoveResult> {
+  async remove(key: string, options?: Waiting): Promise<RemoveResult> {
     checkName(key, 'key');
-    return this.#reap(
-      await this.#write(`removing ${quote(key)}`, () => this.#operations.remove(key), { frees: true }),
-    );
+    const how = { frees: true, signal: toSignal(options) };
+    return this.#reap(await this.#write(`removing ${quote(key)}`, () => this.#operations.remove(key), how));
   }
 
-  async delete(name: string): Promise<RemoveResult> {
+  async delete(name: string, options?: Waiting): Promise<RemoveResult> {
     checkName(name, 'name');
-    return this.#reap(
-      await this.#write(`deleting ${quote(name)}`, () => this.#operations.delete(name), { frees: true }),
-    );
+    const how = { frees: true, signal: toSignal(options) };
+    return this.#reap(await this.#write(`deleting ${quote(name)}`, () => this.#operations.delete(name), how));
   }
 
   async parent(keyOrName: string): Promise<string | null> {
@@ -249,8 +254,13 @@ export class OverlayDriver implements Snapshotter {
     return this.#read('reading a snapshot', () => this.#operations.stat(keyOrName));
   }
 
-  async update(keyOrName: string, options: UpdateOptions, fieldpaths?: readonly string[]): Promise<Info> {
-    return this.#write(`updating`, () => this.#operations.update(keyOrName, options, fieldpaths));
+  async update(
+    keyOrName: string,
+    options: UpdateOptions & Waiting,
+    fieldpaths?: readonly string[],
+  ): Promise<Info> {
+    const { signal } = splitSignal(options);
+    return this.#write(`updating`, () => this.#operations.update(keyOrName, options, fieldpaths), { signal });
   }
 
   async usage(keyOrName: string): Promise<Usage> {
@@ -338,12 +348,18 @@ export class OverlayDriver implements Snapshotter {
     return done;
   }
 
-  async cleanup(): Promise<CleanupResult> {
+  async cleanup(options?: Waiting): Promise<CleanupResult> {
+    const signal = toSignal(options);
     try {
-      return await this.#run(() => this.#reaper.cleanup());
+      return await this.#run(() => this.#reaper.cleanup(signal));
     } catch (error) {
-      throw toSnapshotError(error, 'cleaning up');
+      throw isReason(error, signal) ? error : toSnapshotError(error, 'cleaning up');
     }
+  }
+
+  /** How much of what was removed is still to be deleted from disk. */
+  async pendingRemovals(): Promise<number> {
+    return this.#read('reading the removal journal', () => this.#store.pendingRemovals());
   }
 
   /**
@@ -419,7 +435,7 @@ export class OverlayDriver implements Snapshotter {
     try {
       return await this.#commits.write(body, options);
     } catch (error) {
-      throw toSnapshotError(error, doing);
+      throw isReason(error, options?.signal) ? error : toSnapshotError(error, doing);
     }
   }
 
@@ -449,4 +465,28 @@ export class OverlayDriver implements Snapshotter {
       await nextTurn();
     }
   }
+}
+
+/** The signal among options, and the others, which are checked elsewhere. */
+function splitSignal<T extends object>(
+  options: (T & Waiting) | undefined,
+): { signal: AbortSignal | undefined; given: T | undefined } {
+  if (typeof options !== 'object' || options === null || !('signal' in options)) {
+    return { signal: undefined, given: options };
+  }
+  const { signal, ...others } = options;
+  checkWatched({ ...(signal !== undefined && { signal }) });
+  return { signal, given: others as unknown as T };
+}
+
+/** The signal of a call that has no other options. */
+function toSignal(options: Waiting | undefined): AbortSignal | undefined {
+  const { signal } = checkOptions(options, ['signal']);
+  checkWatched({ ...(signal !== undefined && { signal }) });
+  return signal;
+}
+
+/** Whether an error is what a signal ended something with. */
+function isReason(error: unknown, signal: AbortSignal | undefined): boolean {
+  return signal?.aborted === true && error === signal.reason;
 }

@@ -36,13 +36,16 @@ export interface DriverOptions {
    * made in any case.
    */
   backups?: { every?: number; keep?: number } | false;
+  /** Told after each transaction how many writes shared it. It must not throw. */
+  onTransaction?: (writes: number) => void;
   /** Tell the path of the layer in the label `containerd.io/snapshot/overlay.upperdir`. Off unless given. */
   upperdirLabel?: boolean;
 }
 
 /** The options with everything filled in. */
-export type Settings = Readonly<Required<Omit<DriverOptions, 'backups'>>> & {
+export type Settings = Readonly<Required<Omit<DriverOptions, 'backups' | 'onTransaction'>>> & {
   readonly backups: BackupSettings | undefined;
+  readonly onTransaction: DriverOptions['onTransaction'];
 };
 
 function isBoolean(value: unknown, option: string): boolean {
@@ -73,6 +76,7 @@ export function toSettings(given: DriverOptions | undefined): Settings {
     'busyTimeout',
     'upperdirLabel',
     'backups',
+    'onTransaction',
   ]);
   const {
     durability = 'full',
@@ -83,6 +87,7 @@ export function toSettings(given: DriverOptions | undefined): Settings {
     busyTimeout = DEFAULT_BUSY_TIMEOUT_MS,
     upperdirLabel = false,
     backups = {},
+    onTransaction,
   } = options;
   if (typeof busyTimeout !== 'number')
     throw new TypeError(`busyTimeout must be a number, not ${kindOf(busyTimeout)}`);
@@ -91,6 +96,9 @@ export function toSettings(given: DriverOptions | undefined): Settings {
       'INVALID_ARGUMENT',
       `busyTimeout is not a number of milliseconds: ${busyTimeout}`,
     );
+  }
+  if (onTransaction !== undefined && typeof onTransaction !== 'function') {
+    throw new TypeError(`onTransaction must be a function, not ${kindOf(onTransaction)}`);
   }
   return {
     durability: isOneOf(durability, 'durability', ['full', 'metadata']),
@@ -101,6 +109,7 @@ export function toSettings(given: DriverOptions | undefined): Settings {
     busyTimeout,
     upperdirLabel: isBoolean(upperdirLabel, 'upperdirLabel'),
     backups: toBackups(backups),
+    onTransaction,
   };
 }
 

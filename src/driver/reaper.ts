@@ -64,9 +64,9 @@ export class Reaper {
   }
 
   /** Deletes everything in the journal that can be deleted now, and what dead processes left of their copies. */
-  async cleanup(): Promise<CleanupResult> {
+  async cleanup(signal?: AbortSignal): Promise<CleanupResult> {
     await this.#quiet();
-    return this.#track(this.#sweep());
+    return this.#track(this.#sweep(signal));
   }
 
   /** Goes on, in the background, with what was interrupted. */

@@ -62,6 +62,7 @@ export class MetadataReader {
   readonly #removals: Statement<[number, number], Removal>;
   readonly #isDeleting: Statement<[number, string], number>;
   readonly #reservations: Statement<[], number>;
+  readonly #pendingRemovals: Statement<[], number>;
   readonly #highWater: Statement<[], number>;
   readonly #tree: Statement<[], string>;
 
@@ -137,6 +138,9 @@ export class MetadataReader {
       .pluck();
     this.#reservations = db
       .prepare<[], number>(`select id from removal where state = 'reserved' order by id`)
+      .pluck();
+    this.#pendingRemovals = db
+      .prepare<[], number>(`select count(*) from removal where state = 'deleting'`)
       .pluck();
     this.#highWater = db.prepare<[], number>('select id from high_water').pluck();
     this.#tree = db.prepare<[], string>('select tree from snapshot_tree').pluck();
@@ -263,6 +267,11 @@ export class MetadataReader {
   /** Whether an id's part is to be deleted from disk, now. */
   isDeleting({ id, part }: Removal): boolean {
     return this.read('reading the removal journal', () => this.#isDeleting.get(id, part) !== undefined);
+  }
+
+  /** How much there is to be deleted from disk. */
+  pendingRemovals(): number {
+    return this.read('reading the removal journal', () => this.#pendingRemovals.get() ?? 0);
   }
 
   /** The ids that are reserved for copies, under way or abandoned. */
