@@ -11,8 +11,10 @@ export interface CallRecord {
   /** The full name of the service. */
   readonly service: string;
   readonly method: string;
-  /** What it was about: the key, or else the name, of the request, if it has one. */
-  readonly subject: string | undefined;
+  /** The key in the request, if it has one. */
+  readonly key: string | undefined;
+  /** The name in the request, if it has one. */
+  readonly name: string | undefined;
   /** gRPC's word for how it ended. */
   readonly code: string;
   /** What the client was told, if it did not end well. */
@@ -41,19 +43,19 @@ export class Calls {
     const [, service = '', method = ''] = path.split('/');
     const started = performance.now();
     const deadline = Number(call.getDeadline());
-    let subject: string | undefined;
+    let subject: Subject = { key: undefined, name: undefined };
     let complete = false;
     const end = ({ code, details }: CallStatus): void => {
       if (!this.#running.delete(running)) return;
       const message = code === status.OK ? '' : details;
       const duration = performance.now() - started;
-      this.#onEnd({ service, method, subject, code: status[code], message, duration });
+      this.#onEnd({ service, method, ...subject, code: status[code], message, duration });
     };
     const observed = new ServerInterceptingCall(call, {
       start: (next) =>
         next({
           onReceiveMessage: (message: unknown, go) => {
-            subject ??= subjectOf(message);
+            subject = subjectOf(message);
             go(message);
           },
           onReceiveHalfClose: (go) => {
@@ -91,10 +93,19 @@ function abandoned(deadline: number, complete: boolean): CallStatus {
   return { code: status.CANCELLED, details };
 }
 
-function subjectOf(message: unknown): string | undefined {
-  if (typeof message !== 'object' || message === null) return undefined;
-  const info: unknown = Reflect.get(message, 'info');
-  const holder = typeof info === 'object' && info !== null ? info : message;
-  const texts = ['key', 'name'].map((field): unknown => Reflect.get(holder, field));
-  return texts.find((text): text is string => typeof text === 'string' && text !== '');
+type Subject = Pick<CallRecord, 'key' | 'name'>;
+
+/** What a request is about. */
+function subjectOf(message: unknown): Subject {
+  const info: unknown = fieldOf(message, 'info');
+  return { key: textOf(message, 'key'), name: textOf(message, 'name') ?? textOf(info, 'name') };
+}
+
+function fieldOf(message: unknown, field: string): unknown {
+  return typeof message === 'object' && message !== null ? Reflect.get(message, field) : undefined;
+}
+
+function textOf(message: unknown, field: string): string | undefined {
+  const text = fieldOf(message, field);
+  return typeof text === 'string' && text !== '' ? text : undefined;
 }

@@ -1,7 +1,8 @@
 import { type ConnectionInjector, Server, ServerCredentials } from '@grpc/grpc-js';
 import type { Snapshotter } from '../snapshot.ts';
 import { type CallRecord, Calls } from './calls.ts';
-import { SNAPSHOTS, snapshotsDefinition } from './protocol.ts';
+import { loadOptional } from './optional.ts';
+import { SNAPSHOTS, packageDefinition, snapshotsDefinition } from './protocol.ts';
 import { type SnapshotsServiceOptions, snapshotsService } from './service.ts';
 import { type Listener, listenOn, listenOnDescriptor } from './socket.ts';
 
@@ -51,15 +52,37 @@ export async function serve(snapshotter: Snapshotter, options: ServeOptions): Pr
     interceptors: [calls.interceptor],
   });
   server.addService(snapshotsDefinition, snapshotsService(snapshotter, options));
+  const setHealth = options.health === true ? await addHealth(server) : undefined;
+  if (options.reflection === true) await addReflection(server);
   const connections = server.createConnectionInjector(ServerCredentials.createInsecure());
   const { address } = options;
   const listener = await listen(address, connections);
   let closing: Promise<void> | undefined;
   const close = ({ grace = GRACE_MS } = {}): Promise<void> => {
+    setHealth?.('NOT_SERVING');
     closing ??= stop({ server, calls, listener, grace });
     return closing;
   };
   return { address: listener.address, close, [Symbol.asyncDispose]: () => close() };
+}
+
+/** Adds the health service. @returns what changes the health of this server */
+async function addHealth(server: Server): Promise<(health: 'SERVING' | 'NOT_SERVING') => void> {
+  const { HealthImplementation } = await loadOptional(
+    ['grpc-health-check'],
+    () => import('grpc-health-check'),
+  );
+  // The empty name stands for the server as a whole.
+  const health = new HealthImplementation({ '': 'SERVING', [SNAPSHOTS]: 'SERVING' });
+  health.addToServer(server);
+  return (now) => {
+    for (const service of ['', SNAPSHOTS]) health.setStatus(service, now);
+  };
+}
+
+async function addReflection(server: Server): Promise<void> {
+  const { ReflectionService } = await loadOptional(['@grpc/reflection'], () => import('@grpc/reflection'));
+  new ReflectionService(packageDefinition).addToServer(server);
 }
 
 function listen(address: string | number, connections: ConnectionInjector): Promise<Listener> {

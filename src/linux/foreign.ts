@@ -56,6 +56,10 @@ export const copyFileRange = libc.func(
 );
 export const flock = libc.func('int flock(int fd, int operation)');
 export const syncfs = libc.func('int syncfs(int fd)');
+export const socket = libc.func('int socket(int domain, int type, int protocol)');
+export const sendto = libc.func(
+  'long sendto(int fd, const uint8_t *message, size_t size, int flags, const uint8_t *address, uint32_t length)',
+);
 
 export const O_CLOEXEC = 0o2000000;
 export const AT_FDCWD = -100;
