@@ -42,5 +42,6 @@ export type {
   UpdateOptions,
   Usage,
   ViewOptions,
+  Waiting,
   Watched,
 } from './snapshot.ts';

@@ -63,6 +63,15 @@ export interface Info extends SnapshotRecord {
   readonly directory: string | null;
 }
 
+/** Who waits for a write. */
+export interface Waiting {
+  /**
+   * Ends the wait: what has not begun by then does not begin, and the promise is rejected with the signal's reason.
+   * What has begun is finished.
+   */
+  signal?: AbortSignal;
+}
+
 /** What is given when a view is made. */
 export interface ViewOptions {
   labels?: Labels;
@@ -167,14 +176,14 @@ export interface Snapshotter {
    * @throws {SnapshotError} INVALID_ARGUMENT if the parent is not committed
    * @throws {SnapshotError} FAILED_PRECONDITION if the chain is longer than overlayfs can stack (500)
    */
-  prepare(key: string, parent?: string | null, options?: PrepareOptions): Promise<Mount[]>;
+  prepare(key: string, parent?: string | null, options?: PrepareOptions & Waiting): Promise<Mount[]>;
 
   /**
    * Makes a view: the same as `prepare`, read-only, and never committed.
    *
    * @throws {SnapshotError} as `prepare`
    */
-  view(key: string, parent?: string | null, options?: ViewOptions): Promise<Mount[]>;
+  view(key: string, parent?: string | null, options?: ViewOptions & Waiting): Promise<Mount[]>;
 
   /**
    * Tells again how to mount an open snapshot.
@@ -222,7 +231,7 @@ export interface Snapshotter {
    * @throws {SnapshotError} NOT_FOUND if the key is missing
    * @throws {SnapshotError} FAILED_PRECONDITION if it is committed
    */
-  remove(key: string): Promise<RemoveResult>;
+  remove(key: string, options?: Waiting): Promise<RemoveResult>;
 
   /**
    * Deletes a committed snapshot, its directory as `remove` does.
@@ -230,7 +239,7 @@ export interface Snapshotter {
    * @throws {SnapshotError} NOT_FOUND if the name is missing
    * @throws {SnapshotError} FAILED_PRECONDITION if it has children or is not committed
    */
-  delete(name: string): Promise<RemoveResult>;
+  delete(name: string, options?: Waiting): Promise<RemoveResult>;
 
   /**
    * The name of the parent, or `null`.
@@ -256,7 +265,7 @@ export interface Snapshotter {
    * @throws {SnapshotError} NOT_FOUND if there is no such key or name
    * @throws {SnapshotError} INVALID_ARGUMENT if a field path is of something else
    */
-  update(keyOrName: string, options: UpdateOptions, fieldpaths?: readonly string[]): Promise<Info>;
+  update(keyOrName: string, options: UpdateOptions & Waiting, fieldpaths?: readonly string[]): Promise<Info>;
 
   /**
    * What the layer itself holds: as measured at commit, now for an active one, nothing for a view.
@@ -297,7 +306,10 @@ export interface Snapshotter {
    */
   chain(keyOrName: string): Promise<Info[]>;
 
-  /** Deletes the directories of removed snapshots that are still there. */
+  /**
+   * Deletes the directories of removed snapshots that are still there. The signal ends it between two of them, or
+   * within a large one.
+   */
   cleanup(options?: CleanupOptions): Promise<CleanupResult>;
 
   /** Finishes what is under way and lets go of the store. May be called more than once. */

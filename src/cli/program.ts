@@ -18,6 +18,7 @@ import { prepareCommand, viewCommand } from './prepare.ts';
 import { deleteCommand, removeCommand } from './remove.ts';
 import { restoreCommand } from './restore.ts';
 import { runCommand, shellCommand } from './run.ts';
+import { serveCommand } from './serve.ts';
 import { treeCommand } from './tree.ts';
 import { usageCommand } from './usage.ts';
 
@@ -36,6 +37,7 @@ const groups: Readonly<Record<string, readonly Command[]>> = {
   'Mount and run:': [runCommand, shellCommand, mountCommand, unmountCommand, mountsCommand],
   'Look:': [listCommand, infoCommand, treeCommand, graphCommand, diffCommand, usageCommand, labelCommand],
   'After an incident:': [checkCommand, backupCommand, restoreCommand],
+  'Serve:': [serveCommand],
   [LAST]: [demoCommand, completionCommand, manCommand],
 };
 

@@ -48,8 +48,15 @@ export function takeSignals(): void {
   }
 }
 
+let isEnd = false;
+
+/** Says that being stopped is how a command ends, and no reason for another status than 0. */
+export function endWhenStopped(): void {
+  isEnd = true;
+}
+
 /** The exit status of a command that was stopped, or had finished already when it was to stop. */
 export function stoppedStatus(): number | undefined {
   const reason: unknown = stopSignal.reason;
-  return reason instanceof Stopped ? reason.status : undefined;
+  return reason instanceof Stopped && !isEnd ? reason.status : undefined;
 }

@@ -8,8 +8,11 @@ import { quote } from '../names.ts';
 import type { StoreOptions } from './command.ts';
 
 /** Opens a store to write to it, and makes it if the root is not there or empty. */
-export function openOrMakeStore({ root, busyTimeout }: StoreOptions): Promise<OverlayDriver> {
-  return OverlayDriver.open(root, { ...(busyTimeout !== undefined && { busyTimeout }) });
+export function openOrMakeStore(
+  { root, busyTimeout }: StoreOptions,
+  options: DriverOptions = {},
+): Promise<OverlayDriver> {
+  return OverlayDriver.open(root, { ...options, ...(busyTimeout !== undefined && { busyTimeout }) });
 }
 
 /** Opens a store that is there, to write to it. */
@@ -19,7 +22,7 @@ export async function openStore(
 ): Promise<OverlayDriver> {
   if (!isThere(new Layout(resolve(root)).database)) {
     throw new SnapshotError('FAILED_PRECONDITION', `${quote(root)} is not the root of a store`, {
-      hint: 'prepare and view make one; restore makes one from a backup',
+      hint: 'prepare, view and serve make one; restore makes one from a backup',
     });
   }
   return OverlayDriver.open(root, { ...options, ...(busyTimeout !== undefined && { busyTimeout }) });

@@ -30,6 +30,7 @@ import type {
   UpdateOptions,
   Usage,
   ViewOptions,
+  Waiting,
   Watched,
 } from '../snapshot.ts';
 import type { Change, DiffOptions } from './change.ts';
@@ -87,7 +88,11 @@ export class OverlayDriver implements Snapshotter {
     this.#layout = layout;
     const store = new MetadataStore(db, transactor);
     this.#store = store;
-    this.#commits = new GroupCommit(db, transactor, { busyTimeout, reserve: new Reserve(layout.reserve) });
+    this.#commits = new GroupCommit(db, transactor, {
+      busyTimeout,
+      reserve: new Reserve(layout.reserve),
+      onCommit: settings.onTransaction,
+    });
     const { ordered } = filesystem;
     const highWater = (): number => store.highWater();
     this.#layerSync =
@@ -104,7 +109,7 @@ export class OverlayDriver implements Snapshotter {
     this.#reaper = new Reaper(layout, {
       isDeleting: (removal) => store.isDeleting(removal),
       removals: (afterId) => store.removals(afterId),
-      countRemovals: () => store.countRemovals(),
+      pendingRemovals: () => store.pendingRemovals(),
       reservations: () => store.reservations(),
       abandon: (id) => this.#commits.write(() => store.abandon(id), { frees: true }),
       forget: (removals) => this.#commits.write(() => store.forget(removals), { frees: true }),
@@ -123,7 +128,7 @@ export class OverlayDriver implements Snapshotter {
       operations: this.#operations,
       layers,
       reaper: this.#reaper,
-      asyncRemove,
+      asyncRemove: asyncRemove === true,
       // What has begun goes on while the driver is being closed.
       read: (doing, body) => retryWhileBusy(body, busyTimeout, doing),
       write: (doing, body, options) => this.#commit(doing, body, options),
@@ -158,7 +163,7 @@ export class OverlayDriver implements Snapshotter {
       const transactor = new Transactor(db, directories);
       const userxattr = await needsUserxattr();
       const driver = new OverlayDriver(settings, opened, { db, transactor, directories, userxattr });
-      if (!asyncRemove) driver.#reaper.resume();
+      if (asyncRemove !== true) driver.#reaper.resume();
       return driver;
     } catch (error) {
       db.close();
@@ -166,14 +171,16 @@ export class OverlayDriver implements Snapshotter {
     }
   }
 
-  async prepare(key: string, parent?: string | null, options?: PrepareOptions): Promise<Mount[]> {
-    const checked = toMakeArguments('active', key, parent, options);
-    return this.#write(`preparing ${quote(key)}`, () => this.#operations.make('active', checked));
+  async prepare(key: string, parent?: string | null, options?: PrepareOptions & Waiting): Promise<Mount[]> {
+    const { signal, given } = splitSignal(options);
+    const checked = toMakeArguments('active', key, parent, given);
+    return this.#write(`preparing ${quote(key)}`, () => this.#operations.make('active', checked), { signal });
   }
 
-  async view(key: string, parent?: string | null, options?: ViewOptions): Promise<Mount[]> {
-    const checked = toMakeArguments('view', key, parent, options);
-    return this.#write(`viewing ${quote(key)}`, () => this.#operations.make('view', checked));
+  async view(key: string, parent?: string | null, options?: ViewOptions & Waiting): Promise<Mount[]> {
+    const { signal, given } = splitSignal(options);
+    const checked = toMakeArguments('view', key, parent, given);
+    return this.#write(`viewing ${quote(key)}`, () => this.#operations.make('view', checked), { signal });
   }
 
   async mounts(key: string): Promise<Mount[]> {
@@ -233,18 +240,16 @@ export class OverlayDriver implements Snapshotter {
     return seal;
   }
 
-  async remove(key: string): Promise<RemoveResult> {
+  async remove(key: string, options?: Waiting): Promise<RemoveResult> {
     checkName(key, 'key');
-    return this.#reap(
-      await this.#write(`removing ${quote(key)}`, () => this.#operations.remove(key), { frees: true }),
-    );
+    const how = { frees: true, signal: toSignal(options) };
+    return this.#reap(await this.#write(`removing ${quote(key)}`, () => this.#operations.remove(key), how));
   }
 
-  async delete(name: string): Promise<RemoveResult> {
+  async delete(name: string, options?: Waiting): Promise<RemoveResult> {
     checkName(name, 'name');
-    return this.#reap(
-      await this.#write(`deleting ${quote(name)}`, () => this.#operations.delete(name), { frees: true }),
-    );
+    const how = { frees: true, signal: toSignal(options) };
+    return this.#reap(await this.#write(`deleting ${quote(name)}`, () => this.#operations.delete(name), how));
   }
 
   async parent(keyOrName: string): Promise<string | null> {
@@ -259,8 +264,13 @@ export class OverlayDriver implements Snapshotter {
     return this.#read('reading a snapshot', () => this.#operations.stat(keyOrName));
   }
 
-  async update(keyOrName: string, options: UpdateOptions, fieldpaths?: readonly string[]): Promise<Info> {
-    return this.#write(`updating`, () => this.#operations.update(keyOrName, options, fieldpaths));
+  async update(
+    keyOrName: string,
+    options: UpdateOptions & Waiting,
+    fieldpaths?: readonly string[],
+  ): Promise<Info> {
+    const { signal } = splitSignal(options);
+    return this.#write(`updating`, () => this.#operations.update(keyOrName, options, fieldpaths), { signal });
   }
 
   async usage(keyOrName: string): Promise<Usage> {
@@ -344,7 +354,7 @@ export class OverlayDriver implements Snapshotter {
       // What the function itself threw goes to the caller as it is.
       throw 'error' in failure ? failure.error : error;
     });
-    if (!this.#settings.asyncRemove) await Promise.all(removals.map((removal) => this.#reaper.reap(removal)));
+    await Promise.all(removals.map((removal) => this.#reap(removal)));
     return done;
   }
 
@@ -371,16 +381,18 @@ export class OverlayDriver implements Snapshotter {
   }
 
   async cleanup(options?: CleanupOptions): Promise<CleanupResult> {
-    const { signal, onProgress } = checkOptions(options, ['signal', 'onProgress']);
-    checkWatched({ signal, onProgress });
+    const checked = checkOptions(options, ['signal', 'onProgress']);
+    checkWatched(checked);
     try {
-      return await this.#run(() =>
-        this.#reaper.cleanup({ ...(signal && { signal }), ...(onProgress && { onProgress }) }),
-      );
+      return await this.#run(() => this.#reaper.cleanup(checked));
     } catch (error) {
-      if (signal?.aborted === true) throw signal.reason;
-      throw toSnapshotError(error, 'cleaning up');
+      throw isReason(error, checked.signal) ? error : toSnapshotError(error, 'cleaning up');
     }
+  }
+
+  /** How much of what was removed is still to be deleted from disk. */
+  async pendingRemovals(): Promise<number> {
+    return this.#read('reading the removal journal', () => this.#store.pendingRemovals());
   }
 
   /**
@@ -457,12 +469,14 @@ export class OverlayDriver implements Snapshotter {
     try {
       return await this.#commits.write(body, options);
     } catch (error) {
-      throw toSnapshotError(error, doing);
+      throw isReason(error, options?.signal) ? error : toSnapshotError(error, doing);
     }
   }
 
   async #reap(removal: Removal): Promise<RemoveResult> {
-    if (this.#settings.asyncRemove) return {};
+    const { asyncRemove } = this.#settings;
+    if (asyncRemove === 'background') this.#reaper.reapLater(removal);
+    if (asyncRemove !== false) return {};
     const deferred = await this.#reaper.reap(removal);
     return deferred === undefined ? {} : { deferred };
   }
@@ -485,4 +499,28 @@ export class OverlayDriver implements Snapshotter {
       await nextTurn();
     }
   }
+}
+
+/** The signal among options, and the others, which are checked elsewhere. */
+function splitSignal<T extends object>(
+  options: (T & Waiting) | undefined,
+): { signal: AbortSignal | undefined; given: T | undefined } {
+  if (typeof options !== 'object' || options === null || !('signal' in options)) {
+    return { signal: undefined, given: options };
+  }
+  const { signal, ...others } = options;
+  checkWatched({ ...(signal !== undefined && { signal }) });
+  return { signal, given: others as unknown as T };
+}
+
+/** The signal of a call that has no other options. */
+function toSignal(options: Waiting | undefined): AbortSignal | undefined {
+  const { signal } = checkOptions(options, ['signal']);
+  checkWatched({ ...(signal !== undefined && { signal }) });
+  return signal;
+}
+
+/** Whether an error is what a signal ended something with. */
+function isReason(error: unknown, signal: AbortSignal | undefined): boolean {
+  return signal?.aborted === true && error === signal.reason;
 }

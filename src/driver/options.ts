@@ -16,8 +16,11 @@ export interface DriverOptions {
    * `content` also what the files hold and all their extended attributes, for which every byte is read.
    */
   seal?: 'metadata' | 'content';
-  /** Leave the deletion of directories to `cleanup`. Off unless given. */
-  asyncRemove?: boolean;
+  /**
+   * When the directories of what is removed are deleted: before the promise resolves (`false`, unless given),
+   * `background`: afterwards, by itself, one after the other, or (`true`) only by `cleanup`.
+   */
+  asyncRemove?: boolean | 'background';
   /** More mount options for every overlay, in overlayfs's own syntax. */
   mountOptions?: readonly string[];
   /**
@@ -33,13 +36,16 @@ export interface DriverOptions {
    * made in any case.
    */
   backups?: { every?: number; keep?: number } | false;
+  /** Told after each transaction how many writes shared it. It must not throw. */
+  onTransaction?: (writes: number) => void;
   /** Tell the path of the layer in the label `containerd.io/snapshot/overlay.upperdir`. Off unless given. */
   upperdirLabel?: boolean;
 }
 
 /** The options with everything filled in. */
-export type Settings = Readonly<Required<Omit<DriverOptions, 'backups'>>> & {
+export type Settings = Readonly<Required<Omit<DriverOptions, 'backups' | 'onTransaction'>>> & {
   readonly backups: BackupSettings | undefined;
+  readonly onTransaction: DriverOptions['onTransaction'];
 };
 
 function isBoolean(value: unknown, option: string): boolean {
@@ -70,6 +76,7 @@ export function toSettings(given: DriverOptions | undefined): Settings {
     'busyTimeout',
     'upperdirLabel',
     'backups',
+    'onTransaction',
   ]);
   const {
     durability = 'full',
@@ -80,6 +87,7 @@ export function toSettings(given: DriverOptions | undefined): Settings {
     busyTimeout = DEFAULT_BUSY_TIMEOUT_MS,
     upperdirLabel = false,
     backups = {},
+    onTransaction,
   } = options;
   if (typeof busyTimeout !== 'number')
     throw new TypeError(`busyTimeout must be a number, not ${kindOf(busyTimeout)}`);
@@ -89,15 +97,19 @@ export function toSettings(given: DriverOptions | undefined): Settings {
       `busyTimeout is not a number of milliseconds: ${busyTimeout}`,
     );
   }
+  if (onTransaction !== undefined && typeof onTransaction !== 'function') {
+    throw new TypeError(`onTransaction must be a function, not ${kindOf(onTransaction)}`);
+  }
   return {
     durability: isOneOf(durability, 'durability', ['full', 'metadata']),
     seal: isOneOf(seal, 'seal', ['metadata', 'content']),
-    asyncRemove: isBoolean(asyncRemove, 'asyncRemove'),
+    asyncRemove: asyncRemove === 'background' ? asyncRemove : isBoolean(asyncRemove, 'asyncRemove'),
     mountOptions: toMountOptions(mountOptions),
     remapIds: isBoolean(remapIds, 'remapIds'),
     busyTimeout,
     upperdirLabel: isBoolean(upperdirLabel, 'upperdirLabel'),
     backups: toBackups(backups),
+    onTransaction,
   };
 }
 

@@ -27,7 +27,7 @@ export interface Journal {
   /** What is journalled as to be deleted, after an id. */
   removals(afterId: number): Removal[];
   /** How many there are. */
-  countRemovals(): number;
+  pendingRemovals(): number;
   /** The ids that are reserved for copies, under way or abandoned. */
   reservations(): number[];
   /** Journals a reserved id as to be deleted. */
@@ -44,6 +44,7 @@ export class Reaper {
   readonly #layout: Layout;
   readonly #journal: Journal;
   readonly #deleted = new Map<string, Removal>();
+  readonly #later: Removal[] = [];
   readonly #running = new Set<Promise<unknown>>();
   #timer: NodeJS.Timeout | undefined;
   readonly #closing = new AbortController();
@@ -56,6 +57,12 @@ export class Reaper {
   /** Tries to delete what a removal names. What has to wait stays in the journal. @returns why it has to, if so */
   reap(removal: Removal): Promise<string | undefined> {
     return this.#track(this.#reap(removal));
+  }
+
+  /** Tries it in the background, after all that was to be deleted later before. */
+  reapLater(removal: Removal): void {
+    this.#later.push(removal);
+    if (this.#later.length === 1) void this.#track(this.#reapAllLater());
   }
 
   /** Deletes everything in the journal that can be deleted now, and what dead processes left of their copies. */
@@ -116,7 +123,7 @@ export class Reaper {
       const reason = await this.#takeAbandoned(id);
       if (reason !== undefined) deferred.push({ path: this.#layout.directory(id), reason });
     }
-    const total = onProgress === undefined ? 0 : this.#journal.countRemovals();
+    const total = onProgress === undefined ? 0 : this.#journal.pendingRemovals();
     for (
       let after = 0, page = this.#journal.removals(after);
       page.length > 0;
@@ -153,6 +160,15 @@ export class Reaper {
       return undefined;
     } finally {
       reservation?.release();
+    }
+  }
+
+  async #reapAllLater(): Promise<void> {
+    const { signal } = this.#closing;
+    for (let next = this.#later[0]; next !== undefined && !signal.aborted; next = this.#later[0]) {
+      // What has to wait is for the next cleanup, which tells why.
+      await this.#reap(next, signal);
+      this.#later.shift();
     }
   }
 

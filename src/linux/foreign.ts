@@ -60,6 +60,10 @@ export const unshare = libc.func('int unshare(int flags)');
 export const setns = libc.func('int setns(int fd, int type)');
 export const fchdir = libc.func('int fchdir(int fd)');
 export const chroot = libc.func('int chroot(const uint8_t *path)');
+export const socket = libc.func('int socket(int domain, int type, int protocol)');
+export const sendto = libc.func(
+  'long sendto(int fd, const uint8_t *message, size_t size, int flags, const uint8_t *address, uint32_t length)',
+);
 
 export const O_CLOEXEC = 0o2000000;
 export const AT_FDCWD = -100;

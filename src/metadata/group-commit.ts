@@ -15,6 +15,7 @@ interface Job {
   readonly once: boolean;
   /** Whether it leads to space being freed, and must not fail for want of some. */
   readonly frees: boolean;
+  readonly signal: AbortSignal | undefined;
   readonly resolve: (value: unknown) => void;
   readonly reject: (error: unknown) => void;
   started: boolean;
@@ -26,6 +27,16 @@ export interface WriteOptions {
   once?: boolean;
   /** It leads to space being freed: let it have the reserve when the disk is full. */
   frees?: boolean;
+  /** Do not begin it any more once this has aborted. */
+  signal?: AbortSignal | undefined;
+}
+
+/** How a group commit works. */
+interface GroupCommitOptions {
+  readonly busyTimeout: number;
+  readonly reserve: Reserve;
+  /** Told after each transaction how many writes it held. */
+  readonly onCommit?: ((writes: number) => void) | undefined;
 }
 
 type Outcome = { readonly value: unknown } | { readonly error: unknown };
@@ -39,29 +50,32 @@ export class GroupCommit {
   readonly #transactor: Transactor;
   readonly #busyTimeout: number;
   readonly #reserve: Reserve;
+  readonly #onCommit: GroupCommitOptions['onCommit'];
   #waiting: Job[] = [];
   #draining: Promise<void> | undefined;
 
-  constructor(db: Database, transactor: Transactor, options: { busyTimeout: number; reserve: Reserve }) {
+  constructor(db: Database, transactor: Transactor, options: GroupCommitOptions) {
     this.#db = db;
     this.#transactor = transactor;
     this.#busyTimeout = options.busyTimeout;
     this.#reserve = options.reserve;
+    this.#onCommit = options.onCommit;
   }
 
   /**
    * Runs `work` in the next transaction; it must be synchronous. Resolves to what it returned once that is
    * durable. Unless it is to be run `once`, it may be run again after an attempt of which nothing remained.
    *
-   * @throws what `work` throws
+   * @throws what `work` throws, or the reason of `signal`
    * @throws {SnapshotError} UNAVAILABLE if the database stays locked, or a commit's outcome is unknown
    */
-  write<T>(work: () => T, { once = false, frees = false }: WriteOptions = {}): Promise<T> {
+  write<T>(work: () => T, { once = false, frees = false, signal }: WriteOptions = {}): Promise<T> {
     return new Promise<T>((resolve, reject) => {
       this.#waiting.push({
         work,
         once,
         frees,
+        signal,
         resolve: (value) => resolve(value as T),
         reject,
         started: false,
@@ -151,10 +165,12 @@ export class GroupCommit {
       else if ('error' in outcome) job.reject(outcome.error);
       else job.resolve(outcome.value);
     }
+    this.#onCommit?.(outcomes.length);
   }
 
   #runJob(job: Job): Outcome {
     try {
+      job.signal?.throwIfAborted();
       job.started = true;
       return { value: this.#transactor.nested(job.work) };
     } catch (error) {

@@ -60,9 +60,9 @@ export class MetadataReader {
   readonly #lowers: Statement<[number | null], number>;
   readonly #descendants: Statement<[number], RecordRow>;
   readonly #removals: Statement<[number, number], Removal>;
-  readonly #countRemovals: Statement<[], number>;
   readonly #isDeleting: Statement<[number, string], number>;
   readonly #reservations: Statement<[], number>;
+  readonly #pendingRemovals: Statement<[], number>;
   readonly #highWater: Statement<[], number>;
   readonly #tree: Statement<[], string>;
 
@@ -131,9 +131,6 @@ export class MetadataReader {
          and id > ?
        order by id, part
        limit ?`);
-    this.#countRemovals = db
-      .prepare<[], number>(`select count(*) from removal where state = 'deleting'`)
-      .pluck();
     this.#isDeleting = db
       .prepare<[number, string], number>(
         `select 1 from removal where id = ? and part = ? and state = 'deleting'`,
@@ -141,6 +138,9 @@ export class MetadataReader {
       .pluck();
     this.#reservations = db
       .prepare<[], number>(`select id from removal where state = 'reserved' order by id`)
+      .pluck();
+    this.#pendingRemovals = db
+      .prepare<[], number>(`select count(*) from removal where state = 'deleting'`)
       .pluck();
     this.#highWater = db.prepare<[], number>('select id from high_water').pluck();
     this.#tree = db.prepare<[], string>('select tree from snapshot_tree').pluck();
@@ -264,14 +264,14 @@ export class MetadataReader {
     return this.read('reading the removal journal', () => this.#removals.all(afterId, limit));
   }
 
-  /** How many removals there are in the journal. */
-  countRemovals(): number {
-    return this.read('reading the removal journal', () => this.#countRemovals.get() ?? 0);
-  }
-
   /** Whether an id's part is to be deleted from disk, now. */
   isDeleting({ id, part }: Removal): boolean {
     return this.read('reading the removal journal', () => this.#isDeleting.get(id, part) !== undefined);
+  }
+
+  /** How much there is to be deleted from disk. */
+  pendingRemovals(): number {
+    return this.read('reading the removal journal', () => this.#pendingRemovals.get() ?? 0);
   }
 
   /** The ids that are reserved for copies, under way or abandoned. */

@@ -1,0 +1,202 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { InvalidArgumentError, Option } from 'commander';
+import type { CallRecord } from '../containerd/calls.ts';
+import type { Metrics } from '../containerd/metrics.ts';
+import { loadOptional } from '../containerd/optional.ts';
+import type { OverlayDriver } from '../driver/driver.ts';
+import { SnapshotError, toSnapshotError } from '../errors.ts';
+import { notifyManager, takePassedSockets } from '../linux/notify.ts';
+import { type StoreOptions, toMilliseconds, writeCommand } from './command.ts';
+import { LOG_LEVELS, Log, type LogLevel } from './log.ts';
+import { endWhenStopped, stopSignal } from './stopping.ts';
+import { openOrMakeStore } from './store.ts';
+
+interface Options extends StoreOptions {
+  readonly address?: string;
+  readonly name?: string;
+  readonly logLevel: LogLevel;
+  readonly health?: true;
+  readonly reflection?: true;
+  readonly metrics?: string;
+  readonly checkEvery?: number;
+  readonly grace?: number;
+  readonly seal: 'metadata' | 'content';
+  readonly durability: 'full' | 'metadata';
+  readonly mountOption?: string[];
+  readonly remapIds?: true;
+  readonly upperdirLabel?: true;
+}
+
+const GRPC = ['@grpc/grpc-js', '@grpc/proto-loader'];
+
+/** `overlite serve` */
+export const serveCommand = writeCommand('serve', 'Be a snapshotter for containerd, on a unix socket', {
+  examples: [
+    'overlite serve --root /var/lib/overlite --address /run/overlite/overlite.sock',
+    'overlite serve --address /run/overlite/overlite.sock --health --metrics 127.0.0.1:9323',
+  ],
+  note: `The store is made too, if the root is not there or empty. On SIGTERM or SIGINT running calls are finished, and the
+status is 0; a second signal ends it at once. The log is JSON, a line for each call that failed.`,
+})
+  .option('--address <socket>', 'the path of the socket; not needed where systemd passes one')
+  .option('--name <name>', 'refuse requests for a snapshotter of another name')
+  .addOption(
+    new Option('--log-level <level>', 'how much is logged; debug tells of each call')
+      .choices(LOG_LEVELS)
+      .default('info'),
+  )
+  .option('--health', 'offer grpc.health.v1 as well')
+  .option('--reflection', 'offer grpc.reflection.v1 as well')
+  .option('--metrics <address>', 'figures for Prometheus, on a socket or a loopback port')
+  .option('--check-every <hours>', 'check the store at the start and every so many hours', toHours)
+  .option('--grace <seconds>', 'how long running calls may take to finish; 30 unless given', toMilliseconds)
+  .addOption(
+    new Option('--seal <what>', 'what a later check can tell changes of: content reads every byte')
+      .choices(['metadata', 'content'])
+      .default('metadata'),
+  )
+  .addOption(
+    new Option('--durability <what>', 'metadata leaves out the syncing of layers')
+      .choices(['full', 'metadata'])
+      .default('full'),
+  )
+  .option('--mount-option <option...>', 'more options for every overlay')
+  .option('--remap-ids', 'turn the id-mapping labels into mount options')
+  .option('--upperdir-label', 'tell the path of the layer in a label')
+  .action(async (options: Options) => {
+    endWhenStopped();
+    const log = new Log(options.logLevel);
+    const address = findAddress(options.address);
+    const { serve } = await loadOptional(GRPC, () => import('../containerd/index.ts'));
+    let metrics: Metrics | undefined;
+    const { seal, durability, mountOption = [], remapIds = false, upperdirLabel = false } = options;
+    await using driver = await openOrMakeStore(options, {
+      asyncRemove: 'background',
+      seal,
+      durability,
+      mountOptions: mountOption,
+      remapIds,
+      upperdirLabel,
+      onTransaction: (writes) => metrics?.onTransaction(writes),
+    });
+    metrics = options.metrics === undefined ? undefined : await makeMetrics(driver);
+    await using figures = metrics && (await serveFigures(metrics, options.metrics ?? ''));
+    const { name, health = false, reflection = false, grace } = options;
+    const onCall = (call: CallRecord): void => {
+      metrics?.onCall(call);
+      logCall(log, call);
+    };
+    const server = await serve(driver, { address, name, health, reflection, onCall });
+    const checking = checkEvery(driver, options.checkEvery, { log, metrics });
+    log.say('info', 'serving', {
+      root: options.root,
+      address: server.address,
+      ...(figures && { metrics: figures.address }),
+    });
+    tellManager(log, { READY: '1', STATUS: `serving on ${server.address}` });
+    await stopped();
+    tellManager(log, { STOPPING: '1', STATUS: 'finishing the calls that run' });
+    log.say('info', 'stopping');
+    await server.close({ ...(grace !== undefined && { grace }) });
+    await checking;
+    await driver.close();
+    log.say('info', 'stopped');
+  });
+
+function toHours(text: string): number {
+  const hours = Number(text);
+  // A timer cannot wait for longer than four weeks.
+  if (text.trim() === '' || !(hours > 0 && hours <= 500)) {
+    throw new InvalidArgumentError('It is not a number of hours up to 500.');
+  }
+  return hours * 3_600_000;
+}
+
+/** The socket to serve on: the one that was passed, or the path that was given. */
+function findAddress(given: string | undefined): string | number {
+  const [passed, ...more] = takePassedSockets();
+  if (more.length > 0) {
+    throw new SnapshotError('INVALID_ARGUMENT', `${more.length + 1} sockets were passed`, {
+      hint: 'one ListenStream= is enough',
+    });
+  }
+  const address = passed ?? given;
+  if (address !== undefined) return address;
+  throw new SnapshotError('INVALID_ARGUMENT', 'there is no socket to serve on', {
+    hint: 'give --address, or let systemd pass a socket',
+  });
+}
+
+async function makeMetrics(driver: OverlayDriver): Promise<Metrics> {
+  const loaded = await loadOptional(['prom-client'], () => import('../containerd/metrics.ts'));
+  return new loaded.Metrics(() => driver.pendingRemovals());
+}
+
+async function serveFigures(
+  metrics: Metrics,
+  address: string,
+): Promise<AsyncDisposable & { address: string }> {
+  const { serveMetrics } = await import('../containerd/metrics-server.ts');
+  return serveMetrics(metrics, address);
+}
+
+/** What containerd asks to see whether something is there, and what it expects to hear then. */
+const EXPECTED = new Set(['NOT_FOUND', 'ALREADY_EXISTS', 'CANCELLED']);
+
+/** What an operator has to see to. */
+const SERIOUS = new Set(['INTERNAL', 'UNKNOWN', 'DATA_LOSS', 'UNAVAILABLE', 'RESOURCE_EXHAUSTED']);
+
+function logCall(log: Log, { service, method, key, name, code, message, duration }: CallRecord): void {
+  const details = {
+    service,
+    method,
+    key,
+    name,
+    code,
+    durationMs: Math.round(duration * 1000) / 1000,
+  };
+  if (code === 'OK') log.say('debug', 'done', details);
+  else if (EXPECTED.has(code)) log.say('info', message, details);
+  else log.say(SERIOUS.has(code) ? 'error' : 'warn', message, details);
+}
+
+/** Lets the service manager know, if there is one. That it cannot be told is no reason to stop. */
+function tellManager(log: Log, state: Readonly<Record<string, string>>): void {
+  try {
+    notifyManager(state);
+  } catch (error) {
+    log.say('warn', toSnapshotError(error, 'telling the service manager').message);
+  }
+}
+
+/** Checks a store now and again, until this process is to stop. */
+async function checkEvery(
+  driver: OverlayDriver,
+  interval: number | undefined,
+  { log, metrics }: { log: Log; metrics: Metrics | undefined },
+): Promise<void> {
+  if (interval === undefined) return;
+  while (!stopSignal.aborted) {
+    try {
+      const report = await driver.check({ signal: stopSignal });
+      metrics?.onCheck(report);
+      const { status, findings } = report;
+      for (const { severity, message, code, snapshot, path } of findings) {
+        const level = ({ error: 'error', warning: 'warn', info: 'debug' } as const)[severity];
+        log.say(level, message, { finding: code, snapshot, path });
+      }
+      log.say('info', 'checked', { status, findings: findings.length });
+    } catch (error) {
+      if (!stopSignal.aborted) log.say('error', toSnapshotError(error, 'checking the store').message);
+    }
+    await sleep(interval, undefined, { signal: stopSignal }).catch(() => {});
+  }
+}
+
+/** Resolves when this process is to stop. */
+function stopped(): Promise<void> {
+  return new Promise((done) => {
+    if (stopSignal.aborted) done();
+    else stopSignal.addEventListener('abort', () => done(), { once: true });
+  });
+}

@@ -1,0 +1,110 @@
+import { type ConnectionInjector, Server, ServerCredentials } from '@grpc/grpc-js';
+import type { Snapshotter } from '../snapshot.ts';
+import { type CallRecord, Calls } from './calls.ts';
+import { loadOptional } from './optional.ts';
+import { SNAPSHOTS, packageDefinition, snapshotsDefinition } from './protocol.ts';
+import { type SnapshotsServiceOptions, snapshotsService } from './service.ts';
+import { type Listener, listenOn, listenOnDescriptor } from './socket.ts';
+
+/** The largest request that is read, in bytes. containerd's have a few thousand. */
+const MAX_REQUEST_BYTES = 1024 * 1024;
+
+/** How long running calls may take to finish when a server closes, in milliseconds, unless told otherwise. */
+const GRACE_MS = 30_000;
+
+/** How a snapshotter is served. */
+export interface ServeOptions extends SnapshotsServiceOptions {
+  /** The path of the unix socket, or the number of an open descriptor that is one and is listened on already. */
+  readonly address: string | number;
+  /** Offer `grpc.health.v1.Health` too, which needs the package `grpc-health-check`. Off unless given. */
+  readonly health?: boolean;
+  /** Offer `grpc.reflection.v1.ServerReflection` too, which needs the package `@grpc/reflection`. Off unless given. */
+  readonly reflection?: boolean;
+  /** Told of every call when it has ended. It must not throw. */
+  readonly onCall?: (call: CallRecord) => void;
+}
+
+/** A snapshotter that is served. */
+export interface RunningServer extends AsyncDisposable {
+  /** The path of the socket. */
+  readonly address: string;
+  /**
+   * Takes no more calls, and lets those that run finish, for 30 seconds or `grace` milliseconds; after that they are
+   * ended. Resolves once nothing runs any more. May be called more than once. The snapshotter stays open.
+   */
+  close(options?: { grace?: number }): Promise<void>;
+}
+
+/**
+ * Serves a snapshotter to containerd, and to whoever may open the socket, which is of mode 0600.
+ *
+ * @throws {SnapshotError} INVALID_ARGUMENT if the address cannot be that of a socket
+ * @throws {SnapshotError} FAILED_PRECONDITION if another server listens there, there is something else than a socket,
+ *   the directory is missing, or a package that is needed is not installed
+ * @throws {SnapshotError} PERMISSION_DENIED if others may write to the directory
+ */
+export async function serve(snapshotter: Snapshotter, options: ServeOptions): Promise<RunningServer> {
+  const calls = new Calls(options.onCall ?? (() => {}));
+  const server = new Server({
+    'grpc.max_receive_message_length': MAX_REQUEST_BYTES,
+    'grpc.max_send_message_length': -1,
+    'grpc.enable_channelz': 0,
+    interceptors: [calls.interceptor],
+  });
+  server.addService(snapshotsDefinition, snapshotsService(snapshotter, options));
+  const setHealth = options.health === true ? await addHealth(server) : undefined;
+  if (options.reflection === true) await addReflection(server);
+  const connections = server.createConnectionInjector(ServerCredentials.createInsecure());
+  const { address } = options;
+  const listener = await listen(address, connections);
+  let closing: Promise<void> | undefined;
+  const close = ({ grace = GRACE_MS } = {}): Promise<void> => {
+    setHealth?.('NOT_SERVING');
+    closing ??= stop({ server, calls, listener, grace });
+    return closing;
+  };
+  return { address: listener.address, close, [Symbol.asyncDispose]: () => close() };
+}
+
+/** Adds the health service. @returns what changes the health of this server */
+async function addHealth(server: Server): Promise<(health: 'SERVING' | 'NOT_SERVING') => void> {
+  const { HealthImplementation } = await loadOptional(
+    ['grpc-health-check'],
+    () => import('grpc-health-check'),
+  );
+  // The empty name stands for the server as a whole.
+  const health = new HealthImplementation({ '': 'SERVING', [SNAPSHOTS]: 'SERVING' });
+  health.addToServer(server);
+  return (now) => {
+    for (const service of ['', SNAPSHOTS]) health.setStatus(service, now);
+  };
+}
+
+async function addReflection(server: Server): Promise<void> {
+  const { ReflectionService } = await loadOptional(['@grpc/reflection'], () => import('@grpc/reflection'));
+  new ReflectionService(packageDefinition).addToServer(server);
+}
+
+function listen(address: string | number, connections: ConnectionInjector): Promise<Listener> {
+  const onConnection: Parameters<typeof listenOn>[1] = (socket) => connections.injectConnection(socket);
+  return typeof address === 'number'
+    ? listenOnDescriptor(address, onConnection)
+    : listenOn(address, onConnection);
+}
+
+interface Stopping {
+  readonly server: Server;
+  readonly calls: Calls;
+  readonly listener: Listener;
+  readonly grace: number;
+}
+
+async function stop({ server, calls, listener, grace }: Stopping): Promise<void> {
+  listener.close();
+  const finished = new Promise<void>((done) => server.tryShutdown(() => done()));
+  // These would go on for as long as their clients like.
+  calls.endOthers(SNAPSHOTS);
+  const timer = setTimeout(() => server.forceShutdown(), grace);
+  await finished;
+  clearTimeout(timer);
+}

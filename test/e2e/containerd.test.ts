@@ -1,0 +1,404 @@
+import { execFileSync } from 'node:child_process';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { ContainerdNode, nodeCommands, until } from '../support/containerd.ts';
+import { makeLargeImage, makeTestImage } from '../support/containerd-image.ts';
+import { isRoot } from '../support/mount.ts';
+import { describeTree, missing, sh, treeCommands } from '../support/tree.ts';
+
+const lacking = [...(isRoot ? [] : ['root']), ...missing(...nodeCommands, ...treeCommands)];
+const needs = lacking.length === 0 ? '' : ` (needs ${lacking.join(', ')})`;
+
+const image = 'test.local/layers:1';
+const large = 'test.local/large:1';
+
+/** What a container does to the image. */
+const changes = `
+  echo new > /srv/new; touch -d '2001-02-03 04:05:06' /srv/new
+  echo appended >> /srv/d; truncate -s 0 /odd/attributes
+  rm /srv/e; rm -r /srv/goes /many/1
+  rm -r /srv/by-container; mkdir /srv/by-container; echo again > /srv/by-container/again
+  mv /srv/f /srv/renamed; mv /srv/kept /srv/moved; mv /srv/gone/other /srv/gone/same
+  chmod 4711 /srv/g; chown 12:34 /srv/g; chmod 1711 /odd/attributes.d; chmod 700 /odd/capable
+  ln /deep/one /deep/four; rm /deep/two; ln -s new /srv/soft; ln /srv/soft /srv/soft-again
+  mkfifo /srv/pipe; mknod /srv/zero c 1 5; rm /odd/fifo; mkdir /odd/fifo
+  truncate -s 40M /srv/sparse; echo x | dd of=/srv/sparse bs=1 seek=20000000 conv=notrunc 2>&-
+  dd if=/dev/zero of=/srv/filled bs=64k count=16 2>&-
+  touch "$(echo -e '/srv/bad\\xff')"
+  id; ls -A / /srv; cat /srv/d`;
+
+/** What is done to a snapshot that is mounted on the host, where the tools are. */
+const hostChanges = `
+  setfattr -n user.note -v host odd/setuid; setfattr -x user.note odd/attributes
+  setfattr -n trusted.note -v host srv; setfattr -h -n trusted.note -v host odd/link
+  setcap cap_net_bind_service+ep odd/setgid; setfacl -m u:7:rwx,g:8:r odd/empty; setfacl -d -m u:8:r odd/sticky
+  chown -h 77:78 odd/dangling; touch -h -d '1999-01-02 03:04:05.123456789' odd/dangling; chmod 2711 srv
+  mv many/2 many/two; rm -r many/3; mkdir many/3; cp --sparse=always odd/zeros srv/zeros`;
+
+// The tests go on from one another, as an operator would: later ones have what earlier ones have left.
+describe.skipIf(lacking.length > 0)(`on overlite, containerd is as on its own overlayfs${needs}`, () => {
+  const nodes: ContainerdNode[] = [];
+  const compared = new Set<string>();
+  const started = Math.floor(Date.now() / 1000);
+  let files: string;
+  let chain: readonly string[];
+  let ours: ContainerdNode;
+
+  beforeAll(async () => {
+    files = mkdtempSync(join(tmpdir(), 'overlite-image-'));
+    const built = makeTestImage(image);
+    ({ chain } = built);
+    writeFileSync(join(files, 'image.tar'), built.archive);
+    writeFileSync(join(files, 'large.tar'), makeLargeImage(large).archive);
+    ours = new ContainerdNode('overlite');
+    nodes.push(ours, new ContainerdNode('overlayfs'));
+    await both((node) => node.start());
+  });
+  afterEach(({ task }) => {
+    if (task.result?.state === 'fail') for (const node of nodes) console.error(node.snapshotter, node.log());
+  });
+  afterAll(async () => {
+    await both((node) => node.remove());
+    rmSync(files, { recursive: true, force: true });
+  });
+
+  const both = <T>(act: (node: ContainerdNode) => Promise<T>): Promise<T[]> => Promise.all(nodes.map(act));
+
+  /** Sees that something is the same on both nodes, and gives it. `what` is what docs/containerd.md calls it. */
+  async function same<T>(what: string, look: (node: ContainerdNode) => Promise<T>): Promise<T> {
+    compared.add(what);
+    const [mine, own] = await both(look);
+    expect(mine, what).toEqual(own);
+    if (mine === undefined) throw new TypeError(`nothing was compared: ${what}`);
+    return mine;
+  }
+
+  /** All there is to know of a tree. What was written since the start has no time that could be the same. */
+  const describeFiles = (tree: string): string =>
+    describeTree(tree).replaceAll(/\b(\d{10})\.\d{10}\b/g, (time, seconds) =>
+      Number(seconds) >= started && Number(seconds) <= Date.now() / 1000 ? 'now' : time,
+    );
+
+  /**
+   * All there is to know of the directory of a layer. What overlayfs notes about inodes and filesystems cannot be
+   * the same, and one of the links of whiteouts is in the work directory.
+   */
+  const describeLayer = (directory: string): string =>
+    describeFiles(directory)
+      .replaceAll(/^(trusted\.overlay\.(?:origin|uuid))=.*$/gm, '$1')
+      .replaceAll(/(\0c 0 0:0 0 \S+ {2}links) \d+$/gm, '$1');
+
+  const sameFiles = (what: string, key: string): Promise<string> =>
+    same(`${what}: every file of the mounted tree`, (node) => node.withSnapshot(key, describeFiles));
+
+  const sameLayers = (what: string, key: string): Promise<string[]> =>
+    same(
+      `${what}: every file of each layer's own directory, whiteouts and overlay attributes included`,
+      async (node) => (await node.layersOf(key)).map(describeLayer),
+    );
+
+  /** What containerd tells of a snapshot, but for the times, of which is told whether they can be. */
+  async function info(node: ContainerdNode, key: string): Promise<object> {
+    const told = JSON.parse(await node.ctr('snapshots', 'info', key)) as {
+      Created: string;
+      Updated: string;
+      Labels?: Record<string, string>;
+    };
+    const [created, updated] = [Date.parse(told.Created), Date.parse(told.Updated)];
+    const can = started * 1000 <= created && created <= updated && updated <= Date.now();
+    const labels = { ...told.Labels };
+    if (/^\d{4}-/.test(labels['containerd.io/gc.root'] ?? '')) labels['containerd.io/gc.root'] = 'a time';
+    return { ...told, Labels: labels, Created: can, Updated: can };
+  }
+
+  const sameInfo = (key: string): Promise<object> =>
+    same('`ctr snapshots info`: kind, name, parent and labels', (node) => info(node, key));
+
+  async function sameOverview(): Promise<string> {
+    await same('`ctr snapshots list`: keys, parents and kinds', (node) => node.ctr('snapshots', 'list'));
+    await same('`ctr snapshots usage`: bytes and inodes of every snapshot', (node) =>
+      node.ctr('snapshots', 'usage'),
+    );
+    return same('`ctr snapshots tree`', (node) => node.ctr('snapshots', 'tree'));
+  }
+
+  /** The mount that `ctr` prints, the options in order, without what is not the same on two nodes. */
+  async function mounts(node: ContainerdNode, key: string): Promise<string[]> {
+    const command = (await node.ctr('snapshots', 'mounts', '/mnt', key)).trim();
+    const [before = '', options = ''] = command.replaceAll(`${node.layers}/`, '').split(' -o ');
+    return [before, ...options.split(',').toSorted()];
+  }
+
+  /** What `ctr diff` says that a snapshot has changed, unpacked by tar. */
+  async function diff(node: ContainerdNode, ...keys: string[]): Promise<string> {
+    const type = 'application/vnd.oci.image.layer.v1.tar';
+    const archive = await node.ctr('snapshots', 'diff', '--media-type', type, ...keys);
+    const tree = mkdtempSync(join(files, 'diff-'));
+    const options = ['--xattrs', '--xattrs-include=*', '--same-owner', '-xpf', '-'];
+    execFileSync('tar', options, { cwd: tree, input: Buffer.from(archive, 'latin1') });
+    return describeFiles(tree);
+  }
+
+  const sameDiff = (what: string, ...keys: string[]): Promise<string> =>
+    same(`${what}: \`ctr snapshots diff\`, unpacked`, (node) => diff(node, ...keys));
+
+  /** The kind of error with which `ctr` refuses: the words before it are the snapshotter's own. */
+  const refusal = (node: ContainerdNode, ...args: string[]): Promise<string> =>
+    node.ctr('snapshots', ...args).then(
+      (out) => `not refused: ${out}`,
+      (error: unknown) =>
+        /^ctr: .*: ([^:]+)\n$/.exec(String(Reflect.get(Object(error), 'stderr')))?.[1] ?? String(error),
+    );
+
+  test('an image is imported and unpacked', async () => {
+    await same('what `ctr images import` says', (node) =>
+      node.ctr('images', 'import', join(files, 'image.tar')),
+    );
+    await same('`ctr images list`', (node) => node.ctr('images', 'list'));
+    await same('`ctr images check`', (node) => node.ctr('images', 'check'));
+    const tree = await sameOverview();
+    expect(tree.match(/sha256:\w+/g)).toEqual(chain);
+    for (const name of chain) await sameInfo(name);
+  });
+
+  test('every layer can be viewed, and cannot be written to', async () => {
+    for (const [depth, name] of chain.entries()) {
+      await both((node) => node.ctr('snapshots', 'view', 'view', name));
+      await sameInfo('view');
+      await same('a view: `ctr snapshots mounts`', (node) => mounts(node, 'view'));
+      const tree = await sameFiles('each layer of the image', 'view');
+      if (depth >= 1) expect(tree).toContain('srv/opaque/new');
+      await same('a view: what writing to it says', (node) =>
+        node.withSnapshot('view', (at) => sh(`(touch ${at}/new || true) 2>&1 | sed s,${at},,`, '/')),
+      );
+      await both((node) => node.ctr('snapshots', 'rm', 'view'));
+    }
+    await both((node) => node.ctr('snapshots', 'prepare', 'scratch', chain.at(-1) ?? ''));
+    await same('an active snapshot: `ctr snapshots mounts`', (node) => mounts(node, 'scratch'));
+    await sameLayers('the image', 'scratch');
+    for (const name of chain.slice(1)) await sameDiff('each layer of the image', name);
+  });
+
+  test('a container writes, deletes and renames', async () => {
+    const said = await same('what a container reads and lists', (node) =>
+      node.runContainer('one', image, changes),
+    );
+    expect(said).toContain('uid=0(root) gid=0(root)');
+    expect(await sameFiles('what a container wrote', 'one')).toContain('srv/renamed');
+    await sameLayers('what a container wrote', 'one');
+    await sameOverview();
+    await sameDiff('what a container wrote', 'one');
+  });
+
+  test('what is mounted on the host is written to with attributes, capabilities and access lists', async () => {
+    await both((node) => node.withSnapshot('one', (tree) => sh(hostChanges, tree)));
+    await sameFiles('what the host wrote', 'one');
+    await sameLayers('what the host wrote', 'one');
+    await sameDiff('what the host wrote', 'one');
+  });
+
+  test('it is committed, and the next container is on it', async () => {
+    await both((node) => node.ctr('snapshots', 'commit', 'first', 'one'));
+    await sameInfo('first');
+    await sameDiff('a committed snapshot', 'first');
+    await both((node) => node.ctr('snapshots', 'prepare', 'two', 'first'));
+    await sameFiles('a committed snapshot', 'two');
+    await sameLayers('a committed snapshot', 'two');
+    const script = 'cat /srv/new; rm -r /many; echo two > /srv/two; mv /srv/two /srv/second; ls -A / /srv';
+    await same('what a container on a committed snapshot reads and lists', (node) =>
+      node.withSnapshot('two', (tree) =>
+        node.ctr('run', '--rm', ...node.containerOptions, '--rootfs', tree, 'two', '/bin/sh', '-ec', script),
+      ),
+    );
+    await both((node) => node.ctr('snapshots', 'commit', 'second', 'two'));
+    await both((node) => node.ctr('snapshots', 'prepare', 'three', 'second'));
+    await sameFiles('a committed snapshot', 'three');
+    await sameLayers('a committed snapshot', 'three');
+    await sameDiff('a committed snapshot', 'second', 'first');
+    await sameOverview();
+  });
+
+  test('a snapshot without a parent is made, committed and built on', async () => {
+    await both((node) => node.ctr('snapshots', 'prepare', 'empty'));
+    await same('an active snapshot: `ctr snapshots mounts`', (node) => mounts(node, 'empty'));
+    await both((node) =>
+      node.withSnapshot('empty', (tree) => sh('mkdir -p a/b; echo x > a/b/c; chmod 1777 .', tree)),
+    );
+    await both((node) => node.ctr('snapshots', 'commit', 'base', 'empty'));
+    await both((node) => node.ctr('snapshots', 'view', 'only', 'base'));
+    await both((node) => node.ctr('snapshots', 'view', 'nothing'));
+    for (const key of ['base', 'only', 'nothing']) await sameInfo(key);
+    for (const key of ['only', 'nothing']) {
+      await same('a view: `ctr snapshots mounts`', (node) => mounts(node, key));
+      await sameFiles('a snapshot without a parent', key);
+    }
+    await sameOverview();
+    await both((node) => node.ctr('snapshots', 'rm', 'only', 'nothing', 'base'));
+  });
+
+  test('labels are set, changed and taken away', async () => {
+    for (const labels of [['of=x', 'team=a b'], ['of=y'], ['of=']]) {
+      await same('what `ctr snapshots label` says', async (node) =>
+        (await node.ctr('snapshots', 'label', 'first', ...labels))
+          .trim()
+          .split(',')
+          .map((label) => label.replace(/gc\.root=.*/, 'gc.root=a time'))
+          .toSorted(),
+      );
+      await sameInfo('first');
+    }
+  });
+
+  test.each([
+    ['already exists', 'prepare', 'three', 'second'],
+    ['not found', 'prepare', 'new', 'nowhere'],
+    ['invalid argument', 'prepare', 'new', 'three'],
+    ['already exists', 'view', 'first', 'second'],
+    ['already exists', 'commit', 'first', 'three'],
+    ['not found', 'commit', 'new', 'nowhere'],
+    ['failed precondition', 'commit', 'new', 'first'],
+    ['failed precondition', 'mounts', '/mnt', 'first'],
+    ['not found', 'mounts', '/mnt', 'nowhere'],
+    ['not found', 'info', 'nowhere'],
+    ['not found', 'usage', 'nowhere'],
+    ['failed precondition', 'rm', 'first'],
+    ['not found', 'rm', 'nowhere'],
+    ['not found', 'label', 'nowhere', 'a=b'],
+  ])('%s: ctr snapshots %s %s', async (kind, ...args) => {
+    const said = await same('what is refused, and with which kind of error', (node) =>
+      refusal(node, ...args),
+    );
+    expect(said).toBe(kind);
+  });
+
+  test('a container in a user namespace has the image with the owners mapped', async () => {
+    const maps = ['--uidmap', '0:100000:65536', '--gidmap', '0:200000:65536'];
+    const script = 'id; stat -c "%n %u:%g %a" /* /deep/* /odd/*; echo x > /srv/mapped';
+    await same('what a container in a user namespace reads and lists', (node) =>
+      node.ctr('run', ...node.containerOptions, ...maps, image, 'mapped', '/bin/sh', '-ec', script),
+    );
+    await sameFiles('a container in a user namespace', 'mapped');
+    await sameOverview();
+    await both((node) => node.ctr('containers', 'rm', 'mapped'));
+  });
+
+  test('an image is mounted and unmounted', async () => {
+    const tree = (node: ContainerdNode): string => join(node.directory, 'image');
+    await both(async (node) => mkdirSync(tree(node)));
+    for (const options of [[], ['--rw']]) {
+      await both((node) => node.ctr('images', 'mount', ...options, image, tree(node)));
+      await same('`ctr images mount`: every file', async (node) => describeFiles(tree(node)));
+      await both((node) => node.ctr('images', 'unmount', '--rm', tree(node)));
+    }
+  });
+
+  test('a container goes on while containerd and overlite are killed, and can be gone on with', async () => {
+    const forever = 'echo started > /srv/started; while true; do sleep 1; done';
+    const options = ['--detach', '--null-io', '--snapshotter-label', 'containerd.io/gc.root=kept'];
+    await both((node) =>
+      node.ctr('run', ...options, ...node.containerOptions, image, 'long', '/bin/sh', '-ec', forever),
+    );
+    await both((node) =>
+      until('it has started', () => node.ctr('tasks', 'ls').then((list) => /long.*RUNNING/.test(list))),
+    );
+    await both((node) => node.stopServer('SIGKILL'));
+    await both((node) => node.stopContainerd('SIGKILL'));
+    await both((node) => node.start());
+    const look = ['--exec-id', 'look', 'long', '/bin/sh', '-ec', 'cat /srv/started; rm /srv/b; ls -A / /srv'];
+    await same('what a container has that outlived both services', (node) =>
+      node.ctr('tasks', 'exec', '--fifo-dir', join(node.directory, 'fifo'), ...look),
+    );
+    await both((node) => node.ctr('tasks', 'kill', '--signal', 'SIGKILL', 'long'));
+    await both((node) =>
+      until('it has ended', () => node.ctr('tasks', 'ls').then((list) => /long.*STOPPED/.test(list))),
+    );
+    await both((node) => node.ctr('tasks', 'rm', '--force', 'long').catch(() => ''));
+    await sameFiles('a container that outlived both services', 'long');
+    await both((node) => node.ctr('snapshots', 'commit', 'outlived', 'long'));
+    await both((node) => node.ctr('containers', 'rm', '--keep-snapshot', 'long'));
+    await sameOverview();
+  });
+
+  /** Begins to unpack the large image, and says when that is in the middle of its second layer. */
+  async function beginUnpack(node: ContainerdNode): Promise<Promise<string>[]> {
+    const before = new Set(readdirSync(node.layers));
+    const unpacked = node.ctr('images', 'import', join(files, 'large.tar')).then(
+      () => 'unpacked',
+      () => 'failed',
+    );
+    await until('the second layer is being unpacked', () =>
+      readdirSync(node.layers).some(
+        (id) => !before.has(id) && existsSync(join(node.layers, id, 'fs/two/first')),
+      ),
+    );
+    return [unpacked];
+  }
+
+  test('overlite is killed in the middle of an unpack, and goes on after a restart', async () => {
+    const [unpacked] = await beginUnpack(ours);
+    await ours.stopServer('SIGKILL');
+    expect(await unpacked).toBe('failed');
+    await ours.start();
+    await sameLarge();
+  });
+
+  test('containerd is killed in the middle of an unpack, and goes on after a restart', async () => {
+    await both((node) => node.ctr('images', 'rm', '--sync', large));
+    await sameOverview();
+    await both(async (node) => {
+      const [unpacked] = await beginUnpack(node);
+      await node.stopContainerd('SIGKILL');
+      expect(await unpacked).toBe('failed');
+      await node.start();
+    });
+    await sameLarge();
+  });
+
+  /** Unpacks the large image, after an attempt that failed. What that has left is collected. */
+  async function sameLarge(): Promise<void> {
+    await both((node) => node.ctr('images', 'import', join(files, 'large.tar')));
+    await both(async (node) => {
+      const leases = (await node.ctr('leases', 'list', '--quiet')).split('\n').filter(Boolean);
+      for (const lease of leases) await node.ctr('leases', 'rm', '--sync', lease);
+      await node.ctr('images', 'rm', '--sync', 'test.local/none');
+    });
+    await sameOverview();
+    await both((node) => node.ctr('run', '--rm', ...node.containerOptions, image, 'x', '/bin/true'));
+  }
+
+  test('after an orderly restart of everything it is all there', async () => {
+    const before = await sameOverview();
+    await both((node) => node.stopContainerd('SIGTERM'));
+    expect(await ours.stopServer('SIGTERM')).toBe(0);
+    await both((node) => node.start());
+    expect(await sameOverview()).toBe(before);
+    await sameFiles('a committed snapshot', 'three');
+    await sameLayers('a committed snapshot', 'three');
+  });
+
+  test('nothing is left when everything is removed', async () => {
+    await both((node) => node.ctr('images', 'rm', '--sync', image, large));
+    await sameOverview();
+    const keys = ['scratch', 'three', 'second', 'first', 'outlived'];
+    await both((node) => node.ctr('snapshots', 'rm', ...keys));
+    await both((node) => node.ctr('images', 'rm', '--sync', 'test.local/none').catch(() => ''));
+    console.log(await sameOverview());
+    await both((node) => until('no directories are left', () => readdirSync(node.layers).length === 0));
+  });
+
+  test('docs/containerd.md lists what was compared', () => {
+    const text = readFileSync(join(import.meta.dirname, '../../docs/containerd.md'), 'utf8');
+    console.log([...compared].join('\n'));
+    expect([...compared].filter((what) => !text.includes(`- ${what}\n`))).toEqual([]);
+  });
+});
