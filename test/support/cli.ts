@@ -6,7 +6,7 @@ import { expect } from 'vitest';
 export const main = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
 
 /** What came of a command. */
-export interface Ended {
+interface Ended {
   readonly status: number | null;
   readonly stdout: string;
   readonly stderr: string;
