@@ -84,6 +84,9 @@ disabled_plugins = ["io.containerd.grpc.v1.cri"]
   address = "${at}/containerd.sock"
 [ttrpc]
   address = "${at}/containerd.sock.ttrpc"
+[plugins."io.containerd.gc.v1.scheduler"]
+  mutation_threshold = 0
+  pause_threshold = 0.00001
 [proxy_plugins.overlite]
   type = "snapshot"
   address = "${at}/overlite.sock"
