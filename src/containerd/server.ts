@@ -7,7 +7,7 @@ import { type SnapshotsServiceOptions, snapshotsService } from './service.ts';
 import { type Listener, listenOn, listenOnDescriptor } from './socket.ts';
 
 /** The largest request that is read, in bytes. containerd's have a few thousand. */
-const MAX_REQUEST_BYTES = 1024 * 1024;
+const MAX_REQUEST_BYTES = 2 * 1024 * 1024;
 
 /** How long running calls may take to finish when a server closes, in milliseconds, unless told otherwise. */
 const GRACE_MS = 30_000;

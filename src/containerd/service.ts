@@ -24,7 +24,7 @@ const BLOCK_INFOS = 100;
 const BLOCK_LENGTH = 1024 * 1024;
 
 /** How many labels a request may give. */
-const MAX_LABELS = 1000;
+const MAX_LABELS = 500;
 
 /** How the service is made. */
 export interface SnapshotsServiceOptions {

@@ -119,7 +119,7 @@ function checkAddress(address: string): string {
 }
 
 function temporaryPrefix(path: string): string {
-  return join(dirname(path), '.');
+  return `${dirname(path)}/.`;
 }
 
 /** Takes the lock on an address. @returns what lets go of it */

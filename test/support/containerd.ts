@@ -4,6 +4,7 @@ import {
   chmodSync,
   closeSync,
   existsSync,
+  mkdirSync,
   mkdtempSync,
   openSync,
   readFileSync,
@@ -40,6 +41,7 @@ export class ContainerdNode {
   constructor(snapshotter: SnapshotterName) {
     this.snapshotter = snapshotter;
     this.namespace = `overlite-test-${process.pid}-${snapshotter}`;
+    mkdirSync(this.tree);
     // Containers in a user namespace have to get to their root.
     chmodSync(this.directory, 0o711);
     writeFileSync(
@@ -62,6 +64,9 @@ disabled_plugins = ["io.containerd.grpc.v1.cri"]
 `,
     );
   }
+
+  /** A directory to mount on. */
+  readonly tree = join(this.directory, 'tree');
 
   /** The root of overlite's store. */
   get store(): string {
@@ -161,6 +166,13 @@ disabled_plugins = ["io.containerd.grpc.v1.cri"]
     );
     await this.ctr('containers', 'rm', '--keep-snapshot', id);
     return said;
+  }
+
+  /** Collects garbage, what a client that was killed had a lease on included, and returns once that is done. */
+  async collect(): Promise<void> {
+    await this.ctr('leases', 'create', '--id', 'collect');
+    const leases = (await this.ctr('leases', 'list', '--quiet')).split('\n').filter((id) => id !== '');
+    for (const id of leases) await this.ctr('leases', 'rm', '--sync', id);
   }
 
   /** What keeps containers within the directory. Their options are those of any machine. */

@@ -1,0 +1,43 @@
+import { join } from 'node:path';
+import { describe, test } from 'vitest';
+import { conformanceCases } from '../../src/conformance/index.ts';
+import { serve } from '../../src/containerd/index.ts';
+import { OverlayDriver } from '../../src/index.ts';
+import { isRoot, withMount } from '../support/mount.ts';
+import { RemoteSnapshotter } from '../support/remote-snapshotter.ts';
+import { assertWhole, makeRoot } from '../support/store.ts';
+
+/** Everything that arrives is of the right type, and one call removes what is open and what is committed. */
+const notOnTheWire = [
+  'what is not text at all is a TypeError',
+  'remove is for what is open, delete for what is committed',
+];
+
+describe.skipIf(!isRoot)(`the service keeps the contract${isRoot ? '' : ' (needs root)'}`, () => {
+  const cases = conformanceCases({
+    async open() {
+      const { root, remove } = makeRoot();
+      const driver = await OverlayDriver.open(join(root, 'store'), { asyncRemove: 'background' });
+      const server = await serve(driver, { address: join(root, 'socket') });
+      const snapshotter = new RemoteSnapshotter(server.address, driver);
+      return {
+        snapshotter,
+        async close() {
+          await snapshotter.close();
+          await server.close();
+          await driver.close();
+          try {
+            assertWhole(join(root, 'store'));
+          } finally {
+            remove();
+          }
+        },
+      };
+    },
+    withMount,
+  });
+  for (const { name, run } of cases) {
+    const isThere = !notOnTheWire.includes(name);
+    test.skipIf(!isThere)(`${name}${isThere ? '' : ' (not on the wire)'}`, run);
+  }
+});
