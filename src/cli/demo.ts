@@ -1,16 +1,27 @@
 import { execFile } from 'node:child_process';
 import { constants } from 'node:fs';
-import { access, mkdtemp, readFile, readdir, rename, rm, rmdir, stat, writeFile } from 'node:fs/promises';
+import {
+  access,
+  mkdir,
+  mkdtemp,
+  readFile,
+  readdir,
+  rename,
+  rm,
+  rmdir,
+  stat,
+  writeFile,
+} from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
-import { ensureDir, remove } from 'fs-extra/esm';
 import { OverlayDriver } from '../driver/driver.ts';
 import { SnapshotError } from '../errors.ts';
 import { MetadataReader } from '../metadata/reader.ts';
 import { quote } from '../names.ts';
 import { command } from './command.ts';
+import { toLine } from './diff.ts';
 import { say } from './output.ts';
 import { bytes, duration } from './units.ts';
 
@@ -56,7 +67,7 @@ class Demo {
       await this.#workOn(root);
       if (keep) say(`\nThe store is kept: sqlite3 ${root}/metadata.db 'select * from snapshot_tree'`);
     } finally {
-      if (!keep) await remove(root);
+      if (!keep) await rm(root, { recursive: true });
     }
   }
 
@@ -86,7 +97,7 @@ class Demo {
       await this.#edit(driver, 'bob', 'delete a directory in "bob" and make it again', async (tree) => {
         const directory = await firstDirectory(tree);
         if (directory !== undefined) await rm(directory, { recursive: true });
-        await ensureDir(directory ?? join(tree, 'made'));
+        await mkdir(directory ?? join(tree, 'made'), { recursive: true });
         await writeFile(join(directory ?? join(tree, 'made'), 'BOB.md'), '# From bob\n');
       });
     }
@@ -110,6 +121,13 @@ class Demo {
     say('\nThe snapshots, as the view snapshot_tree has them:\n');
     for (const line of reader.tree()) say(`  ${line}`);
     reader.close();
+
+    if (this.#canMount) {
+      say('\nWhat alice and bob have changed:\n');
+      for (const name of ['alice-1', 'bob-so-far']) {
+        for await (const change of driver.diff(name)) say(`  ${name.padEnd(10)} ${toLine(change)}`);
+      }
+    }
 
     say('\nWhat each layer holds and costs:\n');
     for await (const { name, kind, directory } of driver.snapshots()) {

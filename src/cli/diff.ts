@@ -1,6 +1,6 @@
-import { shown, paint, say, sayJsonArray } from './output.ts';
-import { type StoreOptions, storeCommand } from './command.ts';
 import type { Change } from '../driver/change.ts';
+import { type StoreOptions, storeCommand } from './command.ts';
+import { paint, say, sayJsonArray, shown } from './output.ts';
 import { stopSignal } from './stopping.ts';
 import { lookAtStore } from './store.ts';
 
@@ -37,14 +37,15 @@ set it; with --contents, of all. Wants root: both are mounted meanwhile, where n
         ...(against !== undefined && { against }),
       });
       if (options.json === true) await sayJsonArray(asJson(changes));
-      else for await (const change of changes) show(change);
+      else for await (const change of changes) say(toLine(change));
     },
   );
 
-function show({ kind, path, differences }: Change): void {
+/** A change for people: `M /etc/hosts  (mode)`. */
+export function toLine({ kind, path, differences }: Change): string {
   const { letter, style } = SIGNS[kind];
   const how = differences.length === 0 ? '' : paint('dim', `  (${differences.join(', ')})`);
-  say(`${paint(style, letter)} ${shown(path)}${how}`);
+  return `${paint(style, letter)} ${shown(path)}${how}`;
 }
 
 async function* asJson(changes: AsyncIterable<Change>): AsyncGenerator<object> {
