@@ -4,7 +4,6 @@ import {
   chmodSync,
   closeSync,
   existsSync,
-  mkdirSync,
   mkdtempSync,
   openSync,
   readFileSync,
@@ -37,8 +36,6 @@ export class ContainerdNode {
   readonly socket = join(this.directory, 'containerd.sock');
   /** The root of overlite's store. */
   readonly store: string;
-  /** A directory to mount on. */
-  readonly tree = join(this.directory, 'tree');
   readonly #runc = join(this.directory, 'runc');
   #containerd: ChildProcess | undefined;
   #server: ChildProcess | undefined;
@@ -49,7 +46,6 @@ export class ContainerdNode {
     this.namespace = podImage === undefined ? `overlite-test-${process.pid}-${snapshotter}` : 'k8s.io';
     // Before 1.6.32 and 1.7.16 the kubelet is told that images are there, wherever they are.
     this.store = join(this.directory, 'root/io.containerd.snapshotter.v1.overlite');
-    mkdirSync(this.tree);
     // Containers in a user namespace have to get to their root.
     chmodSync(this.directory, 0o711);
     writeFileSync(
