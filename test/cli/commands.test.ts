@@ -228,7 +228,7 @@ describe.skipIf(!isRoot)(`what goes wrong${needs}`, () => {
   });
 
   test.each([
-    'prepare view mounts commit checkpoint remove delete list info tree usage label mount unmount cleanup check backup restore'.split(
+    'prepare view mounts commit checkpoint remove delete list info tree usage label mount unmount cleanup check backup restore serve'.split(
       ' ',
     ),
   ])('%s and all others have help with examples and exit status', (...commands) => {

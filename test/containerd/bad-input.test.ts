@@ -24,10 +24,10 @@ const service = useService({
 /** Does what is to go wrong while another client works, which must not notice. */
 async function besides<T>(body: () => Promise<T>): Promise<T> {
   const { client } = service;
-  let busy = true;
+  const stopping = new AbortController();
   const work = (async (): Promise<number> => {
     let done = 0;
-    for (; busy || done === 0; done += 1) {
+    for (; !stopping.signal.aborted || done === 0; done += 1) {
       await client.call('Prepare', { key: `other ${done}` });
       await client.call('Commit', { key: `other ${done}`, name: `others ${done}` });
       expect((await client.call('Stat', { key: `others ${done}` })).info.kind).toBe('COMMITTED');
@@ -38,7 +38,7 @@ async function besides<T>(body: () => Promise<T>): Promise<T> {
   try {
     return await body();
   } finally {
-    busy = false;
+    stopping.abort();
     expect(await work).toBeGreaterThan(0);
   }
 }
