@@ -1,3 +1,4 @@
+import { resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { InvalidArgumentError, Option } from 'commander';
 import type { CallRecord } from '../containerd/calls.ts';
@@ -6,6 +7,7 @@ import { loadOptional } from '../containerd/optional.ts';
 import type { OverlayDriver } from '../driver/driver.ts';
 import { SnapshotError, toSnapshotError } from '../errors.ts';
 import { notifyManager, takePassedSockets } from '../linux/notify.ts';
+import { quote } from '../names.ts';
 import { type StoreOptions, toMilliseconds, writeCommand } from './command.ts';
 import { LOG_LEVELS, Log, type LogLevel } from './log.ts';
 import { endWhenStopped, stopSignal } from './stopping.ts';
@@ -67,6 +69,7 @@ status is 0; a second signal ends it at once. The log is JSON, a line for each c
     endWhenStopped();
     const log = new Log(options.logLevel);
     const address = findAddress(options.address);
+    refuseSeparators(options.root);
     const { serve } = await loadOptional(GRPC, () => import('../containerd/index.ts'));
     let metrics: Metrics | undefined;
     const { seal, durability, mountOption = [], remapIds = false, upperdirLabel = false } = options;
@@ -125,6 +128,19 @@ function findAddress(given: string | undefined): string | number {
   throw new SnapshotError('INVALID_ARGUMENT', 'there is no socket to serve on', {
     hint: 'give --address, or let systemd pass a socket',
   });
+}
+
+/** containerd takes mount options apart by itself, and does not know that some of what separates them is escaped. */
+function refuseSeparators(root: string): void {
+  const path = resolve(root);
+  if (!/[:,\\]/.test(path)) return;
+  throw new SnapshotError(
+    'INVALID_ARGUMENT',
+    `containerd would misread mount options that have ${quote(path)} in them`,
+    {
+      hint: 'choose a root without colons, commas and backslashes in its path',
+    },
+  );
 }
 
 async function makeMetrics(driver: OverlayDriver): Promise<Metrics> {

@@ -7,7 +7,7 @@ export interface WireTimestamp {
 }
 
 /** The words that the wire has for a kind. */
-export type WireKind = 'UNKNOWN' | 'VIEW' | 'ACTIVE' | 'COMMITTED';
+type WireKind = 'UNKNOWN' | 'VIEW' | 'ACTIVE' | 'COMMITTED';
 
 /** `containerd.types.Mount` */
 export interface WireMount {

@@ -1,7 +1,11 @@
 import { fileURLToPath } from 'node:url';
-import type { MethodDefinition, ServiceDefinition } from '@grpc/grpc-js';
-import { type PackageDefinition, loadSync } from '@grpc/proto-loader';
-import { kindOf } from '../names.ts';
+import {
+  type MethodDefinition,
+  type PackageDefinition,
+  type ServiceDefinition,
+  loadSync,
+} from '@grpc/proto-loader';
+import { checkMessage, shapeOf } from './wire.ts';
 
 /** The full name of the service. */
 export const SNAPSHOTS = 'containerd.services.snapshots.v1.Snapshots';
@@ -37,40 +41,17 @@ export const snapshotsDefinition: ServiceDefinition = Object.fromEntries(
 );
 
 function withTolerance(method: MethodDefinition<object, object>): MethodDefinition<object, object> {
-  return { ...method, requestDeserialize: (bytes) => read(bytes, method.requestDeserialize) };
-}
-
-function read(bytes: Buffer, deserialize: (bytes: Buffer) => object): object {
-  try {
-    const message = deserialize(bytes);
-    // The library reads what is not UTF-8 as replacement characters, so that two keys could become the same one.
-    return countReplaced(message) === countMeant(bytes) ? message : new Malformed('its text is not UTF-8');
-  } catch (error) {
-    return new Malformed(error instanceof Error ? error.message : kindOf(error));
-  }
-}
-
-const REPLACEMENT = '\uFFFD';
-const replacementBytes = Buffer.from(REPLACEMENT);
-
-/** How many replacement characters there are in the texts of a message. */
-function countReplaced(value: unknown): number {
-  if (typeof value === 'string') return value.includes(REPLACEMENT) ? value.split(REPLACEMENT).length - 1 : 0;
-  if (typeof value !== 'object' || value === null) return 0;
-  let count = 0;
-  for (const [key, part] of Object.entries(value)) count += countReplaced(key) + countReplaced(part);
-  return count;
-}
-
-/** How many of them the client has sent. */
-function countMeant(bytes: Buffer): number {
-  let count = 0;
-  for (
-    let at = bytes.indexOf(replacementBytes);
-    at >= 0;
-    at = bytes.indexOf(replacementBytes, at + replacementBytes.length)
-  ) {
-    count += 1;
-  }
-  return count;
+  const { name } = method.requestType.type as { name: string };
+  const shape = shapeOf(packageDefinition, `${SNAPSHOTS.slice(0, SNAPSHOTS.lastIndexOf('.'))}.${name}`);
+  return {
+    ...method,
+    requestDeserialize(bytes) {
+      try {
+        checkMessage(bytes, shape);
+        return method.requestDeserialize(bytes);
+      } catch (error) {
+        return new Malformed(error instanceof Error ? error.message : String(error));
+      }
+    },
+  };
 }

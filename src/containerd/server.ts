@@ -26,7 +26,7 @@ export interface ServeOptions extends SnapshotsServiceOptions {
 
 /** A snapshotter that is served. */
 export interface RunningServer extends AsyncDisposable {
-  /** The path of the socket. */
+  /** The path of the socket, or `descriptor 3`. */
   readonly address: string;
   /**
    * Takes no more calls, and lets those that run finish, for 30 seconds or `grace` milliseconds; after that they are

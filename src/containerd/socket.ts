@@ -26,7 +26,7 @@ const STICKY = 0o1000;
 
 /** A socket that is listened on. */
 export interface Listener {
-  /** Where clients find it. */
+  /** Its path, or which descriptor it is. */
   readonly address: string;
   /** Lets nobody in any more, and takes the socket away if it was made here. What is connected stays so. */
   close(): void;
@@ -80,11 +80,7 @@ export async function listenOnDescriptor(fd: number, onConnection: OnConnection)
   } catch (error) {
     throw toSnapshotError(error, `listening on descriptor ${fd}`);
   }
-  const address = server.address();
-  return {
-    address: typeof address === 'string' ? address : `descriptor ${fd}`,
-    close: () => server.close(),
-  };
+  return { address: `descriptor ${fd}`, close: () => server.close() };
 }
 
 function checkAddress(address: string): string {

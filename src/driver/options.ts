@@ -18,7 +18,7 @@ export interface DriverOptions {
   seal?: 'metadata' | 'content';
   /**
    * When the directories of what is removed are deleted: before the promise resolves (`false`, unless given),
-   * `background`: afterwards, by itself, one after the other, or (`true`) only by `cleanup`.
+   * `background`: afterwards, by itself, a few at a time, or (`true`) only by `cleanup`.
    */
   asyncRemove?: boolean | 'background';
   /** More mount options for every overlay, in overlayfs's own syntax. */

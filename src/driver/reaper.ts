@@ -20,6 +20,9 @@ const openOf = promisify(open);
 /** How long the removal journal may keep what has been deleted, in milliseconds: one sync for all of a while. */
 const SETTLE_MS = 1000;
 
+/** How many are deleted at a time in the background. */
+const LATER_GROUP = 16;
+
 /** What the reaper needs of the metadata. */
 export interface Journal {
   /** Whether this is journalled as to be deleted, now. */
@@ -165,10 +168,12 @@ export class Reaper {
 
   async #reapAllLater(): Promise<void> {
     const { signal } = this.#closing;
-    for (let next = this.#later[0]; next !== undefined && !signal.aborted; next = this.#later[0]) {
+    while (this.#later.length > 0 && !signal.aborted) {
+      // Those of a group share a look at all mounts.
+      const group = this.#later.slice(0, LATER_GROUP);
       // What has to wait is for the next cleanup, which tells why.
-      await this.#reap(next, signal);
-      this.#later.shift();
+      await Promise.all(group.map((removal) => this.#reap(removal, signal)));
+      this.#later.splice(0, group.length);
     }
   }
 

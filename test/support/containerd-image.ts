@@ -42,6 +42,11 @@ export function makeLargeImage(name: string): ImageArchive {
   ]);
 }
 
+/** An image whose containers wait, as the one that holds a pod together does. */
+export function makeWaitingImage(name: string): ImageArchive {
+  return makeImage(name, [{ entries: base() }, { entries: many('many', 100) }], ['/bin/sleep', '100000']);
+}
+
 const root: TarEntry = { path: './', type: 'directory', mode: 0o755, mtime: 1_500_000_000 };
 
 const directory = (path: string, more: Partial<TarEntry> = {}): TarEntry => ({

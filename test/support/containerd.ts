@@ -4,7 +4,6 @@ import {
   chmodSync,
   closeSync,
   existsSync,
-  mkdirSync,
   mkdtempSync,
   openSync,
   readFileSync,
@@ -34,30 +33,46 @@ export class ContainerdNode {
   readonly directory = mkdtempSync(join(tmpdir(), 'overlite-node-'));
   /** The namespace that `ctr` works in. Its cgroups are called like that too. */
   readonly namespace: string;
-  readonly #socket = join(this.directory, 'containerd.sock');
+  readonly socket = join(this.directory, 'containerd.sock');
+  /** The root of overlite's store. */
+  readonly store: string;
+  readonly #runc = join(this.directory, 'runc');
   #containerd: ChildProcess | undefined;
   #server: ChildProcess | undefined;
 
-  constructor(snapshotter: SnapshotterName) {
+  /** With the image that holds pods together it serves the kubelet too. */
+  constructor(snapshotter: SnapshotterName, { podImage }: { podImage?: string } = {}) {
     this.snapshotter = snapshotter;
-    this.namespace = `overlite-test-${process.pid}-${snapshotter}`;
-    mkdirSync(this.tree);
+    this.namespace = podImage === undefined ? `overlite-test-${process.pid}-${snapshotter}` : 'k8s.io';
+    // Before 1.6.32 and 1.7.16 the kubelet is told that images are there, wherever they are.
+    this.store = join(this.directory, 'root/io.containerd.snapshotter.v1.overlite');
     // Containers in a user namespace have to get to their root.
     chmodSync(this.directory, 0o711);
     writeFileSync(
       join(this.directory, 'config.toml'),
+      // Giving a pod more protection from being killed for memory takes CAP_SYS_RESOURCE, which a test may lack.
       // Garbage is collected when the test asks for it, and at each start, but not at any time by itself.
       `version = 2
 root = "${this.directory}/root"
 state = "${this.directory}/state"
-disabled_plugins = ["io.containerd.grpc.v1.cri"]
+${podImage === undefined ? 'disabled_plugins = ["io.containerd.grpc.v1.cri"]' : ''}
 [grpc]
-  address = "${this.#socket}"
+  address = "${this.socket}"
 [ttrpc]
-  address = "${this.#socket}.ttrpc"
+  address = "${this.socket}.ttrpc"
 [plugins."io.containerd.gc.v1.scheduler"]
   mutation_threshold = 0
   pause_threshold = 0.00001
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "${podImage ?? ''}"
+  restrict_oom_score_adj = true
+  stats_collect_period = 1
+  [plugins."io.containerd.grpc.v1.cri".containerd]
+    snapshotter = "${snapshotter}"
+    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+      runtime_type = "io.containerd.runc.v2"
+      [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+        Root = "${this.#runc}"
 [proxy_plugins.overlite]
   type = "snapshot"
   address = "${this.directory}/overlite.sock"
@@ -65,12 +80,9 @@ disabled_plugins = ["io.containerd.grpc.v1.cri"]
     );
   }
 
-  /** A directory to mount on. */
-  readonly tree = join(this.directory, 'tree');
-
-  /** The root of overlite's store. */
-  get store(): string {
-    return join(this.directory, 'overlite');
+  /** The cgroup of all containers of this node. */
+  get cgroup(): string {
+    return this.namespace === 'k8s.io' ? `overlite-test-${process.pid}-pods` : this.namespace;
   }
 
   /** Where the snapshotter keeps a directory for each snapshot. */
@@ -111,7 +123,7 @@ disabled_plugins = ["io.containerd.grpc.v1.cri"]
   get #environment(): NodeJS.ProcessEnv {
     return {
       ...process.env,
-      CONTAINERD_ADDRESS: this.#socket,
+      CONTAINERD_ADDRESS: this.socket,
       CONTAINERD_NAMESPACE: this.namespace,
       CONTAINERD_SNAPSHOTTER: this.snapshotter,
     };
@@ -180,10 +192,6 @@ disabled_plugins = ["io.containerd.grpc.v1.cri"]
     return ['--runc-root', this.#runc, '--fifo-dir', join(this.directory, 'fifo')];
   }
 
-  get #runc(): string {
-    return join(this.directory, 'runc');
-  }
-
   /** Runs a command of overlite on the store, and gives its JSON. */
   async overlite(...args: string[]): Promise<unknown> {
     const options = { encoding: 'utf8', timeout: 50_000, maxBuffer: 64 * 1024 * 1024 } as const;
@@ -217,14 +225,14 @@ disabled_plugins = ["io.containerd.grpc.v1.cri"]
   async remove(): Promise<void> {
     await end(this.#containerd, 'SIGKILL');
     await end(this.#server, 'SIGKILL');
-    for (const pid of shims(this.#socket)) process.kill(pid, 'SIGKILL');
+    for (const pid of shims(this.socket)) process.kill(pid, 'SIGKILL');
     const states = join(this.#runc, this.namespace);
     for (const id of existsSync(states) ? readdirSync(states) : []) {
       await run('runc', ['--root', states, 'delete', '--force', id]).catch(() => {});
     }
     for (const at of mountsBelow(this.directory)) execFileSync('umount', ['--lazy', at], { stdio: 'pipe' });
     removeSockets(join(this.directory, 'state/io.containerd.runtime.v2.task', this.namespace));
-    removeCgroups(this.namespace);
+    removeCgroups(this.cgroup);
     rmSync(this.directory, { recursive: true, force: true });
   }
 }

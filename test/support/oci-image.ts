@@ -20,7 +20,11 @@ export interface ImageArchive {
 const hash = (data: string | Buffer): string => `sha256:${createHash('sha256').update(data).digest('hex')}`;
 
 /** Makes an archive in the OCI layout of an image of this name, with these layers, the lowest first. */
-export function makeImage(name: string, layers: readonly Layer[]): ImageArchive {
+export function makeImage(
+  name: string,
+  layers: readonly Layer[],
+  command: readonly string[] = ['/bin/sh'],
+): ImageArchive {
   const blobs = new Map<string, Buffer>();
   const add = (mediaType: string, blob: Buffer): { mediaType: string; digest: string; size: number } => {
     const digest = hash(blob);
@@ -40,7 +44,7 @@ export function makeImage(name: string, layers: readonly Layer[]): ImageArchive 
   const config = addJson('config', {
     architecture: { x64: 'amd64' }[process.arch as string] ?? process.arch,
     os: 'linux',
-    config: { Env: ['PATH=/bin'], Cmd: ['/bin/sh'] },
+    config: { Env: ['PATH=/bin'], Cmd: command },
     rootfs: { type: 'layers', diff_ids: diffs },
   });
   const manifest = addJson('manifest', { schemaVersion: 2, config, layers: described });
