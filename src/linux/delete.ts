@@ -33,7 +33,7 @@ export async function deleteEntry(parent: number, name: Buffer, signal?: AbortSi
     const level = { fd, name: directory, above, directories: [] as Buffer[] };
     levels.push(level);
     const files: Buffer[] = [];
-    for (const batch of readBatches(fdPath(fd))) {
+    for (const batch of readBatches(fd)) {
       for (const entry of batch) (entry.isDirectory() ? level.directories : files).push(entry.name);
       await nextTurn();
     }
