@@ -154,6 +154,7 @@ export class MetadataReader {
         cross join snapshot on snapshot.id = chain.id
         left join snapshot as parent on parent.id = snapshot.parent_id`)
       .raw();
+    // A cross join keeps this order: for the sake of the sorting, SQLite would rather go through all snapshots.
     this.#descendants = db
       .prepare<[number], RecordRow>(`
       with recursive descendant (id) as (
@@ -165,7 +166,7 @@ export class MetadataReader {
       )
       select ${RECORD}
         from descendant
-        join snapshot on snapshot.id = descendant.id
+        cross join snapshot on snapshot.id = descendant.id
         left join snapshot as parent on parent.id = snapshot.parent_id
        order by snapshot.id`)
       .raw();
