@@ -1,13 +1,13 @@
 import { existsSync } from 'node:fs';
 import type { Layout } from '../driver/layout.ts';
-import { readBatches } from '../linux/names.ts';
+import { readBatchesOf } from '../linux/names.ts';
 
 /** The ids that the names in a directory tell. */
 function* idsIn(directory: string, pattern: RegExp): Generator<number, void, undefined> {
   if (!existsSync(directory)) return;
-  for (const batch of readBatches(directory)) {
-    for (const { name } of batch) {
-      const id = Number(pattern.exec(name.toString('latin1'))?.[1]);
+  for (const batch of readBatchesOf(directory)) {
+    for (const { text } of batch) {
+      const id = Number(pattern.exec(text)?.[1]);
       if (Number.isSafeInteger(id)) yield id;
     }
   }

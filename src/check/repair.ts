@@ -8,6 +8,7 @@ import { SnapshotError, toSnapshotError } from '../errors.ts';
 import { errnoOf, isGone } from '../linux/errno.ts';
 import { type Mounts, findUse, lookAtAllMounts } from '../linux/mountinfo.ts';
 import { syncPath } from '../linux/sync.ts';
+import { walkTree } from '../linux/tree.ts';
 import { Mender } from '../metadata/mender.ts';
 import { type FindingCode, type Repair, describe } from './findings.ts';
 import { highestIdOnDisk } from './ids-on-disk.ts';
@@ -122,7 +123,7 @@ async function perform(workshop: Workshop, action: Action, found: Found): Promis
 async function measureFor({ layout, mender }: Workshop, found: Found): Promise<Found> {
   const { code, id } = found.finding;
   if (code !== 'kind-and-usage' || id === null || mender.snapshot(id)?.kind !== 'committed') return found;
-  const usage = await measureUsage(layout.fs(id));
+  const usage = await measureUsage(walkTree(layout.fs(id)));
   return { ...found, particulars: { ...found.particulars, usage } };
 }
 
@@ -268,9 +269,7 @@ function makeWhole({ layout, mender }: Workshop, { finding }: Found): Outcome {
   };
   make(layout.directory(id), () => mkdirSync(layout.directory(id), { mode: 0o700 }));
   const { parentId } = row;
-  make(layout.fs(id), () =>
-    makeLayer(layout, { id, parentId: parentId ?? undefined, labels: mender.labels(id) }),
-  );
+  make(layout.fs(id), () => makeLayer(layout, { id, parentId, labels: mender.labels(id) }));
   if (row.kind === 'active') make(layout.work(id), () => makeWork(layout, id));
   if (!made) return GONE;
   syncPath(layout.fs(id));

@@ -7,6 +7,7 @@ import { listXattrs, readXattr } from '../linux/file-calls.ts';
 import { FileStatus, isDirectory, isRegular } from '../linux/status.ts';
 import type { TreeEntry } from '../linux/tree.ts';
 import { quote } from '../names.ts';
+import { GatheredHash } from './gathered-hash.ts';
 
 const readOf = promisify(read);
 
@@ -15,45 +16,22 @@ export const OVERLAY_XATTRS = new Set(
   ['trusted', 'user'].flatMap((space) => [`${space}.overlay.opaque`, `${space}.overlay.redirect`]),
 );
 
-/** How much is gathered before it is digested: each call has its cost. */
-const GATHER_BYTES = 64 * 1024;
-
 /** A digest over fields, each with its length before it, so that no two series of fields look the same. */
 class Fields {
-  readonly #hash = createHash('sha256');
-  readonly #buffer = Buffer.allocUnsafe(GATHER_BYTES);
-  #used = 0;
+  readonly #hash = new GatheredHash('sha256');
 
   add(bytes: Buffer): void {
-    this.#gather(bytes.length);
-    this.#used += this.#buffer.write(`${bytes.length}:`, this.#used, 'latin1');
-    if (bytes.length > GATHER_BYTES - 32) {
-      this.#flush();
-      this.#hash.update(bytes);
-      return;
-    }
-    this.#used += bytes.copy(this.#buffer, this.#used);
+    this.#hash.addText(`${bytes.length}:`);
+    this.#hash.add(bytes);
   }
 
-  /** Adds a field of plain ASCII. */
+  /** Adds bytes that are given as a character each. */
   addText(text: string): void {
-    this.#gather(text.length);
-    this.#used += this.#buffer.write(`${text.length}:${text}`, this.#used, 'latin1');
+    this.#hash.addText(`${text.length}:${text}`);
   }
 
   get value(): string {
-    this.#flush();
-    return this.#hash.digest('hex');
-  }
-
-  /** Makes room for a field and its length. */
-  #gather(length: number): void {
-    if (this.#used + length + 32 > GATHER_BYTES) this.#flush();
-  }
-
-  #flush(): void {
-    this.#hash.update(this.#buffer.subarray(0, this.#used));
-    this.#used = 0;
+    return this.#hash.value;
   }
 }
 
@@ -67,13 +45,13 @@ export class MetadataDigest {
   readonly #fields = new Fields();
 
   add(entry: TreeEntry): void {
-    const { path, status } = entry;
+    const { text, status } = entry;
     const { mode } = status;
     const type = mode & constants.S_IFMT;
     const isDevice = type === constants.S_IFCHR || type === constants.S_IFBLK;
     const size = type === constants.S_IFDIR ? '' : status.size;
     const device = isDevice ? `${status.device.major}:${status.device.minor}` : '';
-    this.#fields.add(path);
+    this.#fields.addText(text);
     const owner = `${status.uid} ${status.gid}`;
     this.#fields.addText(`${mode.toString(8)} ${owner} ${size} ${status.modified} ${device}`);
     if (type === constants.S_IFLNK) {

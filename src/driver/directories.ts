@@ -16,7 +16,7 @@ export interface NewDirectories {
   /** Whether there is a `work` beside `fs`. */
   readonly writable: boolean;
   /** The nearest ancestor, whose `fs` the new one takes after. */
-  readonly parentId: number | undefined;
+  readonly parentId: number | null;
   readonly labels: Labels;
 }
 
@@ -30,7 +30,7 @@ interface Made {
 /** Makes the layer of a new snapshot, which takes after the nearest ancestor's unless labels say otherwise. */
 export function makeLayer(layout: Layout, { id, parentId, labels }: Omit<NewDirectories, 'writable'>): void {
   const fs = layout.fs(id);
-  const model = parentId === undefined ? undefined : layerOf(layout, parentId);
+  const model = parentId === null ? undefined : layerOf(layout, parentId);
   mkdirSync(fs, 0o700);
   chownSync(
     fs,

@@ -2,7 +2,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { Database } from 'better-sqlite3';
 import { checkStore } from '../check/check-store.ts';
 import type { CheckOptions, Report } from '../check/findings.ts';
-import { SnapshotError, toSnapshotError } from '../errors.ts';
+import { SnapshotError, isBusy, toSnapshotError } from '../errors.ts';
 import { needsUserxattr } from '../linux/probe.ts';
 import { retryWhileBusy } from '../metadata/busy.ts';
 import { backupDatabase } from '../metadata/backup-database.ts';
@@ -37,6 +37,7 @@ import type { Change, DiffOptions } from './change.ts';
 import { Committer } from './committer.ts';
 import { checkDiffOptions, diffSnapshots } from './diff.ts';
 import { Directories } from './directories.ts';
+import { Ground } from './ground.ts';
 import { LayerSync } from './layer-sync.ts';
 import { Layers } from './layers.ts';
 import type { Layout } from './layout.ts';
@@ -65,6 +66,7 @@ interface Base {
 export class OverlayDriver implements Snapshotter {
   readonly #settings: Settings;
   readonly #layout: Layout;
+  readonly #ground: Ground;
   readonly #store: MetadataStore;
   readonly #commits: GroupCommit;
   readonly #operations: Operations;
@@ -97,8 +99,10 @@ export class OverlayDriver implements Snapshotter {
     const highWater = (): number => store.highWater();
     this.#layerSync =
       settings.durability === 'full' ? new LayerSync({ layout, ordered, highWater }) : undefined;
+    this.#ground = new Ground(layout);
     const layers = new Layers({
       layout,
+      ground: this.#ground,
       sync: this.#layerSync,
       contents: settings.seal === 'content',
       isKnown: (id) => store.statById(id) !== undefined,
@@ -436,6 +440,7 @@ export class OverlayDriver implements Snapshotter {
     await this.#reaper.close();
     await this.#commits.idle();
     this.#layerSync?.close();
+    this.#ground.close();
     this.#store.close();
   }
 
@@ -455,8 +460,14 @@ export class OverlayDriver implements Snapshotter {
     }
   }
 
+  /** Reads at once. Only while others recover the database is there something to wait for. */
   async #read<T>(doing: string, body: () => T): Promise<T> {
     this.#checkOpen();
+    try {
+      return body();
+    } catch (error) {
+      if (!isBusy(error)) throw error;
+    }
     return retryWhileBusy(body, this.#settings.busyTimeout, doing);
   }
 

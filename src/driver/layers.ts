@@ -8,6 +8,7 @@ import type { Watch } from '../linux/slices.ts';
 import { quote } from '../names.ts';
 import type { Progress, Usage, Watched } from '../snapshot.ts';
 import { copyLayer } from './copy.ts';
+import type { Ground } from './ground.ts';
 import type { LayerSync } from './layer-sync.ts';
 import type { Layout } from './layout.ts';
 import { type Measure, measure, measureNow, versionOf } from './seal.ts';
@@ -29,6 +30,7 @@ export interface LayerSeal extends Pick<Measure, 'usage' | 'digest'> {
 
 interface Parts {
   readonly layout: Layout;
+  readonly ground: Ground;
   /** Absent where the contents of layers are not made durable. */
   readonly sync: LayerSync | undefined;
   /** Whether a seal covers the contents of files. */
@@ -40,12 +42,14 @@ interface Parts {
 /** What is done to layers outside any transaction, since it takes long: they are measured, copied and synced. */
 export class Layers {
   readonly #layout: Layout;
+  readonly #ground: Ground;
   readonly #sync: LayerSync | undefined;
   readonly #contents: boolean;
   readonly #isKnown: (id: number) => boolean;
 
-  constructor({ layout, sync, contents, isKnown }: Parts) {
+  constructor({ layout, ground, sync, contents, isKnown }: Parts) {
     this.#layout = layout;
+    this.#ground = ground;
     this.#sync = sync;
     this.#contents = contents;
     this.#isKnown = isKnown;
@@ -53,7 +57,7 @@ export class Layers {
 
   /** What a layer holds now. */
   async usage(layer: Layer): Promise<Usage> {
-    return this.#reading(layer, 'measuring', () => measureUsage(this.#layout.fs(layer.id)));
+    return this.#reading(layer, 'measuring', () => measureUsage(this.#ground.walk(layer.id)));
   }
 
   /** Measures and digests a layer and makes it durable. */
@@ -62,16 +66,19 @@ export class Layers {
       const { usage, digest, version } = await this.#seal(layer.id, watched);
       // In this order: after the last mount is gone, only the second look can tell what it has written.
       const mounted = await this.inUse(layer);
-      const { signal } = watched;
-      const inUse = mounted || (await versionOf(this.#layout.fs(layer.id), { signal })) !== version;
+      const inUse = mounted || (await this.#hasChanged(layer.id, version, watched));
       return { usage, digest, inUse };
     });
   }
 
+  /** Whether a layer has changed since it was walked. Where nothing is synced, that was a moment ago. */
+  async #hasChanged(id: number, version: string, { signal }: Watched): Promise<boolean> {
+    return this.#sync !== undefined && (await versionOf(this.#ground.walk(id), { signal })) !== version;
+  }
+
   /** Does the same on the spot, for a layer that a transaction both makes and commits. */
   sealNow(layer: Layer): LayerSeal {
-    const directory = this.#layout.fs(layer.id);
-    const { usage, digest } = measureNow(directory, this.#contents);
+    const { usage, digest } = measureNow(this.#ground.walk(layer.id), this.#contents);
     this.#sync?.syncNow(layer.id, usage.inodes);
     return { usage, digest, inUse: findUse([ownMounts()], this.#layout.directory(layer.id)) !== undefined };
   }
@@ -101,7 +108,12 @@ export class Layers {
   async #seal(id: number, watched: Watched): Promise<Measure> {
     const meter = new Meter();
     const watch = begin(watched, 'measuring', meter);
-    const measured = await measure(this.#layout.fs(id), { ...watch, meter, contents: this.#contents });
+    const measured = await measure(this.#ground.walk(id), {
+      ...watch,
+      meter,
+      contents: this.#contents,
+      unversioned: this.#sync === undefined,
+    });
     begin(watched, 'syncing', meter);
     await this.#sync?.sync(id, measured.usage.inodes);
     watched.signal?.throwIfAborted();

@@ -31,17 +31,17 @@ export class Layout {
 
   /** The directory of a snapshot. */
   directory(id: number): string {
-    return join(this.snapshots, String(id));
+    return `${this.snapshots}/${id}`;
   }
 
   /** The layer of a snapshot. */
   fs(id: number): string {
-    return join(this.snapshots, String(id), 'fs');
+    return `${this.snapshots}/${id}/fs`;
   }
 
   /** The directory that overlayfs needs beside a layer to write to it. */
   work(id: number): string {
-    return join(this.snapshots, String(id), 'work');
+    return `${this.snapshots}/${id}/work`;
   }
 
   /** The id of the snapshot that a path belongs to, given absolute or from the root; `undefined` if none. */

@@ -12,8 +12,8 @@ export interface Stack {
   readonly id: number;
   readonly kind: Kind;
   readonly labels: Labels;
-  /** The ids of its ancestors, nearest first. */
-  readonly lowers: readonly number[];
+  /** The ids of its ancestors, nearest first, joined by the table's `between`; empty if it has none. */
+  readonly lowers: string;
   /** Whether overlayfs is to leave out the syncing of what is written to it. */
   readonly volatile: boolean;
 }
@@ -26,11 +26,11 @@ export interface Look {
 }
 
 /** @throws {SnapshotError} FAILED_PRECONDITION if overlayfs could not stack a snapshot on so many layers */
-export function checkDepth(name: string, lowers: readonly number[]): void {
-  if (lowers.length <= MAX_LOWERS) return;
+export function checkDepth(name: string, lowers: number): void {
+  if (lowers <= MAX_LOWERS) return;
   throw new SnapshotError(
     'FAILED_PRECONDITION',
-    `${quote(name)} would stand on ${lowers.length} layers, overlayfs stacks no more than ${MAX_LOWERS}`,
+    `${quote(name)} would stand on ${lowers} layers, overlayfs stacks no more than ${MAX_LOWERS}`,
     { hint: 'build on a snapshot with fewer ancestors' },
   );
 }
@@ -38,11 +38,14 @@ export function checkDepth(name: string, lowers: readonly number[]): void {
 /** Tells how snapshots are mounted. */
 export class MountTable {
   readonly #layout: Layout;
-  readonly #remapIds: boolean;
+  /** Whether the mounts of a snapshot depend on its labels. */
+  readonly usesLabels: boolean;
   readonly #more: readonly string[];
   /** The directory of the snapshots as overlayfs's options take it: nothing else in a path needs escaping. */
   readonly #lower: string;
   readonly #upper: string;
+  /** What stands between the ids of two layers in the option `lowerdir`. */
+  readonly between: string;
 
   constructor(
     layout: Layout,
@@ -50,8 +53,9 @@ export class MountTable {
     userxattr: boolean,
   ) {
     this.#layout = layout;
-    this.#remapIds = remapIds;
+    this.usesLabels = remapIds;
     this.#lower = layout.snapshots.replace(/[\\:,]/g, '\\$&');
+    this.between = `/fs:${this.#lower}/`;
     this.#upper = layout.snapshots.replace(/[\\,]/g, '\\$&');
     const isSet = (name: string): boolean =>
       mountOptions.some((option) =>
@@ -74,14 +78,14 @@ export class MountTable {
    * | active with ancestors | `overlay` of its own `fs` over the ancestors |
    */
   mounts({ id, kind, labels, lowers, volatile }: Stack): Mount[] {
-    const mapped = this.#remapIds ? idMapOptions(labels) : [];
-    const [parent, grandparent] = lowers;
-    if (parent === undefined || (kind === 'view' && grandparent === undefined)) {
+    const mapped = this.usesLabels ? idMapOptions(labels) : [];
+    if (lowers === '' || (kind === 'view' && !lowers.includes(this.between))) {
       const mode = kind === 'active' ? 'rw' : 'ro';
-      return [{ type: 'bind', source: this.#layout.fs(parent ?? id), options: [...mapped, mode, 'rbind'] }];
+      const source = this.#layout.fs(lowers === '' ? id : Number(lowers));
+      return [{ type: 'bind', source, options: [...mapped, mode, 'rbind'] }];
     }
     const upper = [`workdir=${this.#upper}/${id}/work`, `upperdir=${this.#upper}/${id}/fs`];
-    const lower = `lowerdir=${lowers.map((ancestor) => `${this.#lower}/${ancestor}/fs`).join(':')}`;
+    const lower = `lowerdir=${this.#lower}/${lowers}/fs`;
     const options = [
       ...mapped,
       ...(kind === 'active' ? upper : []),

@@ -91,10 +91,10 @@ export class Operations {
         kind === 'active'
           ? store.prepare(key, parent, { labels, ...(volatile && { volatileBoot: currentBoot() }) })
           : store.view(key, parent, { labels });
-      const lowers = store.lowers(id).slice(1);
-      checkDepth(key, lowers);
-      if (kind === 'active' || lowers.length === 0) {
-        this.#directories.make({ id, writable: kind === 'active', parentId: lowers[0], labels });
+      const { parentId, lowers } = store.stack(key, this.#table.between);
+      checkDepth(key, parentId === null ? 0 : lowers.split(this.#table.between).length);
+      if (kind === 'active' || parentId === null) {
+        this.#directories.make({ id, writable: kind === 'active', parentId, labels });
       }
       return this.#table.mounts({ id, kind, labels, lowers, volatile });
     });
@@ -102,8 +102,8 @@ export class Operations {
 
   /** Tells the mounts of an open snapshot. */
   mounts(key: string): Mount[] {
-    const { id, kind } = this.#store.find(checkName(key, 'key'));
-    if (kind === 'committed') {
+    const stack = this.#store.stack(checkName(key, 'key'), this.#table.between);
+    if (stack.kind === 'committed') {
       throw new SnapshotError(
         'FAILED_PRECONDITION',
         `${quote(key)} is committed and has no mounts of its own`,
@@ -112,8 +112,8 @@ export class Operations {
         },
       );
     }
-    const { labels, volatile } = this.#store.stat(key);
-    return this.#table.mounts({ id, kind, labels, lowers: this.#store.lowers(id).slice(1), volatile });
+    const labels = this.#table.usesLabels ? this.#store.stat(key).labels : {};
+    return this.#table.mounts({ ...stack, labels });
   }
 
   /** How to look at what a snapshot of any kind holds: the mount that a view of it has, and its layers. */
@@ -121,9 +121,10 @@ export class Operations {
     const { id, kind } = this.#store.find(checkName(keyOrName, 'key or name'));
     const chain = this.#store.lowers(id);
     const layers = kind === 'view' && chain.length > 1 ? chain.slice(1) : chain;
-    checkDepth(keyOrName, layers);
+    checkDepth(keyOrName, layers.length);
+    const lowers = layers.join(this.#table.between);
     return {
-      mounts: this.#table.mounts({ id, kind: 'view', labels: {}, lowers: layers, volatile: false }),
+      mounts: this.#table.mounts({ id, kind: 'view', labels: {}, lowers, volatile: false }),
       layers,
     };
   }
@@ -132,7 +133,7 @@ export class Operations {
   commit(name: string, key: string, options: SealedCommitOptions): Info {
     return this.#store.transaction((store) => {
       const seal = options.seal ?? this.#sealNow(key);
-      if (store.exists(key)) checkSame(store.find(key), seal);
+      checkSame(store.lookUp(key), seal);
       const record = store.commit(name, key, {
         labels: options.labels ?? {},
         ...(options.parent !== undefined && { parent: options.parent }),
@@ -140,7 +141,7 @@ export class Operations {
         seal: seal.digest,
         inUse: seal.inUse,
       });
-      if (options.parent !== undefined) checkDepth(name, store.lowers(record.id).slice(1));
+      if (options.parent !== undefined) checkDepth(name, store.lowers(record.id).length - 1);
       return this.info(record);
     });
   }
@@ -157,7 +158,7 @@ export class Operations {
     { labels, parent, seal, reserved, replace }: CaptureOptions,
   ): Info {
     return this.#store.transaction((store) => {
-      if (store.exists(key)) checkSame(store.find(key), { id });
+      checkSame(store.lookUp(key), { id });
       const record = store.checkpoint(name, key, reserved, {
         labels: labels ?? {},
         ...(parent !== undefined && { parent }),
@@ -165,7 +166,7 @@ export class Operations {
         seal: seal.digest,
         inUse: seal.inUse,
       });
-      if (parent !== undefined) checkDepth(name, store.lowers(record.id).slice(1));
+      if (parent !== undefined) checkDepth(name, store.lowers(record.id).length - 1);
       if (replace) store.remove(key);
       return this.info(record);
     });
@@ -204,11 +205,14 @@ export class Operations {
     return this.#store.parent(keyOrName);
   }
 
-  /** A record with what the driver knows beyond it. */
+  /**
+   * A record with what the driver knows beyond it. It is the same object, which nobody else has: in a listing, a copy
+   * would cost a third of reading it.
+   */
   info(record: SnapshotRecord): Info {
     const { id, kind, parent, labels } = record;
     const directory = kind === 'view' && parent !== null ? null : this.#layout.directory(id);
-    if (!this.#upperdirLabel || directory === null) return { ...record, directory };
+    if (!this.#upperdirLabel || directory === null) return Object.assign(record, { directory });
     return { ...record, directory, labels: { ...labels, [UPPERDIR]: this.#layout.fs(id) } };
   }
 
@@ -269,10 +273,11 @@ export function checkUse({ key, inUse }: Pick<Seal, 'key' | 'inUse'>, policy: Po
   });
 }
 
-function checkSame({ id, name }: Found, sealed: Pick<Seal, 'id'>): void {
-  if (id === sealed.id) return;
+/** Looks that a key, if it is there, still is the one that was sealed. */
+function checkSame(found: Found | undefined, sealed: Pick<Seal, 'id'>): void {
+  if (found === undefined || found.id === sealed.id) return;
   throw new SnapshotError(
     'FAILED_PRECONDITION',
-    `${quote(name)} is another snapshot than the one that was sealed`,
+    `${quote(found.name)} is another snapshot than the one that was sealed`,
   );
 }

@@ -1,4 +1,4 @@
-import { close, constants, existsSync, fsync, open } from 'node:fs';
+import { close, closeSync, constants, existsSync, fsync, open } from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { toSnapshotError } from '../errors.ts';
@@ -237,12 +237,12 @@ export class Reaper {
       try {
         await deleteEntry(directory, Buffer.from('work'), signal);
       } finally {
-        await closeOf(directory);
+        closeSync(directory);
       }
     } catch (error) {
       if (errnoOf(error) !== 'ENOENT') throw error;
     } finally {
-      await closeOf(snapshots);
+      closeSync(snapshots);
     }
   }
 }

@@ -1,9 +1,9 @@
-import { createHash } from 'node:crypto';
 import { isGone } from '../linux/errno.ts';
 import { type Watch, inSlices } from '../linux/slices.ts';
-import { type TreeEntry, walkTree } from '../linux/tree.ts';
+import { type TreeEntry, type Walk, walkTree } from '../linux/tree.ts';
 import type { Usage } from '../snapshot.ts';
 import { ContentDigest, MetadataDigest } from './digest.ts';
+import { GatheredHash } from './gathered-hash.ts';
 import { Meter } from './usage.ts';
 
 /** What a walk over a layer found. */
@@ -28,14 +28,14 @@ export interface Measuring extends Watch {
 
 /** Digests the inode numbers and times of change of a layer's files: cheap, and different after any change. */
 class Version {
-  readonly #hash = createHash('sha1');
+  readonly #hash = new GatheredHash('sha1');
 
   add({ status }: TreeEntry): void {
-    this.#hash.update(status.version);
+    for (const part of status.versionParts) this.#hash.add(part);
   }
 
   get value(): string {
-    return this.#hash.digest('hex');
+    return this.#hash.value;
   }
 }
 
@@ -44,9 +44,9 @@ function ignoreGone(error: unknown): undefined {
   if (!isGone(error)) throw error;
 }
 
-/** Measures and digests the layer in a directory in one walk, without holding the event loop for long. */
+/** Measures and digests a layer in one walk, without holding the event loop for long. */
 export async function measure(
-  directory: string,
+  layer: Walk,
   { contents = false, meter = new Meter(), unversioned = false, ...watch }: Measuring = {},
 ): Promise<Measure> {
   const metadata = new MetadataDigest();
@@ -69,16 +69,16 @@ export async function measure(
       return ignoreGone(error);
     }
   };
-  await inSlices(walkTree(directory), add, watch);
+  await inSlices(layer, add, watch);
   return { usage: meter.usage, digest: join(metadata, content), version: version.value };
 }
 
 /** Measures and digests a layer at once: for one that was made a moment ago and is next to empty. */
-export function measureNow(directory: string, contents: boolean): Omit<Measure, 'version'> {
+export function measureNow(layer: Walk, contents: boolean): Omit<Measure, 'version'> {
   const meter = new Meter();
   const metadata = new MetadataDigest();
   const content = contents ? new ContentDigest() : undefined;
-  for (const entry of walkTree(directory)) {
+  for (const entry of layer) {
     if (entry === undefined) continue;
     meter.add(entry);
     metadata.add(entry);
@@ -92,9 +92,9 @@ function join(metadata: MetadataDigest, content: ContentDigest | undefined): str
 }
 
 /** The version of a layer as it is now, to compare with that of a measure. */
-export async function versionOf(directory: string, watch?: Watch): Promise<string> {
+export async function versionOf(layer: Walk, watch?: Watch): Promise<string> {
   const version = new Version();
-  await inSlices(walkTree(directory), (entry) => version.add(entry), watch);
+  await inSlices(layer, (entry) => version.add(entry), watch);
   return version.value;
 }
 
@@ -120,7 +120,7 @@ export async function verifySeal(
   const sealed = seal?.split(' ') ?? [];
   const known = sealed.filter((digest) => /^(metadata1|content1):[0-9a-f]{64}$/.test(digest));
   const contents = measuring.contents === true && known.some((digest) => digest.startsWith('content1:'));
-  const { usage, digest } = await measure(directory, { ...measuring, contents, unversioned: true });
+  const { usage, digest } = await measure(walkTree(directory), { ...measuring, contents, unversioned: true });
   const found = new Map(digest.split(' ').map((text) => [kindOfDigest(text), text]));
   const comparable = known.filter((text) => found.has(kindOfDigest(text)));
   if (comparable.length === 0) return { seal: 'unknown', usage };

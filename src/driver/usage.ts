@@ -1,6 +1,6 @@
 import { type Watch, inSlices } from '../linux/slices.ts';
 import { isDirectory } from '../linux/status.ts';
-import { type TreeEntry, walkTree } from '../linux/tree.ts';
+import type { TreeEntry, Walk } from '../linux/tree.ts';
 import type { Usage } from '../snapshot.ts';
 
 /** Adds up what a layer holds. */
@@ -35,9 +35,9 @@ export class Meter {
   }
 }
 
-/** Measures what the layer in a directory holds, without holding the event loop for long. */
-export async function measureUsage(directory: string, watch?: Watch): Promise<Usage> {
+/** Measures what a layer holds, without holding the event loop for long. */
+export async function measureUsage(layer: Walk, watch?: Watch): Promise<Usage> {
   const meter = new Meter();
-  await inSlices(walkTree(directory), (entry) => meter.add(entry), watch);
+  await inSlices(layer, (entry) => meter.add(entry), watch);
   return meter.usage;
 }

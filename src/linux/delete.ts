@@ -1,4 +1,4 @@
-import { chmodSync, close, closeSync, constants, fchmodSync, openSync, rmdir, unlink } from 'node:fs';
+import { chmodSync, closeSync, constants, fchmodSync, openSync, rmdir, unlink } from 'node:fs';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { SnapshotError } from '../errors.ts';
@@ -9,7 +9,6 @@ import { readBatches } from './names.ts';
 import { FileStatus, isDirectory } from './status.ts';
 import { fdPath, pathIn } from './tree.ts';
 
-const closeOf = promisify(close);
 const rmdirOf = promisify(rmdir);
 const unlinkOf = promisify(unlink);
 
@@ -33,7 +32,7 @@ export async function deleteEntry(parent: number, name: Buffer, signal?: AbortSi
     const level = { fd, name: directory, above, directories: [] as Buffer[] };
     levels.push(level);
     const files: Buffer[] = [];
-    for (const batch of readBatches(fdPath(fd))) {
+    for (const batch of readBatches(fd)) {
       for (const entry of batch) (entry.isDirectory() ? level.directories : files).push(entry.name);
       await nextTurn();
     }
@@ -59,11 +58,11 @@ export async function deleteEntry(parent: number, name: Buffer, signal?: AbortSi
         continue;
       }
       levels.pop();
-      await closeOf(level.fd);
+      closeSync(level.fd);
       await unlessGone(rmdirOf(pathIn(level.above, level.name)));
     }
   } finally {
-    for (const { fd } of levels) await closeOf(fd);
+    for (const { fd } of levels) closeSync(fd);
   }
 }
 

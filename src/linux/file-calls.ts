@@ -24,6 +24,7 @@ import {
   offThread,
   openTree,
   openat2,
+  poll,
   statx,
   syncfs,
   systemError,
@@ -34,6 +35,7 @@ import {
 const SYS_OPENAT2 = 437;
 /** Before version 2.33, glibc has no function for it. */
 const SYS_MKNODAT = ({ x64: 259, s390x: 290, ppc64: 288 } as Record<string, number>)[process.arch] ?? 33;
+const SYS_GETDENTS64 = ({ x64: 217, s390x: 220, ppc64: 202 } as Record<string, number>)[process.arch] ?? 61;
 const RESOLVE_NO_XDEV = 0x01;
 const RESOLVE_NO_SYMLINKS = 0x04;
 const RESOLVE_BENEATH = 0x08;
@@ -45,6 +47,7 @@ const FS_IOC_GETFLAGS = 0x80086601;
 const FS_IOC_SETFLAGS = 0x40086602;
 const FS_NOCOW_FL = 0x00800000;
 const LOCK_EX_NB = 2 | 4;
+const POLLPRI = 0x02;
 const SEEK_DATA = 3;
 const SEEK_HOLE = 4;
 
@@ -89,13 +92,33 @@ export function readStatus(dir: number, name: Buffer, result: Buffer): void {
   checked(statx(dir, name, flags, STATX_BASIC_STATS, result), 'statx', name);
 }
 
+/**
+ * Reads on in an open directory. @returns how many bytes of records, as getdents64(2) has them; none at its end, or if
+ * it has been deleted meanwhile
+ */
+export function readEntries(dir: number, entries: Buffer): number {
+  const length = Number(getdents64(SYS_GETDENTS64, dir, entries, entries.length));
+  if (length >= 0) return length;
+  const error = systemError('getdents64');
+  if (errnoOf(error) === 'ENOENT') return 0;
+  throw error;
+}
+
 /** Whether a directory tells the types of its files, which overlayfs needs to delete what is in a lower layer. */
 export function tellsTypes(dir: number): boolean {
-  const SYS_GETDENTS64 = ({ x64: 217, s390x: 220, ppc64: 202 } as Record<string, number>)[process.arch] ?? 61;
   const entries = Buffer.alloc(1024);
-  checked(getdents64(SYS_GETDENTS64, dir, entries, entries.length), 'getdents64');
+  readEntries(dir, entries);
   // The first one, which is "." or "..", has its type behind two numbers of eight bytes and one of two.
   return entries[18] !== 0;
+}
+
+/** Whether an open mountinfo(5) has changed since this was asked, or that could not be found out. */
+export function hasChanged(fd: number): boolean {
+  const asked = new DataView(new ArrayBuffer(8));
+  asked.setInt32(0, fd, littleEndian);
+  asked.setInt16(4, POLLPRI, littleEndian);
+  // A signal may come between.
+  return poll(Buffer.from(asked.buffer), 1, 0) !== 0;
 }
 
 const xattrBuffer = Buffer.alloc(65_536);

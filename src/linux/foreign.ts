@@ -54,6 +54,7 @@ export const ioctlOn = libc.func('int ioctl(int fd, unsigned long request, uint8
 export const copyFileRange = libc.func(
   'long copy_file_range(int from, uint8_t *offset, int to, uint8_t *toOffset, size_t length, uint32_t flags)',
 );
+export const poll = libc.func('int poll(uint8_t *fds, unsigned long count, int timeout)');
 export const flock = libc.func('int flock(int fd, int operation)');
 export const syncfs = libc.func('int syncfs(int fd)');
 export const unshare = libc.func('int unshare(int flags)');

@@ -36,6 +36,7 @@ const MOVE_MOUNT_F_EMPTY_PATH = 0x04;
 const MOVE_MOUNT_T_EMPTY_PATH = 0x40;
 const UMOUNT_NOFOLLOW = 0x08;
 const MNT_DETACH = 0x02;
+const MS_PRIVATE = 1n << 18n;
 
 /** What the kernel has to say of a filesystem that is being set up: each read gives one line of it. */
 function wordsOf(fd: number): string {
@@ -110,6 +111,16 @@ export function setMountAttributes(mount: number, set: number, recursive: boolea
   const flags = AT_EMPTY_PATH | (recursive ? AT_RECURSIVE : 0);
   checked(
     mountSetattr(SYS_MOUNT_SETATTR, mount, cString(''), flags, Buffer.from(attributes.buffer), 32),
+    'mount_setattr',
+  );
+}
+
+/** Has a mount not take part any more in what is mounted on the one that it was cloned from. */
+export function keepPrivate(mount: number): void {
+  const attributes = new DataView(new ArrayBuffer(32));
+  attributes.setBigUint64(16, MS_PRIVATE, littleEndian);
+  checked(
+    mountSetattr(SYS_MOUNT_SETATTR, mount, cString(''), AT_EMPTY_PATH, Buffer.from(attributes.buffer), 32),
     'mount_setattr',
   );
 }

@@ -1,5 +1,6 @@
-import { readFileSync, readdirSync, readlinkSync } from 'node:fs';
+import { openSync, readFileSync, readSync, readdirSync, readlinkSync } from 'node:fs';
 import { setImmediate as nextTurn } from 'node:timers/promises';
+import { hasChanged } from './file-calls.ts';
 
 /** One line of mountinfo: see proc(5). */
 export interface MountEntry {
@@ -46,9 +47,28 @@ function parse(text: string): MountEntry[] {
   return entries;
 }
 
+/** The table of this process, kept open, since the kernel then tells whether anything in it has changed. */
+let table: { readonly fd: number; mounts: Mounts | undefined } | undefined;
+
 /** The mounts that this process sees. */
 export function ownMounts(): Mounts {
-  return { own: true, entries: parse(readFileSync('/proc/self/mountinfo', 'utf8')) };
+  table ??= { fd: openSync('/proc/self/mountinfo', 'r'), mounts: undefined };
+  // Asked before it is read, so that what changes meanwhile is told of the next time.
+  if (hasChanged(table.fd) || table.mounts === undefined) {
+    table.mounts = { own: true, entries: parse(readAll(table.fd)) };
+  }
+  return table.mounts;
+}
+
+/** Reads a file of which nobody knows how long it is from its beginning. */
+function readAll(fd: number): string {
+  const parts: Buffer[] = [];
+  for (let at = 0; ; at += parts.at(-1)?.length ?? 0) {
+    const part = Buffer.allocUnsafe(65_536);
+    const length = readSync(fd, part, 0, part.length, at);
+    if (length === 0) return Buffer.concat(parts).toString();
+    parts.push(part.subarray(0, length));
+  }
 }
 
 /**

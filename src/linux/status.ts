@@ -10,6 +10,8 @@ const STATX_ATTR_MOUNT_ROOT = 0x2000;
 export class FileStatus {
   readonly #result = Buffer.alloc(256);
   readonly #view = new DataView(this.#result.buffer, this.#result.byteOffset, 256);
+  /** The parts of the version as they are now: they are filled in at each call too. */
+  readonly versionParts: readonly Buffer[] = [this.#result.subarray(32, 48), this.#result.subarray(96, 108)];
 
   /** Looks at a file in a directory, by its name ended with NUL. Whether it is there. */
   read(dir: number, name: Buffer): boolean {
@@ -81,7 +83,7 @@ export class FileStatus {
   }
   /** What differs after any change: the inode, its size, and when anything about it last changed. */
   get version(): Buffer {
-    return Buffer.concat([this.#result.subarray(32, 48), this.#result.subarray(96, 108)]);
+    return Buffer.concat(this.versionParts);
   }
 }
 

@@ -1,14 +1,16 @@
-import { type Dirent, closeSync } from 'node:fs';
+import { closeSync } from 'node:fs';
 import { errnoOf, isGone } from './errno.ts';
 import { cString } from './foreign.ts';
 import { openBelowMounts, openDirectory, openDirectoryBeneath } from './file-calls.ts';
-import { merged, readBatches } from './names.ts';
+import { type DirectoryEntry, merged, readBatches } from './names.ts';
 import { FileStatus, isDirectory } from './status.ts';
 
 /** One file of a tree. The objects are filled in anew for each, so keep nothing of them. */
 export interface TreeEntry {
   /** The path below the tree's root in raw bytes, with a slash behind a directory; the root's own is `/`. */
   readonly path: Buffer;
+  /** The same, a character for each byte. */
+  readonly text: string;
   /** The path to look the file up by, ended with NUL: it holds as long as the entry is the current one. */
   readonly handle: Buffer;
   readonly status: FileStatus;
@@ -16,29 +18,39 @@ export interface TreeEntry {
   skip(): void;
 }
 
+/** What a walk goes through. Nothing is opened before it is asked for the first. */
+export type Walk = Generator<TreeEntry | undefined, void, undefined>;
+
+/** A directory on the way. Paths and names are bytes, a character each, with a slash behind those of directories. */
 interface Level {
   readonly fd: number;
-  readonly path: Buffer;
-  readonly names: Iterator<Buffer | undefined, void>;
+  readonly path: string;
+  readonly names: Iterator<string | undefined, void>;
 }
 
-/** The entry that a walk fills in anew for each file. Few ask for a handle, so it is made when one is wanted. */
+/** The entry that a walk fills in anew for each file. Few ask for a handle or a path, so they are made when wanted. */
 class CurrentEntry implements TreeEntry {
   readonly status = new FileStatus();
-  path: Buffer = Buffer.from('/');
+  text = '/';
   skipped = false;
+  #path: Buffer | undefined;
   #directory = -1;
   #name: Buffer = Buffer.from('.\0');
+
+  get path(): Buffer {
+    return (this.#path ??= Buffer.from(this.text, 'latin1'));
+  }
 
   get handle(): Buffer {
     return pathIn(this.#directory, this.#name);
   }
 
   /** Makes it a file in an open directory, of a name that is ended with NUL. */
-  set(directory: number, name: Buffer, path: Buffer): void {
+  set(directory: number, name: Buffer, text: string): void {
     this.#directory = directory;
     this.#name = name;
-    this.path = path;
+    this.text = text;
+    this.#path = undefined;
     this.skipped = false;
   }
 
@@ -65,24 +77,29 @@ export function pathIn(dir: number, name: Buffer): Buffer {
  *
  * @throws what the operating system says, as node:fs does
  */
-export function walkTree(root: string): Generator<TreeEntry | undefined, void, undefined> {
-  return walk(() => openDirectory(cString(root)));
+export function walkTree(root: string): Walk {
+  return walk(() => openTop(openDirectory(cString(root))));
 }
 
 /** Walks, in the same way, a directory that is open, and stays so. */
-export function walkOpen(fd: number): Generator<TreeEntry | undefined, void, undefined> {
-  return walk(() => openDirectoryBeneath(fd, cString('.')));
+export function walkOpen(fd: number): Walk {
+  return walk(() => openTop(openDirectoryBeneath(fd, cString('.'))));
 }
 
-function* walk(open: () => number): Generator<TreeEntry | undefined, void, undefined> {
+/** Walks, in the same way, a directory below one that `openBelowMounts` gave, where no mount can be in the way. */
+export function walkBeneath(fd: number, path: string): Walk {
+  return walk(() => openDirectoryBeneath(fd, cString(path)));
+}
+
+function* walk(open: () => number): Walk {
   const entry = new CurrentEntry();
   const { status } = entry;
   const levels: Level[] = [];
   try {
-    const top = openTop(open());
-    levels.push({ fd: top, path: Buffer.alloc(0), names: list(top, status) });
+    const top = open();
+    levels.push({ fd: top, path: '', names: list(top, status) });
     status.readOpen(top);
-    entry.set(top, cString('.'), Buffer.from('/'));
+    entry.set(top, cString('.'), '/');
     yield entry;
     if (entry.skipped) return;
     for (let level = levels.at(-1); level !== undefined; level = levels.at(-1)) {
@@ -96,12 +113,10 @@ function* walk(open: () => number): Generator<TreeEntry | undefined, void, undef
         yield undefined;
         continue;
       }
-      const directory = name.at(-1) === SLASH;
-      const file = cString(directory ? name.subarray(0, -1) : name);
+      const directory = name.endsWith('/');
+      const file = Buffer.from(directory ? name.replace('/', '\0') : `${name}\0`, 'latin1');
       if (!status.read(level.fd, file)) continue;
-      const path = Buffer.allocUnsafe(level.path.length + name.length);
-      level.path.copy(path);
-      name.copy(path, level.path.length);
+      const path = level.path + name;
       entry.set(level.fd, file, path);
       yield entry;
       if (directory && !entry.skipped) {
@@ -113,8 +128,6 @@ function* walk(open: () => number): Generator<TreeEntry | undefined, void, undef
     for (const { fd } of levels) closeSync(fd);
   }
 }
-
-const SLASH = 0x2f;
 
 /** Opens a directory below what is mounted on anything in it, where it may, in the place of the one given. */
 function openTop(plain: number): number {
@@ -129,13 +142,13 @@ function openTop(plain: number): number {
 }
 
 /** The names in a directory in their order, with a slash behind those of directories, which belongs to the order. */
-function list(fd: number, status: FileStatus): Iterator<Buffer | undefined, void> {
-  const batches = readBatches(fdPath(fd));
+function list(fd: number, status: FileStatus): Iterator<string | undefined, void> {
+  const batches = readBatches(fd);
   const first = batches.next();
-  if (first.done === true) return ([] as Buffer[]).values() as Iterator<Buffer, void>;
+  if (first.done === true) return ([] as string[]).values() as Iterator<string, void>;
   const names = sortNames(fd, first.value, status);
   const second = batches.next();
-  if (second.done === true) return names.values() as Iterator<Buffer, void>;
+  if (second.done === true) return names.values() as Iterator<string, void>;
   return listMore(fd, status, [names, sortNames(fd, second.value, status)], batches);
 }
 
@@ -143,9 +156,9 @@ function list(fd: number, status: FileStatus): Iterator<Buffer | undefined, void
 function* listMore(
   fd: number,
   status: FileStatus,
-  parts: Buffer[][],
-  batches: Iterable<Dirent<Buffer>[]>,
-): Generator<Buffer | undefined, void, undefined> {
+  parts: string[][],
+  batches: Iterable<DirectoryEntry[]>,
+): Generator<string | undefined, void, undefined> {
   for (const batch of batches) {
     yield undefined;
     parts.push(sortNames(fd, batch, status));
@@ -154,15 +167,15 @@ function* listMore(
   for (let next = names.next(); next.done !== true; next = names.next()) yield next.value;
 }
 
-function sortNames(fd: number, batch: readonly Dirent<Buffer>[], status: FileStatus): Buffer[] {
+function sortNames(fd: number, batch: readonly DirectoryEntry[], status: FileStatus): string[] {
   const names = batch.map((entry) => {
-    const known = entry.isDirectory() || entry.isFile() || entry.isSymbolicLink();
-    const directory = known
+    const directory = entry.known
       ? entry.isDirectory()
       : status.read(fd, cString(entry.name)) && isDirectory(status.mode);
-    return directory ? Buffer.concat([entry.name, Buffer.of(SLASH)]) : entry.name;
+    return directory ? `${entry.text}/` : entry.text;
   });
-  return names.toSorted((a, b) => Buffer.compare(a, b));
+  // By the values of the characters, which are the bytes.
+  return names.toSorted((a, b) => (a < b ? -1 : 1));
 }
 
 /** Opens a directory to go on below it, unless it has vanished, has become something else, or is a mount. */

@@ -30,12 +30,14 @@ export class Listing {
   constructor(db: Database) {
     this.#db = db;
     this.#highWater = db.prepare<[], number>('select id from high_water').pluck();
-    this.#byIds = db.prepare(`
+    this.#byIds = db
+      .prepare<[string], RecordRow>(`
       select ${RECORD}
         from json_each(?) as wanted
         join snapshot on snapshot.id = wanted.value
         left join snapshot as parent on parent.id = snapshot.parent_id
-       order by snapshot.id`);
+       order by snapshot.id`)
+      .raw();
   }
 
   /** The pages of a listing, in the order of creation. @throws {SnapshotError} INVALID_ARGUMENT at once */
@@ -83,7 +85,8 @@ export class Listing {
                  order by id
                  limit ?)`)
       .pluck();
-    const page = this.#db.prepare<(number | string)[], RecordRow>(`
+    const page = this.#db
+      .prepare<(number | string)[], RecordRow>(`
       select ${RECORD}
         from snapshot
         left join snapshot as parent on parent.id = snapshot.parent_id
@@ -91,7 +94,8 @@ export class Listing {
          and snapshot.id > ?
          and snapshot.id <= ?
          and (${condition.sql})
-       order by snapshot.id`);
+       order by snapshot.id`)
+      .raw();
     const last = this.#highWater.get() ?? 0;
     for (let after = 0; after < last;) {
       const end = pageEnd.get(after, PAGE_ROWS) ?? null;

@@ -19,6 +19,16 @@ export interface Found {
   readonly volatileBoot: string | null;
 }
 
+/** A snapshot and what it stands on. */
+export interface Stacked {
+  readonly id: number;
+  readonly kind: Kind;
+  readonly volatile: boolean;
+  readonly parentId: number | null;
+  /** The ids of its ancestors, nearest first, with what was asked for between each two; empty if it has none. */
+  readonly lowers: string;
+}
+
 /** An entry of the removal journal that is to be deleted from disk. */
 export interface Removal {
   readonly id: number;
@@ -34,6 +44,8 @@ interface FoundRow {
   size: number | null;
   volatile_boot: string | null;
 }
+
+type StackRow = [id: number, kind: string, volatile: 0 | 1, parentId: number | null, lowers: string | null];
 
 /** How a store is opened by a service that uses the metadata alone. */
 export interface MetadataOptions {
@@ -58,6 +70,7 @@ export class MetadataReader {
   readonly #firstChild: Statement<[number], string>;
   readonly #chain: Statement<[number | null], RecordRow>;
   readonly #lowers: Statement<[number | null], number>;
+  readonly #stack: Statement<[string, string], StackRow>;
   readonly #descendants: Statement<[number], RecordRow>;
   readonly #removals: Statement<[number, number], Removal>;
   readonly #isDeleting: Statement<[number, string], number>;
@@ -74,22 +87,28 @@ export class MetadataReader {
       select id, name, kind, parent_id, inodes, size, volatile_boot
         from snapshot
        where name = ?`);
-    this.#stat = db.prepare(`
+    this.#stat = db
+      .prepare<[string], RecordRow>(`
       select ${RECORD}
         from snapshot
         left join snapshot as parent on parent.id = snapshot.parent_id
-       where snapshot.name = ?`);
-    this.#statById = db.prepare(`
+       where snapshot.name = ?`)
+      .raw();
+    this.#statById = db
+      .prepare<[number], RecordRow>(`
       select ${RECORD}
         from snapshot
         left join snapshot as parent on parent.id = snapshot.parent_id
-       where snapshot.id = ?`);
-    this.#children = db.prepare(`
+       where snapshot.id = ?`)
+      .raw();
+    this.#children = db
+      .prepare<[number], RecordRow>(`
       select ${RECORD}
         from snapshot
         join snapshot as parent on parent.id = snapshot.parent_id
        where snapshot.parent_id = ?
-       order by snapshot.id`);
+       order by snapshot.id`)
+      .raw();
     this.#firstChild = db
       .prepare<[number], string>('select name from snapshot where parent_id = ? limit 1')
       .pluck();
@@ -105,13 +124,39 @@ export class MetadataReader {
           join snapshot on snapshot.id = chain.parent_id
       )`;
     this.#lowers = db.prepare<[number | null], number>(`${ancestors} select id from chain`).pluck();
-    this.#chain = db.prepare(`
+    // One string for the whole chain, since each row of its own would cost as much again to bring over. The bound is
+    // a little more than overlayfs can stack, and ends a cycle in a damaged database.
+    this.#stack = db
+      .prepare<[string, string], StackRow>(`
+      select id,
+             kind,
+             volatile_boot is not null,
+             parent_id,
+             (with recursive chain (id, parent_id) as (
+                select parent.id, parent.parent_id
+                  from snapshot as parent
+                 where parent.id = snapshot.parent_id
+                union all
+                select ancestor.id, ancestor.parent_id
+                  from chain
+                  join snapshot as ancestor on ancestor.id = chain.parent_id
+                 limit 512
+              )
+              select group_concat(id, ?) from chain)
+        from snapshot
+       where name = ?`)
+      .raw();
+    this.#chain = db
+      .prepare<[number | null], RecordRow>(`
       ${ancestors}
       select ${RECORD}
         from chain
         cross join snapshot on snapshot.id = chain.id
-        left join snapshot as parent on parent.id = snapshot.parent_id`);
-    this.#descendants = db.prepare(`
+        left join snapshot as parent on parent.id = snapshot.parent_id`)
+      .raw();
+    // A cross join keeps this order: for the sake of the sorting, SQLite would rather go through all snapshots.
+    this.#descendants = db
+      .prepare<[number], RecordRow>(`
       with recursive descendant (id) as (
         select id from snapshot where parent_id = ?
         union
@@ -121,9 +166,10 @@ export class MetadataReader {
       )
       select ${RECORD}
         from descendant
-        join snapshot on snapshot.id = descendant.id
+        cross join snapshot on snapshot.id = descendant.id
         left join snapshot as parent on parent.id = snapshot.parent_id
-       order by snapshot.id`);
+       order by snapshot.id`)
+      .raw();
     this.#removals = db.prepare(`
       select id, part
         from removal
@@ -226,6 +272,26 @@ export class MetadataReader {
     return id === null ? [] : this.read('reading ancestors', () => this.#lowers.all(id));
   }
 
+  /**
+   * A snapshot and the ids of its ancestors, with `between` put between each two.
+   *
+   * @throws {SnapshotError} NOT_FOUND
+   */
+  stack(keyOrName: string, between: string): Stacked {
+    return this.read('reading ancestors', () => {
+      const row = this.#stack.get(between, checkName(keyOrName, 'key or name'));
+      if (row === undefined) throw notFound(keyOrName);
+      const [id, kind, volatile, parentId, lowers] = row;
+      return {
+        id,
+        kind: toKind(kind, keyOrName),
+        volatile: volatile === 1,
+        parentId,
+        lowers: lowers ?? '',
+      };
+    });
+  }
+
   /** Everything that descends from a snapshot, in the order of creation. */
   descendants(id: number): SnapshotRecord[] {
     return this.read('reading descendants', () => this.#descendants.all(id).map(toRecord));
@@ -294,7 +360,8 @@ export class MetadataReader {
     this.db.close();
   }
 
-  protected lookUp(name: string): Found | undefined {
+  /** What decides about a snapshot, if there is one of that key or name. */
+  lookUp(name: string): Found | undefined {
     const row = this.read('reading a snapshot', () => this.#find.get(name));
     if (row === undefined) return undefined;
     const { id, parent_id: parentId, inodes, size, volatile_boot: volatileBoot } = row;

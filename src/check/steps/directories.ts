@@ -3,7 +3,7 @@ import { join, relative } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { errnoOf, isGone } from '../../linux/errno.ts';
 import { ownMounts } from '../../linux/mountinfo.ts';
-import { readBatches } from '../../linux/names.ts';
+import { type DirectoryEntry, readBatchesOf } from '../../linux/names.ts';
 import type { SeenRemoval, SeenSnapshot } from '../../metadata/inspector.ts';
 import type { FindingCode } from '../findings.ts';
 import type { Particulars, Subject } from '../subject.ts';
@@ -58,7 +58,7 @@ export async function checkDirectories(subject: Subject): Promise<void> {
     });
   }
   const isThere = top?.isDirectory() === true;
-  const listed = isThere ? list(subject) : new Map<number, Dirent<Buffer>>();
+  const listed = isThere ? list(subject) : new Map<number, DirectoryEntry>();
   subject.expect(snapshots.size + listed.size);
   const suspects = new Map<number, Problem[]>();
   const suspect = (id: number, problems: Problem[]): void => {
@@ -154,13 +154,12 @@ function findCovered(subject: Subject): void {
 }
 
 /** The directories that are called like an id; what is called otherwise is told of. */
-function list(subject: Subject): Map<number, Dirent<Buffer>> {
-  const listed = new Map<number, Dirent<Buffer>>();
-  for (const batch of readBatches(subject.layout.snapshots)) {
+function list(subject: Subject): Map<number, DirectoryEntry> {
+  const listed = new Map<number, DirectoryEntry>();
+  for (const batch of readBatchesOf(subject.layout.snapshots)) {
     for (const entry of batch) {
-      const name = entry.name.toString('latin1');
-      if (/^[1-9]\d{0,15}$/.test(name)) {
-        listed.set(Number(name), entry);
+      if (/^[1-9]\d{0,15}$/.test(entry.text)) {
+        listed.set(Number(entry.text), entry);
       } else if (subject.only === undefined) {
         subject.looked();
         subject.add('directory-unknown', {
@@ -173,7 +172,7 @@ function list(subject: Subject): Map<number, Dirent<Buffer>> {
   return listed;
 }
 
-function whatIs(found: Stats | Dirent<Buffer>): string {
+function whatIs(found: Pick<Stats, 'isSymbolicLink' | 'isFile'>): string {
   if (found.isSymbolicLink()) return 'a symbolic link';
   return found.isFile() ? 'a file' : 'something else';
 }
@@ -189,7 +188,7 @@ function look(
   id: number,
   row: SeenSnapshot | undefined,
   removals: readonly SeenRemoval[],
-  entry: Stats | Dirent<Buffer> | undefined,
+  entry: Stats | DirectoryEntry | undefined,
 ): Problem[] {
   const { layout } = subject;
   const path = layout.directory(id);
@@ -255,7 +254,7 @@ function problem(
   return { code, particulars: { message, id, path, ...more } };
 }
 
-function unknown(id: number, path: string, entry: Stats | Dirent<Buffer>): Problem {
+function unknown(id: number, path: string, entry: Stats | DirectoryEntry): Problem {
   if (entry.isDirectory() && isSkeleton(path)) {
     return problem('skeleton', id, path, `the empty directory ${id} belongs to no snapshot`);
   }
