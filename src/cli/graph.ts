@@ -2,7 +2,7 @@ import { Option } from 'commander';
 import type { Info, Kind } from '../snapshot.ts';
 import { type StoreOptions, storeCommand } from './command.ts';
 import { say, sayJson } from './output.ts';
-import { lookAtStore } from './store.ts';
+import { lookAtStore, usageOf } from './store.ts';
 import { bytes } from './units.ts';
 
 /** A snapshot in the graph. */
@@ -54,9 +54,10 @@ async function read(name: string | undefined, options: StoreOptions): Promise<Gr
   for await (const info of driver.snapshots()) {
     const parent = info.parent === null ? undefined : ids.get(info.parent);
     if (top !== undefined && info.id !== top.id && parent === undefined) continue;
+    const usage = info.kind === 'active' ? null : await usageOf(driver, info.name);
+    if (usage === undefined) continue;
     ids.set(info.name, info.id);
-    const size = info.kind === 'active' ? null : (await driver.usage(info.name)).size;
-    nodes.push(toNode(info, size));
+    nodes.push(toNode(info, usage?.size ?? null));
     if (parent !== undefined) edges.push({ from: info.id, to: parent });
   }
   return { nodes, edges };

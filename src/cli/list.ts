@@ -3,7 +3,7 @@ import type { OverlayDriver } from '../driver/driver.ts';
 import type { Info, Kind, Usage } from '../snapshot.ts';
 import { type StoreOptions, storeCommand } from './command.ts';
 import { paintKind, sayJsonArray, sayTable, shown, toJson } from './output.ts';
-import { lookAtStore } from './store.ts';
+import { lookAtStore, usageOf } from './store.ts';
 import { age, bytes } from './units.ts';
 
 interface Options extends StoreOptions {
@@ -32,7 +32,8 @@ async function* each(
   for await (const info of driver.snapshots(...filters)) {
     if (kind !== undefined && info.kind !== kind) continue;
     // What an active snapshot holds would have to be looked at.
-    yield [info, info.kind === 'active' ? null : await driver.usage(info.name)];
+    const usage = info.kind === 'active' ? null : await usageOf(driver, info.name);
+    if (usage !== undefined) yield [info, usage];
   }
 }
 

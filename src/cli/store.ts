@@ -5,6 +5,7 @@ import { Layout } from '../driver/layout.ts';
 import type { DriverOptions } from '../driver/options.ts';
 import { SnapshotError, toSnapshotError } from '../errors.ts';
 import { quote } from '../names.ts';
+import type { Usage } from '../snapshot.ts';
 import type { StoreOptions } from './command.ts';
 
 /** Opens a store to write to it, and makes it if the root is not there or empty. */
@@ -26,6 +27,16 @@ export async function openStore(
     });
   }
   return OverlayDriver.open(root, { ...options, ...(busyTimeout !== undefined && { busyTimeout }) });
+}
+
+/** What a snapshot holds; `undefined` if it has gone since it was listed. */
+export async function usageOf(driver: OverlayDriver, name: string): Promise<Usage | undefined> {
+  try {
+    return await driver.usage(name);
+  } catch (error) {
+    if (error instanceof SnapshotError && error.code === 'NOT_FOUND') return undefined;
+    throw error;
+  }
 }
 
 function isThere(file: string): boolean {

@@ -1,7 +1,7 @@
 import type { Info } from '../snapshot.ts';
 import { type StoreOptions, storeCommand } from './command.ts';
 import { paint, paintKind, say, sayJson, shown, toJson } from './output.ts';
-import { lookAtStore } from './store.ts';
+import { lookAtStore, usageOf } from './store.ts';
 import { age, bytes } from './units.ts';
 
 /** A snapshot that is still to be drawn. */
@@ -35,7 +35,8 @@ export const treeCommand = storeCommand('tree', 'Draw the snapshots, each under 
     const pending: Pending[] = top.toReversed().map((info) => ({ info, branch: '', trunk: '' }));
     for (let next = pending.pop(); next !== undefined; next = pending.pop()) {
       const { info, branch, trunk } = next;
-      const size = info.kind === 'committed' ? `, ${bytes((await driver.usage(info.name)).size)}` : '';
+      const usage = info.kind === 'committed' ? await usageOf(driver, info.name) : undefined;
+      const size = usage === undefined ? '' : `, ${bytes(usage.size)}`;
       const rest = `(${paintKind(info.kind)}${size}, ${age(info.created, now)})`;
       say(`${paint('dim', branch)}${shown(info.name)}  ${rest}`);
       const below = (children.get(info.name) ?? []).toReversed();

@@ -2,7 +2,7 @@ import type { OverlayDriver } from '../driver/driver.ts';
 import type { Info, Usage } from '../snapshot.ts';
 import { type StoreOptions, storeCommand } from './command.ts';
 import { paintKind, sayJson, sayTable, shown } from './output.ts';
-import { lookAtStore } from './store.ts';
+import { lookAtStore, usageOf } from './store.ts';
 import { bytes } from './units.ts';
 
 /** What a snapshot costs. */
@@ -59,8 +59,9 @@ async function costsOf(driver: OverlayDriver, names: readonly string[]): Promise
   const own = new Map<string, Usage>();
   const chain = new Map<string, Usage>();
   for await (const info of driver.snapshots()) {
+    const usage = await usageOf(driver, info.name);
+    if (usage === undefined) continue;
     infos.push(info);
-    const usage = await driver.usage(info.name);
     own.set(info.name, usage);
     chain.set(info.name, add(usage, chain.get(info.parent ?? '')));
   }
