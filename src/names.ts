@@ -4,9 +4,16 @@ import type { Labels } from './snapshot.ts';
 /** The most bytes of UTF-8 that a key or name holds, and a label's key and value together. */
 const MAX_BYTES = 4096;
 
-/** Quotes an identifier for a message: as JSON, so that no control character gets through, and not too long. */
+/** Quotes text as JSON, in which nothing is left that a terminal does not show as it is, or takes for a command. */
+export function quoteWhole(text: string): string {
+  return JSON.stringify(text).replaceAll(/[\p{C}\p{Zl}\p{Zp}]/gu, (hidden) =>
+    hidden.replaceAll(/[^]/g, (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`),
+  );
+}
+
+/** Quotes an identifier for a message, and not too long. */
 export function quote(identifier: string): string {
-  return JSON.stringify(identifier.length > 120 ? `${identifier.slice(0, 117)}...` : identifier);
+  return quoteWhole(identifier.length > 120 ? `${identifier.slice(0, 117)}...` : identifier);
 }
 
 /** Says what kind of thing a value is, for a `TypeError`. */

@@ -4,6 +4,7 @@ import { SnapshotError } from '../errors.ts';
 import { type Statuses, storeCommand, toMilliseconds } from './command.ts';
 import { say, sayJson } from './output.ts';
 import { ProgressBar } from './progress.ts';
+import { quoteWhole } from '../names.ts';
 import { stopSignal } from './stopping.ts';
 
 /** The exit statuses, which are fsck(8)'s. */
@@ -89,7 +90,7 @@ function show(report: Report): void {
     say('\nTo be removed and built anew, the last first:');
     for (const { name, kind, because } of report.rebuild) {
       say(
-        `  ${JSON.stringify(name)} (${kind})${because === name ? '' : `, which stands on ${JSON.stringify(because)}`}`,
+        `  ${quoteWhole(name)} (${kind})${because === name ? '' : `, which stands on ${quoteWhole(because)}`}`,
       );
     }
     say('');

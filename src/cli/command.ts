@@ -1,4 +1,5 @@
 import { Command, InvalidArgumentError, Option } from 'commander';
+import { MOUNT_METHODS } from '../mount/method.ts';
 import type { Labels } from '../snapshot.ts';
 
 /** The options that every command on a store has. */
@@ -84,6 +85,14 @@ export function labelOption(): Option {
   });
 }
 
+/** The option that says how overlays are mounted. */
+export function byOption(): Option {
+  return new Option(
+    '--by <way>',
+    'mount overlays in this way; the best that the kernel knows unless given',
+  ).choices(MOUNT_METHODS);
+}
+
 /** Reads `key=value`. */
 function toLabel(text: string): [key: string, value: string] {
   const equals = text.indexOf('=');
@@ -91,9 +100,13 @@ function toLabel(text: string): [key: string, value: string] {
   return [text.slice(0, equals), text.slice(equals + 1)];
 }
 
+/** The longest that a timer can wait, in seconds. */
+const MAX_SECONDS = Math.floor((2 ** 31 - 1) / 1000);
+
 /** Reads a number of seconds. */
 export function toMilliseconds(text: string): number {
   const seconds = Number(text);
-  if (text.trim() === '' || !(seconds >= 0)) throw new InvalidArgumentError('It is not a number of seconds.');
+  if (text.trim() === '' || !(seconds >= 0 && seconds <= MAX_SECONDS))
+    throw new InvalidArgumentError('It is not a number of seconds.');
   return seconds * 1000;
 }

@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs';
+import { homedir } from 'node:os';
 import { resolve } from 'node:path';
 import { Argument, type Command, type Option } from 'commander';
 import { RE2JS } from 're2js';
@@ -60,11 +61,11 @@ async function complete(program: Command, words: readonly string[]): Promise<Com
   const [name, ...before] = words.slice(0, -1);
   const commands = program.createHelp().visibleCommands(program);
   if (name === undefined) {
-    const named = commands.map((one) => ({ word: one.name(), description: one.description() }));
-    return offer([...named, ...optionsOf(program)], current);
+    return offer([...named(commands), ...optionsOf(program)], current);
   }
   const of = commands.find((one) => [one.name(), ...one.aliases()].includes(name));
   if (of === undefined) return NOTHING;
+  if (of.name() === 'help') return offer(named(commands), current);
   const { root, pending, positions, literal } = follow(of, before);
   if (pending !== undefined) return valuesOf(pending.argChoices, placeholder(pending.flags), current, root);
   if (!literal && current.startsWith('-')) {
@@ -114,6 +115,10 @@ function placeholder(flags: string): string {
   return /[<[]([\w-]+)/.exec(flags)?.[1] ?? '';
 }
 
+function named(commands: readonly Command[]): Candidate[] {
+  return commands.map((one) => ({ word: one.name(), description: one.description() }));
+}
+
 function optionsOf(of: Command): Candidate[] {
   const options = of.createHelp().visibleOptions(of);
   return options.map(({ long, flags, description }) => ({ word: long ?? flags, description }));
@@ -148,11 +153,16 @@ async function valuesOf(
   return { candidates: await namesOf(root, current, kinds), files: 'none' };
 }
 
+/** A path as a shell gives it to a command: here it comes as it was typed. */
+function expandHome(path: string): string {
+  return path.replace(/^~(?=\/|$)/, homedir());
+}
+
 /** The names in a store that begin with what is typed; none if it cannot be read. */
 async function namesOf(root: string, current: string, kinds: string): Promise<Candidate[]> {
   const found: Candidate[] = [];
   try {
-    const reader = await MetadataReader.openReader(new Layout(resolve(root)).database);
+    const reader = await MetadataReader.openReader(new Layout(resolve(expandHome(root))).database);
     try {
       const begins = current === '' ? '' : `name~=${JSON.stringify(`^${RE2JS.quote(current)}`)}`;
       const filters = [kinds, begins].filter((part) => part !== '').join(',');

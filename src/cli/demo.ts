@@ -1,5 +1,5 @@
 import { execFile } from 'node:child_process';
-import { constants } from 'node:fs';
+import { constants, rmSync } from 'node:fs';
 import {
   access,
   mkdir,
@@ -23,6 +23,7 @@ import { quote } from '../names.ts';
 import { command } from './command.ts';
 import { toLine } from './diff.ts';
 import { say } from './output.ts';
+import { stopSignal } from './stopping.ts';
 import { bytes, duration } from './units.ts';
 
 const run = promisify(execFile);
@@ -63,11 +64,14 @@ class Demo {
       );
       say('edited. Everything else is as it is with root.');
     }
+    const discard = (): void => rmSync(root, { recursive: true, force: true });
+    // A pipe that is closed ends the process at once.
+    if (!keep) process.once('exit', discard);
     try {
       await this.#workOn(root);
       if (keep) say(`\nThe store is kept: sqlite3 ${root}/metadata.db 'select * from snapshot_tree'`);
     } finally {
-      if (!keep) await rm(root, { recursive: true });
+      if (!keep) discard();
     }
   }
 
@@ -162,6 +166,7 @@ class Demo {
   }
 
   async #time<T>(step: string, body: () => Promise<T>): Promise<T> {
+    stopSignal.throwIfAborted();
     const start = performance.now();
     const result = await body();
     this.#steps.push([step, performance.now() - start]);

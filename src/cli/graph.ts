@@ -2,7 +2,7 @@ import { Option } from 'commander';
 import type { Info, Kind } from '../snapshot.ts';
 import { type StoreOptions, storeCommand } from './command.ts';
 import { say, sayJson } from './output.ts';
-import { lookAtStore, usageOf } from './store.ts';
+import { lookAtStore, usageOf, withDescendants } from './store.ts';
 import { bytes } from './units.ts';
 
 /** A snapshot in the graph. */
@@ -44,22 +44,23 @@ export const graphCommand = storeCommand('graph', 'Write the snapshots as a grap
     },
   );
 
-/** Reads the graph. Parents come before their children, so one look at each is enough. */
+/** Reads the graph. */
 async function read(name: string | undefined, options: StoreOptions): Promise<Graph> {
   await using driver = await lookAtStore(options);
-  const top = name === undefined ? undefined : await driver.stat(name);
-  const ids = new Map<string, number>();
+  const wanted = name === undefined ? driver.snapshots() : await withDescendants(driver, name);
+  const infos: Info[] = [];
   const nodes: Node[] = [];
-  const edges: Edge[] = [];
-  for await (const info of driver.snapshots()) {
-    const parent = info.parent === null ? undefined : ids.get(info.parent);
-    if (top !== undefined && info.id !== top.id && parent === undefined) continue;
+  for await (const info of wanted) {
     const usage = info.kind === 'active' ? null : await usageOf(driver, info.name);
     if (usage === undefined) continue;
-    ids.set(info.name, info.id);
+    infos.push(info);
     nodes.push(toNode(info, usage?.size ?? null));
-    if (parent !== undefined) edges.push({ from: info.id, to: parent });
   }
+  const ids = new Map(infos.map((info) => [info.name, info.id]));
+  const edges = infos.flatMap(({ id, parent }): Edge[] => {
+    const to = ids.get(parent ?? '');
+    return to === undefined ? [] : [{ from: id, to }];
+  });
   return { nodes, edges };
 }
 
@@ -80,7 +81,7 @@ function* toDot({ nodes, edges }: Graph): Generator<string> {
   yield '  rankdir=BT;';
   for (const node of nodes) {
     const label = linesOf(node)
-      .map((line) => line.replaceAll(/["\\]/g, '\\$&'))
+      .map((line) => line.replaceAll('&', '&amp;').replaceAll(/["\\]/g, '\\$&'))
       .join('\\n');
     yield `  ${node.id} [label="${label}", ${shapes[node.kind]}];`;
   }
@@ -94,7 +95,9 @@ function* toMermaid({ nodes, edges }: Graph): Generator<string> {
   for (const node of nodes) {
     // Mermaid reads entities, and nothing else, in place of what means something to it.
     const label = linesOf(node)
-      .map((line) => line.replaceAll(/[^\p{L}\p{N} ,/.:_-]/gu, (char) => `#${char.codePointAt(0)};`))
+      .map((line) =>
+        line.replaceAll(/[^\p{L}\p{N} ,/.:_-]|[.-](?= )/gu, (char) => `#${char.codePointAt(0)};`),
+      )
       .join('<br>');
     const [open, close] = shapes[node.kind];
     yield `  s${node.id}${open}"${label}"${close}`;

@@ -1,6 +1,6 @@
 import { type StoreOptions, storeCommand } from './command.ts';
 import { paintKind, sayJson, sayPairs, shown, toJson } from './output.ts';
-import { lookAtStore } from './store.ts';
+import { lookAtStore, usageOf } from './store.ts';
 import { age, bytes } from './units.ts';
 
 /** `overlite info` */
@@ -11,7 +11,8 @@ export const infoCommand = storeCommand('info', 'Tell all that is known of a sna
   .action(async (name: string, options: StoreOptions) => {
     await using driver = await lookAtStore(options);
     const info = await driver.stat(name);
-    const usage = await driver.usage(name);
+    // A layer that is lost is for the check to tell of.
+    const usage = (await usageOf(driver, name)) ?? null;
     const chain = (await driver.chain(name)).map((ancestor) => ancestor.name);
     const children = (await driver.children(name)).map((child) => child.name);
     if (options.json === true) {
@@ -25,7 +26,7 @@ export const infoCommand = storeCommand('info', 'Tell all that is known of a sna
       ['kind', `${paintKind(kind)}${volatile ? ', volatile' : ''}`],
       ['stands on', chain.length === 0 ? '-' : chain.map(shown).join(' < ')],
       ['children', children.length === 0 ? '-' : children.map(shown).join(' ')],
-      ['holds', `${usage.inodes} inodes, ${bytes(usage.size)}`],
+      ['holds', usage === null ? '-' : `${usage.inodes} inodes, ${bytes(usage.size)}`],
       ['created', time(created)],
       ['updated', time(updated)],
       ['directory', directory ?? '-'],

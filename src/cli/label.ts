@@ -1,5 +1,4 @@
-import { SnapshotError } from '../errors.ts';
-import { quote } from '../names.ts';
+import { InvalidArgumentError } from 'commander';
 import type { Labels } from '../snapshot.ts';
 import { type StoreOptions, writeCommand } from './command.ts';
 import { say, sayJson, shown } from './output.ts';
@@ -11,11 +10,12 @@ export const labelCommand = writeCommand('label', 'Show or change the labels of 
   note: 'Labels that are not named stay as they are. Without changes, the labels are shown.',
 })
   .argument('<key-or-name>', 'a snapshot of any kind')
-  .argument('[change...]', 'key=value sets a label, key- or key= takes it away')
+  .argument('[change...]', 'key=value sets a label, key- or key= takes it away', toChanges)
   .option('--replace', 'take away all that are not named')
-  .action(async (name: string, changes: string[], options: StoreOptions & { replace?: true }) => {
-    const labels = toLabels(changes);
-    const looks = changes.length === 0 && options.replace !== true;
+  .action(async (name: string, given: Labels | [], options: StoreOptions & { replace?: true }) => {
+    // Without any, there is an empty array.
+    const labels = Array.isArray(given) ? {} : given;
+    const looks = Array.isArray(given) && options.replace !== true;
     await using driver = await (looks ? lookAtStore(options) : openStore(options));
     const paths = Object.keys(labels).map((key) => `labels.${key}`);
     const info = looks
@@ -25,13 +25,10 @@ export const labelCommand = writeCommand('label', 'Show or change the labels of 
     else for (const [key, value] of Object.entries(info.labels)) say(`${shown(key)}=${shown(value)}`);
   });
 
-function toLabels(changes: readonly string[]): Labels {
-  return Object.fromEntries(
-    changes.map((change) => {
-      const equals = change.indexOf('=');
-      if (equals > 0) return [change.slice(0, equals), change.slice(equals + 1)];
-      if (equals < 0 && change.length > 1 && change.endsWith('-')) return [change.slice(0, -1), ''];
-      throw new SnapshotError('INVALID_ARGUMENT', `${quote(change)} is neither key=value nor key-`);
-    }),
-  );
+/** Reads one change more. */
+function toChanges(text: string, before: Labels | undefined): Labels {
+  const equals = text.indexOf('=');
+  if (equals > 0) return { ...before, [text.slice(0, equals)]: text.slice(equals + 1) };
+  if (equals < 0 && text.length > 1 && text.endsWith('-')) return { ...before, [text.slice(0, -1)]: '' };
+  throw new InvalidArgumentError('It is neither key=value nor key-.');
 }

@@ -11,7 +11,7 @@ interface Options extends StoreOptions {
 }
 
 /** `overlite list` */
-export const listCommand = storeCommand('list', 'List snapshots, in the order of their creation', {
+export const listCommand = storeCommand('list', 'List snapshots, in the order in which they were begun', {
   examples: ['overlite list', `overlite list --kind committed 'labels.image~=^debian' --json`],
   note: `Filters are containerd's: commas within one mean "and", several mean "or".`,
 })

@@ -1,24 +1,41 @@
 #!/usr/bin/env node
+import { isUtf8 } from 'node:buffer';
+import { readFileSync } from 'node:fs';
 import { inspect } from 'node:util';
 import type { Command } from 'commander';
-import { SnapshotError } from '../errors.ts';
-import { STATUSES, helpOf } from './command.ts';
+import { SnapshotError, toSnapshotError } from '../errors.ts';
+import { isSystemError } from '../linux/errno.ts';
+import { STATUSES, type Statuses, helpOf } from './command.ts';
 import { program } from './program.ts';
 import { Stopped, stoppedStatus, takeSignals } from './stopping.ts';
 
 takeSignals();
+// Whoever reads the errors may go away: the status tells them too.
+process.stderr.on('error', () => {});
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   // As if the signal had ended it that tells of a closed pipe.
   if (error.code === 'EPIPE') process.exit(141);
   process.stderr.write(`overlite: cannot write the output: ${error.message}\n`);
-  process.exit(1);
+  process.exit(statusesOf(current()).failed(error));
 });
 
 try {
+  checkArguments();
   await program.parseAsync();
   process.exitCode = stoppedStatus() ?? process.exitCode;
 } catch (error) {
   process.exitCode = report(error);
+}
+
+/** Names are text: of bytes that are no UTF-8, node has only replacement characters left, which would name something else. */
+function checkArguments(): void {
+  if (!process.argv.some((argument) => argument.includes('\uFFFD'))) return;
+  if (isUtf8(readFileSync('/proc/self/cmdline'))) return;
+  throw new SnapshotError('INVALID_ARGUMENT', 'an argument is not UTF-8');
+}
+
+function statusesOf(command: Command | undefined): Statuses {
+  return (command && helpOf(command).statuses) ?? STATUSES;
 }
 
 /** The command that is run, as far as it is known. */
@@ -30,15 +47,16 @@ function current(): Command | undefined {
 /** Says what went wrong, in one line and a hint. @returns the exit status */
 function report(error: unknown): number {
   const command = current();
-  const statuses = (command && helpOf(command).statuses) ?? STATUSES;
+  const statuses = statusesOf(command);
   if (error instanceof Error && error.name === 'CommanderError') {
     // Help and the version end this way too; commander has already printed everything.
     if (Reflect.get(error, 'exitCode') === 0) return 0;
     return statuses.usage;
   }
   const { json = false, debug = false }: { json?: boolean; debug?: boolean } = command?.opts() ?? {};
-  const message = error instanceof Error ? error.message : String(error);
-  const { code, hint } = error instanceof SnapshotError ? error : { code: undefined, hint: undefined };
+  const known = isSystemError(error) ? toSnapshotError(error, command?.name() ?? program.name()) : error;
+  const message = known instanceof Error ? known.message : String(known);
+  const { code, hint } = known instanceof SnapshotError ? known : { code: undefined, hint: undefined };
   if (json) {
     process.stderr.write(
       `${JSON.stringify({ error: { code: code ?? null, message, hint: hint ?? null } })}\n`,

@@ -1,5 +1,6 @@
 import { resolve } from 'node:path';
-import { type StoreOptions, writeCommand } from './command.ts';
+import type { MountMethod } from '../mount/method.ts';
+import { type StoreOptions, byOption, writeCommand } from './command.ts';
 import { say, sayJson, shown } from './output.ts';
 import { openStore } from './store.ts';
 
@@ -9,9 +10,11 @@ export const mountCommand = writeCommand('mount', 'Mount an active snapshot or a
 })
   .argument('<key>', 'an active snapshot or a view')
   .argument('<target>', 'a directory on which nothing is mounted')
-  .action(async (key: string, target: string, options: StoreOptions) => {
+  .addOption(byOption())
+  .action(async (key: string, target: string, options: StoreOptions & { by?: MountMethod }) => {
+    const { by } = options;
     await using driver = await openStore(options);
-    await driver.mount(key, target);
+    await driver.mount(key, target, by && { by });
     if (options.json === true) sayJson({ key, target: resolve(target) });
     else say(`${shown(key)} is mounted on ${shown(resolve(target))}`);
   });

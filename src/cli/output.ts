@@ -1,5 +1,6 @@
 import { styleText } from 'node:util';
 import Table from 'cli-table3';
+import { quoteWhole } from '../names.ts';
 import type { Info, Kind, Mount } from '../snapshot.ts';
 
 /** Prints a line. */
@@ -51,7 +52,7 @@ export function paintKind(kind: Kind): string {
 
 /** A key or name for people: as JSON if it could be taken for something else, or do something to a terminal. */
 export function shown(name: string): string {
-  return /^[\p{L}\p{N}\p{P}\p{S}]+$/u.test(name) && !/["\\]/.test(name) ? name : JSON.stringify(name);
+  return /^[\p{L}\p{N}\p{P}\p{S}]+$/u.test(name) && !/["\\]/.test(name) ? name : quoteWhole(name);
 }
 
 /** An argument as a shell takes it. */

@@ -1,7 +1,7 @@
 import type { Kind, Labels } from '../snapshot.ts';
 import { type StoreOptions, labelOption, writeCommand } from './command.ts';
 import { say, sayJson, shown } from './output.ts';
-import { openOrMakeStore } from './store.ts';
+import { openOrMakeStore, openStore } from './store.ts';
 
 interface Options extends StoreOptions {
   readonly label?: Labels;
@@ -14,7 +14,7 @@ export const prepareCommand = writeCommand(
   'Make a writable snapshot, on a committed one or on nothing',
   {
     examples: ['overlite prepare workspace base', 'overlite prepare new-base --label image=debian:12'],
-    note: 'The store is made too, if the root is not there or empty.',
+    note: 'Without a parent, the store is made too, if the root is not there or empty.',
   },
 )
   .argument('<new-key>', 'what the new snapshot is called')
@@ -26,7 +26,7 @@ export const prepareCommand = writeCommand(
 /** `overlite view` */
 export const viewCommand = writeCommand('view', 'Make a read-only snapshot of a committed one', {
   examples: ['overlite view reader base', 'overlite view reader base --label for=backup'],
-  note: 'The store is made too, if the root is not there or empty.',
+  note: 'Without a parent, the store is made too, if the root is not there or empty.',
 })
   .argument('<new-key>', 'what the new snapshot is called')
   .argument('[parent]', 'the committed snapshot that is to be seen')
@@ -35,7 +35,8 @@ export const viewCommand = writeCommand('view', 'Make a read-only snapshot of a 
 
 function make(kind: Exclude<Kind, 'committed'>) {
   return async (key: string, parent: string | undefined, options: Options): Promise<void> => {
-    await using driver = await openOrMakeStore(options);
+    // A parent is in a store that is there.
+    await using driver = await (parent === undefined ? openOrMakeStore(options) : openStore(options));
     const labels = options.label ?? {};
     const mounts =
       kind === 'active'

@@ -30,7 +30,7 @@ export class ProgressBar implements Disposable {
   #started = false;
 
   /** Whether anybody sees it. */
-  readonly visible = process.stderr.isTTY;
+  readonly visible = process.stderr.isTTY && process.env['TERM'] !== 'dumb';
 
   show({ doing, done, total, detail = '', unit = String }: Step): void {
     if (!this.visible) return;

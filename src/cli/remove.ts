@@ -1,9 +1,9 @@
+import { existsSync } from 'node:fs';
 import type { OverlayDriver } from '../driver/driver.ts';
 import type { Info, RemoveResult } from '../snapshot.ts';
 import { type StoreOptions, writeCommand } from './command.ts';
 import { say, sayJson, shown } from './output.ts';
 import { openStore } from './store.ts';
-import { existsSync } from 'node:fs';
 
 /** `overlite remove` */
 export const removeCommand = writeCommand(
@@ -54,8 +54,12 @@ async function takeAll(
   await driver.transaction((tx) => {
     for (const name of names) tx[verb](name);
   });
+  const left = found.some(({ directory }) => directory !== null && existsSync(directory));
+  const reasons = new Map(
+    left ? (await driver.cleanup()).deferred.map(({ path, reason }) => [path, reason]) : [],
+  );
   return found.map(({ name, directory }) => {
-    const left = directory !== null && existsSync(directory);
-    return [name, left ? { deferred: 'it is in use' } : {}] as const;
+    const deferred = reasons.get(directory ?? '');
+    return [name, deferred === undefined ? {} : { deferred }] as const;
   });
 }

@@ -1,5 +1,6 @@
 import { type RestoreReport, restoreStore } from '../check/restore-store.ts';
 import { storeCommand } from './command.ts';
+import { quoteWhole } from '../names.ts';
 import { say, sayJson } from './output.ts';
 
 /** `overlite restore` */
@@ -35,8 +36,7 @@ function show({ from, setAside, snapshots, lost, journal, finished, check }: Res
   else if (from === null) say(`${snapshots} snapshots were salvaged.`);
   else say(`${snapshots} snapshots were restored from ${from}.`);
   if (setAside !== null) say(`The old database is kept in ${setAside}.`);
-  for (const { id, name, why } of lost)
-    say(`lost: ${name === null ? `id ${id}` : JSON.stringify(name)}: ${why}`);
+  for (const { id, name, why } of lost) say(`lost: ${name === null ? `id ${id}` : quoteWhole(name)}: ${why}`);
   for (const { id, part } of journal)
     say(`not deleted: ${part === 'all' ? id : `${id}/work`}, of the backup's journal`);
   for (const { code, message } of check.findings) say(`${code}: ${message}`);

@@ -1,4 +1,4 @@
-import { type ChildProcess, spawn } from 'node:child_process';
+import { type ChildProcess, type SpawnOptions, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { lstatSync } from 'node:fs';
 import { mkdtemp, rmdir } from 'node:fs/promises';
@@ -9,10 +9,12 @@ import type { Command } from 'commander';
 import type { OverlayDriver } from '../driver/driver.ts';
 import { SnapshotError, toSnapshotError } from '../errors.ts';
 import { errnoOf } from '../linux/errno.ts';
-import { bindMounts, changeRoot, inNewMountNamespace } from '../linux/namespace.ts';
+import { lookAtAllMounts } from '../linux/mountinfo.ts';
+import { attachMountAt, bindMounts, changeRoot, inNewMountNamespace } from '../linux/namespace.ts';
+import type { MountMethod } from '../mount/method.ts';
 import { quote } from '../names.ts';
 import type { Info, Labels } from '../snapshot.ts';
-import { type Statuses, type StoreOptions, labelOption, writeCommand } from './command.ts';
+import { type Statuses, type StoreOptions, byOption, labelOption, writeCommand } from './command.ts';
 import { note, noteJson, shown } from './output.ts';
 import { handOver, stopSignal } from './stopping.ts';
 import { openStore } from './store.ts';
@@ -22,6 +24,7 @@ interface Options extends StoreOptions {
   readonly commit?: string;
   readonly label?: Labels;
   readonly chroot?: true;
+  readonly by?: MountMethod;
 }
 
 /** How a command ended: `signal` is set if one has ended it, and then `status` is that of a shell. */
@@ -50,6 +53,7 @@ function runner(name: string, description: string, examples: readonly string[]):
     .argument('<key-or-name>', 'a snapshot of any kind')
     .option('--commit <new-name>', 'commit what it leaves under this name, if it ends with status 0')
     .addOption(labelOption())
+    .addOption(byOption())
     .option(
       '--chroot',
       'make the tree its root, with /dev, /proc and /sys of this system where they are there',
@@ -73,32 +77,67 @@ export const shellCommand = runner('shell', 'Run a shell in the tree of a snapsh
   return runIn(keyOrName, [options.chroot === true || own === '' ? '/bin/sh' : own], options);
 });
 
-async function runIn(keyOrName: string, command: readonly string[], options: Options): Promise<void> {
-  const { commit: name, label: labels = {}, json } = options;
+async function runIn(keyOrName: string, given: readonly string[], options: Options): Promise<void> {
+  const { commit: name, label: labels = {} } = options;
+  // After the one in front of a name that begins with a dash, another one is not needed, and may be there.
+  const command = given[0] === '--' ? given.slice(1) : given;
+  if ((command[0] ?? '') === '') throw new SnapshotError('INVALID_ARGUMENT', 'the command is empty');
   await using driver = await openStore(options);
   const { kind } = await driver.stat(keyOrName);
   await checkCommit(driver, keyOrName, kind, options);
   const throwaway = kind === 'committed';
   const key = throwaway ? `run-${randomBytes(6).toString('hex')}` : keyOrName;
   if (throwaway) await driver.prepare(key, keyOrName, { volatile: name === undefined });
-  let info: Info | undefined;
-  let ended: Ended;
+  let kept = !throwaway;
   let deferred: string | undefined;
+  let ended: Ended | undefined;
+  let info: Info | undefined;
+  const target = await mkdtemp(join(tmpdir(), 'overlite-run-'));
   try {
-    ended = await start(driver, key, command, options);
-    if (name !== undefined && ended.status === 0) info = await commit(driver, name, key, labels);
+    ended = await start(driver, key, command, target, options);
+    if (name !== undefined && ended.status === 0) {
+      // From here on, what the command has done is worth keeping.
+      kept = true;
+      info = await commit(driver, name, key, labels);
+    }
+  } catch (error) {
+    if (ended === undefined || stopSignal.aborted || !throwaway) kept = !throwaway;
+    else throw unsaved(error, key);
+    throw error;
   } finally {
-    if (throwaway && info === undefined) ({ deferred } = await abandon(driver, key));
+    if (!kept) ({ deferred } = await driver.remove(key));
+    await takeAway(target);
   }
   process.exitCode = ended.status;
+  await report(driver, { key, ended, info, removed: !kept, deferred }, options);
+}
+
+/** What is said if only the commit failed: the work is still there. */
+function unsaved(error: unknown, key: string): SnapshotError | TypeError {
+  const known = toSnapshotError(error, 'committing');
+  if (!(known instanceof SnapshotError)) return known;
+  return new SnapshotError(known.code, known.message, {
+    cause: error,
+    hint: `what the command has done is kept in ${quote(key)}: commit that, or remove it`,
+  });
+}
+
+interface Outcome {
+  readonly key: string;
+  readonly ended: Ended;
+  readonly info: Info | undefined;
+  readonly removed: boolean;
+  readonly deferred: string | undefined;
+}
+
+/** Tells on standard error what came of it: standard output is the command's. */
+async function report(
+  driver: OverlayDriver,
+  { key, ended, info, removed, deferred }: Outcome,
+  { json, commit: name }: Options,
+): Promise<void> {
   if (json === true) {
-    noteJson({
-      key,
-      ...ended,
-      committed: info?.name ?? null,
-      removed: throwaway && info === undefined,
-      deferred: deferred ?? null,
-    });
+    noteJson({ key, ...ended, committed: info?.name ?? null, removed, deferred: deferred ?? null });
     return;
   }
   if (info !== undefined) {
@@ -135,40 +174,67 @@ async function start(
   driver: OverlayDriver,
   key: string,
   command: readonly string[],
-  { root, chroot }: Options,
+  target: string,
+  { root, chroot, by }: Options,
 ): Promise<Ended> {
-  const target = await mkdtemp(join(tmpdir(), 'overlite-run-'));
-  try {
-    const { end } = await startAt(driver, key, target, () => {
-      const [file = '', ...args] = command;
-      if (chroot === true) enter(target);
-      const cwd = chroot === true ? '/' : target;
-      const env = { ...process.env, PWD: cwd, OVERLITE_ROOT: resolve(root), OVERLITE_KEY: key };
-      const child = spawn(file, args, { cwd, env, stdio: 'inherit' });
-      handOver(child);
-      return { end: endOf(child, file) };
-    });
-    return await end;
-  } finally {
-    await rmdir(target);
-  }
-}
-
-/**
- * Starts something in a mount namespace of its own, the only one where the snapshot stays mounted: here it is there
- * only for as long as that takes.
- */
-async function startAt<T>(driver: OverlayDriver, key: string, target: string, begin: () => T): Promise<T> {
-  await driver.mount(key, target);
+  const mounted = await mountFor(driver, key, target, by);
+  let running: { end: Promise<Ended> };
   try {
     // From here on the command gets the signals.
     stopSignal.throwIfAborted();
-    return inNewMountNamespace(begin);
+    running = inNewMountNamespace(() => {
+      mounted.enter();
+      if (chroot === true) enter(target);
+      const cwd = chroot === true ? '/' : target;
+      const env = { ...process.env, PWD: cwd, OVERLITE_ROOT: resolve(root), OVERLITE_KEY: key };
+      return { end: begin(command, { cwd, env, stdio: 'inherit' }) };
+    });
   } catch (error) {
-    throw stopSignal.aborted ? error : toSnapshotError(error, `entering ${quote(key)}`);
+    throw stopSignal.aborted ? error : toEnterError(error, key);
   } finally {
-    await driver.unmount(target, { lazy: true });
+    await mounted.leave();
   }
+  return running.end;
+}
+
+/** A mount that is seen by nobody but those who are started in a namespace that it enters. */
+interface Mounted {
+  readonly enter: () => void;
+  readonly leave: () => Promise<void>;
+}
+
+async function mountFor(
+  driver: OverlayDriver,
+  key: string,
+  target: string,
+  by: MountMethod | undefined,
+): Promise<Mounted> {
+  const options = by && { by };
+  try {
+    const detached = await driver.openMount(key, options);
+    return { enter: () => attachMountAt(detached.fd, target), leave: () => detached.close() };
+  } catch (error) {
+    if (!(error instanceof SnapshotError && error.code === 'UNIMPLEMENTED')) throw error;
+    // Before Linux 6.8, an overlay is seen by everybody until something has been started in a copy of the namespace.
+    await driver.mount(key, target, options);
+    return { enter: () => {}, leave: () => driver.unmount(target, { lazy: true }) };
+  }
+}
+
+function toEnterError(error: unknown, key: string): Error {
+  if (errnoOf(error) !== 'EINVAL') return toSnapshotError(error, `entering ${quote(key)}`);
+  return new SnapshotError('FAILED_PRECONDITION', 'the root directory of this process is no mount', {
+    cause: error,
+    hint: 'mount it on itself first (mount --bind), or leave the chroot',
+  });
+}
+
+/** Takes a directory away, unless something that the command left has its mount there, and would lose it. */
+async function takeAway(target: string): Promise<void> {
+  for (const { entries } of await lookAtAllMounts()) {
+    if (entries.some(({ mountPoint }) => mountPoint === target)) return;
+  }
+  await rmdir(target).catch(() => {});
 }
 
 /** Makes a tree the root, with what programs expect to find in one. */
@@ -181,13 +247,23 @@ function enter(tree: string): void {
   changeRoot(tree);
 }
 
-function endOf(child: ChildProcess, file: string): Promise<Ended> {
+/** Starts a command. @returns how it ends, or that it could not be started */
+function begin([file = '', ...args]: readonly string[], options: SpawnOptions): Promise<Ended> {
+  const refuse = (error: unknown): Ended => {
+    note(`${shown(file)} cannot be run: ${errnoOf(error)}`);
+    const status = errnoOf(error) === 'ENOENT' ? STATUS.notFound : STATUS.notExecutable;
+    return { status, signal: null };
+  };
+  let child: ChildProcess;
+  try {
+    child = spawn(file, args, options);
+  } catch (error) {
+    // Some errors come at once, others as an event.
+    return Promise.resolve(refuse(error));
+  }
+  handOver(child);
   return new Promise((done) => {
-    child.on('error', (error) => {
-      note(`${shown(file)} cannot be run: ${errnoOf(error)}`);
-      const status = { ENOENT: STATUS.notFound, EACCES: STATUS.notExecutable }[errnoOf(error)];
-      done({ status: status ?? STATUS.failed, signal: null });
-    });
+    child.on('error', (error) => done(refuse(error)));
     child.on('exit', (status, signal) => {
       done({ status: signal === null ? (status ?? 0) : STATUS.signal + constants.signals[signal], signal });
     });
@@ -210,9 +286,4 @@ async function commit(driver: OverlayDriver, name: string, key: string, labels: 
     }
     await sleep(20);
   }
-}
-
-/** Throws a workspace away. @returns why its directory could not be deleted, if so */
-async function abandon(driver: OverlayDriver, key: string): Promise<{ deferred?: string | undefined }> {
-  return driver.remove(key);
 }

@@ -1,19 +1,35 @@
-import { lstatSync } from 'node:fs';
-import { resolve } from 'node:path';
+import { lstatSync, readdirSync } from 'node:fs';
+import { basename, resolve } from 'node:path';
 import { OverlayDriver } from '../driver/driver.ts';
 import { Layout } from '../driver/layout.ts';
 import type { DriverOptions } from '../driver/options.ts';
 import { SnapshotError, toSnapshotError } from '../errors.ts';
 import { quote } from '../names.ts';
-import type { Usage } from '../snapshot.ts';
+import type { Info, Usage } from '../snapshot.ts';
 import type { StoreOptions } from './command.ts';
 
 /** Opens a store to write to it, and makes it if the root is not there or empty. */
-export function openOrMakeStore(
+export async function openOrMakeStore(
   { root, busyTimeout }: StoreOptions,
   options: DriverOptions = {},
 ): Promise<OverlayDriver> {
+  const layout = new Layout(resolve(root));
+  if (!isThere(layout.database)) checkFree(layout);
   return OverlayDriver.open(root, { ...options, ...(busyTimeout !== undefined && { busyTimeout }) });
+}
+
+/** @throws {SnapshotError} FAILED_PRECONDITION if a directory holds something that is not of a store that was begun */
+function checkFree({ root, snapshots, restoring }: Layout): void {
+  if (!isThere(root)) return;
+  const known = new Set([basename(snapshots), 'lost+found']);
+  // Whoever finishes a restoration that was interrupted finds this, and says so.
+  if (isThere(restoring)) return;
+  const found = readdirSync(root).filter((name) => !known.has(name));
+  if (isThere(snapshots)) found.push(...readdirSync(snapshots));
+  if (found.length === 0) return;
+  throw new SnapshotError('FAILED_PRECONDITION', `${quote(root)} is not empty, and holds no database`, {
+    hint: 'choose another directory; if the database of a store is lost, restore it',
+  });
 }
 
 /** Opens a store that is there, to write to it. */
@@ -29,14 +45,23 @@ export async function openStore(
   return OverlayDriver.open(root, { ...options, ...(busyTimeout !== undefined && { busyTimeout }) });
 }
 
-/** What a snapshot holds; `undefined` if it has gone since it was listed. */
-export async function usageOf(driver: OverlayDriver, name: string): Promise<Usage | undefined> {
+/** What a snapshot holds: `undefined` if it has gone since it was listed, `null` if its layer is lost. */
+export async function usageOf(driver: OverlayDriver, name: string): Promise<Usage | null | undefined> {
   try {
     return await driver.usage(name);
   } catch (error) {
-    if (error instanceof SnapshotError && error.code === 'NOT_FOUND') return undefined;
+    const code = error instanceof SnapshotError ? error.code : undefined;
+    if (code === 'NOT_FOUND') return undefined;
+    if (code === 'DATA_LOSS') return null;
     throw error;
   }
+}
+
+/** A snapshot and all that descends from it. */
+export async function withDescendants(driver: OverlayDriver, name: string): Promise<Info[]> {
+  const { id } = await driver.stat(name);
+  const { snapshot, descendants } = await driver.owner(`snapshots/${id}`);
+  return [snapshot, ...descendants];
 }
 
 function isThere(file: string): boolean {

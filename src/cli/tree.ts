@@ -36,7 +36,7 @@ export const treeCommand = storeCommand('tree', 'Draw the snapshots, each under 
     for (let next = pending.pop(); next !== undefined; next = pending.pop()) {
       const { info, branch, trunk } = next;
       const usage = info.kind === 'committed' ? await usageOf(driver, info.name) : undefined;
-      const size = usage === undefined ? '' : `, ${bytes(usage.size)}`;
+      const size = usage === undefined || usage === null ? '' : `, ${bytes(usage.size)}`;
       const rest = `(${paintKind(info.kind)}${size}, ${age(info.created, now)})`;
       say(`${paint('dim', branch)}${shown(info.name)}  ${rest}`);
       const below = (children.get(info.name) ?? []).toReversed();

@@ -2,21 +2,21 @@ import type { OverlayDriver } from '../driver/driver.ts';
 import type { Info, Usage } from '../snapshot.ts';
 import { type StoreOptions, storeCommand } from './command.ts';
 import { paintKind, sayJson, sayTable, shown } from './output.ts';
-import { lookAtStore, usageOf } from './store.ts';
+import { lookAtStore, usageOf, withDescendants } from './store.ts';
 import { bytes } from './units.ts';
 
 /** What a snapshot costs. */
 interface Cost {
   readonly name: string;
   readonly kind: Info['kind'];
-  /** What its own layer holds. */
-  readonly own: Usage;
+  /** What its own layer holds; `null` here and below if a layer is lost. */
+  readonly own: Usage | null;
   /** What it and all that it stands on hold. */
-  readonly chain: Usage;
+  readonly chain: Usage | null;
   /** What removing it would free: nothing as long as others stand on it. */
-  readonly frees: Usage;
+  readonly frees: Usage | null;
   /** What removing it and all that descends from it would free. */
-  readonly freesWithDescendants: Usage;
+  readonly freesWithDescendants: Usage | null;
 }
 
 const NOTHING: Usage = { inodes: 0, size: 0 };
@@ -43,45 +43,67 @@ export const usageCommand = storeCommand(
       costs.map(({ name, kind, own, chain, frees, freesWithDescendants: all }) => [
         shown(name),
         paintKind(kind),
-        bytes(own.size),
-        String(own.inodes),
-        bytes(chain.size),
-        bytes(frees.size),
-        bytes(all.size),
+        sizeOf(own),
+        own === null ? '-' : String(own.inodes),
+        sizeOf(chain),
+        sizeOf(frees),
+        sizeOf(all),
       ]),
     );
   });
 
-/** Adds up along the tree, in which parents come before their children. */
+function sizeOf(usage: Usage | null): string {
+  return usage === null ? '-' : bytes(usage.size);
+}
+
 async function costsOf(driver: OverlayDriver, names: readonly string[]): Promise<Cost[]> {
-  for (const name of names) await driver.stat(name);
-  const infos: Info[] = [];
-  const own = new Map<string, Usage>();
-  const chain = new Map<string, Usage>();
-  for await (const info of driver.snapshots()) {
-    const usage = await usageOf(driver, info.name);
-    if (usage === undefined) continue;
-    infos.push(info);
-    own.set(info.name, usage);
-    chain.set(info.name, add(usage, chain.get(info.parent ?? '')));
+  const tree = new Map<string, Measured>();
+  for await (const info of names.length === 0 ? driver.snapshots() : related(driver, names)) {
+    if (tree.has(info.name)) continue;
+    const own = await usageOf(driver, info.name);
+    if (own !== undefined) tree.set(info.name, { info, own, ancestors: [], subtree: own });
   }
-  const parents = new Set(infos.map(({ parent }) => parent));
-  const subtree = new Map(own);
-  for (const { name, parent } of infos.toReversed()) {
-    if (parent !== null) subtree.set(parent, add(subtree.get(parent), subtree.get(name)));
+  for (const measured of tree.values()) {
+    for (let above = parentIn(tree, measured); above !== undefined; above = parentIn(tree, above)) {
+      measured.ancestors.push(above);
+      above.subtree = add(above.subtree, measured.own);
+    }
   }
-  return infos
-    .filter(({ name }) => names.length === 0 || names.includes(name))
-    .map(({ name, kind }) => ({
+  const parents = new Set([...tree.values()].map(({ info }) => info.parent));
+  const wanted = names.length === 0 ? tree : new Set(names);
+  return [...tree.values()]
+    .filter(({ info }) => wanted.has(info.name))
+    .map(({ info: { name, kind }, own, ancestors, subtree }) => ({
       name,
       kind,
-      own: own.get(name) ?? NOTHING,
-      chain: chain.get(name) ?? NOTHING,
-      frees: parents.has(name) ? NOTHING : (own.get(name) ?? NOTHING),
-      freesWithDescendants: subtree.get(name) ?? NOTHING,
+      own,
+      chain: ancestors.reduce((sum, ancestor) => add(sum, ancestor.own), own),
+      frees: parents.has(name) ? NOTHING : own,
+      freesWithDescendants: subtree,
     }));
 }
 
-function add(one: Usage = NOTHING, other: Usage = NOTHING): Usage {
-  return { inodes: one.inodes + other.inodes, size: one.size + other.size };
+/** A snapshot whose layer was measured, and what is around it. */
+interface Measured {
+  readonly info: Info;
+  readonly own: Usage | null;
+  readonly ancestors: Measured[];
+  subtree: Usage | null;
+}
+
+function parentIn(tree: ReadonlyMap<string, Measured>, { info }: Measured): Measured | undefined {
+  return info.parent === null ? undefined : tree.get(info.parent);
+}
+
+/** What the costs of snapshots depend on: what they stand on, and what descends from them. */
+async function* related(driver: OverlayDriver, names: readonly string[]): AsyncGenerator<Info> {
+  for (const name of names) {
+    yield* await withDescendants(driver, name);
+    yield* await driver.chain(name);
+  }
+}
+
+/** A sum, of which nothing is known if one of both is not. */
+function add(one: Usage | null, other: Usage | null): Usage | null {
+  return one && other && { inodes: one.inodes + other.inodes, size: one.size + other.size };
 }

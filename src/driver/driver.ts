@@ -13,7 +13,7 @@ import type { Removal } from '../metadata/reader.ts';
 import { Reserve } from '../metadata/reserve.ts';
 import { MetadataStore, isThenable } from '../metadata/store.ts';
 import { Transactor } from '../metadata/transactor.ts';
-import type { MountCallOptions } from '../mount/mount.ts';
+import type { DetachedMount, MountCallOptions } from '../mount/mount.ts';
 import { checkName, checkOptions, checkWatched, kindOf, quote } from '../names.ts';
 import type {
   BackupOptions,
@@ -203,6 +203,18 @@ export class OverlayDriver implements Snapshotter {
   async mount(key: string, target: string, options?: MountCallOptions): Promise<void> {
     checkName(key, 'key');
     await this.#run(() => this.#mounter.mount(key, target, options));
+  }
+
+  /**
+   * Mounts an open snapshot on a descriptor alone: nobody else finds it, and it is gone at the latest when the processes
+   * that hold it have ended.
+   *
+   * @throws as `mount`
+   * @throws {SnapshotError} UNIMPLEMENTED if this kernel cannot do that with overlays, before Linux 6.8
+   */
+  async openMount(key: string, options?: MountCallOptions): Promise<DetachedMount> {
+    checkName(key, 'key');
+    return this.#run(() => this.#mounter.openMount(key, options));
   }
 
   /**

@@ -4,7 +4,7 @@ import { currentBoot } from '../linux/boot.ts';
 import { isGone } from '../linux/errno.ts';
 import { isMountOf, lookAtOwnMounts } from '../linux/mountinfo.ts';
 import type { Found } from '../metadata/reader.ts';
-import { type MountCallOptions, mount, unmount } from '../mount/mount.ts';
+import { type DetachedMount, type MountCallOptions, mount, openMount, unmount } from '../mount/mount.ts';
 import { kindOf, quote } from '../names.ts';
 import type { Mount } from '../snapshot.ts';
 import { DirectoryLock } from './directory-lock.ts';
@@ -31,14 +31,21 @@ export class Mounter {
   }
 
   async mount(key: string, target: string, options?: MountCallOptions): Promise<void> {
+    await this.#mountOnce(key, (mounts) => mount(mounts, target, options));
+  }
+
+  /** Mounts on a descriptor alone. */
+  async openMount(key: string, options?: MountCallOptions): Promise<DetachedMount> {
+    return this.#mountOnce(key, (mounts) => openMount(mounts, options));
+  }
+
+  /** Has a snapshot mounted, unless it is an overlay that is written to already. */
+  async #mountOnce<T>(key: string, perform: (mounts: readonly Mount[]) => Promise<T>): Promise<T> {
     const { layout, layers, find, mounts, setBoot } = this.#parts;
     const wanted = await mounts(key);
     const { id, kind, parentId, volatileBoot } = await find(key);
     // A bind mount may be there twice, and a view of an overlay too.
-    if (kind !== 'active' || parentId === null) {
-      await mount(wanted, target, options);
-      return;
-    }
+    if (kind !== 'active' || parentId === null) return perform(wanted);
     const lock = this.#lock(key, id);
     try {
       // The kernel lets a layer be written to by two overlays at once, and ruins it.
@@ -53,7 +60,7 @@ export class Mounter {
         if (volatileBoot !== currentBoot()) await setBoot(key, currentBoot());
         clearMark(layout, id);
       }
-      await mount(wanted, target, options);
+      return await perform(wanted);
     } finally {
       lock.release();
     }

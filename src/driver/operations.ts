@@ -12,6 +12,7 @@ import type {
   UpdateOptions,
 } from '../snapshot.ts';
 import { currentBoot } from '../linux/boot.ts';
+import { MAX_LOWERS } from '../mount/options.ts';
 import type { Directories } from './directories.ts';
 import { checkIdMappings } from './idmap.ts';
 import type { Layer, LayerSeal, Layers } from './layers.ts';
@@ -121,7 +122,12 @@ export class Operations {
     const { id, kind } = this.#store.find(checkName(keyOrName, 'key or name'));
     const chain = this.#store.lowers(id);
     const layers = kind === 'view' && chain.length > 1 ? chain.slice(1) : chain;
-    checkDepth(keyOrName, layers.length);
+    if (layers.length > MAX_LOWERS) {
+      throw new SnapshotError(
+        'FAILED_PRECONDITION',
+        `${quote(keyOrName)} consists of ${layers.length} layers, of which overlayfs shows no more than ${MAX_LOWERS} at once`,
+      );
+    }
     const lowers = layers.join(this.#table.between);
     return {
       mounts: this.#table.mounts({ id, kind: 'view', labels: {}, lowers, volatile: false }),

@@ -143,6 +143,8 @@ export class Reaper {
       }
     }
     await this.settle();
+    // The last one may have been given up halfway.
+    signal?.throwIfAborted();
     return { removed, deferred };
   }
 

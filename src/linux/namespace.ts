@@ -1,5 +1,6 @@
-import { closeSync, openSync } from 'node:fs';
+import { closeSync, constants, openSync } from 'node:fs';
 import { cString, checked, chroot, fchdir, mount2, setns, unshare } from './foreign.ts';
+import { attachMount } from './mount-calls.ts';
 
 const CLONE_NEWNS = 0x20000;
 const MS_BIND = 0x1000;
@@ -37,6 +38,16 @@ export function inNewMountNamespace<T>(body: () => T): T {
     }
   } finally {
     for (const fd of opened) closeSync(fd);
+  }
+}
+
+/** Moves a mount from its descriptor to a directory. */
+export function attachMountAt(mount: number, directory: string): void {
+  const fd = openSync(directory, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW);
+  try {
+    attachMount(mount, fd);
+  } finally {
+    closeSync(fd);
   }
 }
 

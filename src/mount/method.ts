@@ -7,7 +7,9 @@ import { beginFilesystem, setDirectory, setString } from '../linux/mount-calls.t
  * (Linux 6.13); each layer by a string (6.8); all in one string of 4,095 bytes at the most, by mount(2); by the
  * program mount(8).
  */
-export type MountMethod = 'descriptors' | 'strings' | 'mount(2)' | 'mount(8)';
+export const MOUNT_METHODS = ['descriptors', 'strings', 'mount(2)', 'mount(8)'] as const;
+
+export type MountMethod = (typeof MOUNT_METHODS)[number];
 
 let best: MountMethod | undefined;
 

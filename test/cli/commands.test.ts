@@ -1,7 +1,9 @@
-import { spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, openSync, closeSync, writeFileSync } from 'node:fs';
+import { execFile, spawnSync } from 'node:child_process';
+import { closeSync, existsSync, mkdirSync, openSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { promisify } from 'node:util';
 import { describe, expect, test } from 'vitest';
+import { OverlayDriver } from '../../src/index.ts';
 import { commandLine, main } from '../support/cli.ts';
 import { useExample } from '../support/damage.ts';
 import { isRoot } from '../support/mount.ts';
@@ -110,13 +112,63 @@ describe.skipIf(!isRoot)(`the commands on a store${needs}`, () => {
     expect(json('label', 'base', 'only=a b', '--replace')).toEqual({ only: 'a b' });
     expect(printed('label', 'base')).toBe('only="a b"\n');
     expect(overlite('label', 'base', 'nonsense')).toMatchObject({
-      status: 1,
-      stderr: 'overlite: INVALID_ARGUMENT: "nonsense" is neither key=value nor key-\n',
+      status: 2,
+      stderr: expect.stringContaining('neither key=value nor key-'),
     });
     expect(json('label', 'base')).toEqual({ only: 'a b' });
   });
 
+  test('add up and draw what was committed onto a younger base', () => {
+    printed('prepare', 'old');
+    printed('prepare', 'new');
+    printed('commit', 'base-2', 'new');
+    printed('commit', 'child', 'old', '--parent', 'base-2');
+    expect(json('usage', 'child')).toMatchObject([{ own: { inodes: 1 }, chain: { inodes: 2 } }]);
+    expect(json('usage', 'base-2')).toMatchObject([{ freesWithDescendants: { inodes: 2 } }]);
+    expect(json('graph', 'base-2')).toMatchObject({
+      nodes: [{ name: 'base-2' }, { name: 'child' }],
+      edges: [{ from: expect.any(Number) }],
+    });
+    expect(printed('graph').match(/->/g)).toHaveLength(4);
+  });
+
+  test('tell what is known of a snapshot whose layer is lost', () => {
+    rmSync(example.at('snapshots', example.ids.work), { recursive: true });
+    expect(json('usage', 'work')).toMatchObject([{ own: null, chain: null, frees: null }]);
+    expect(json('usage', 'base')).toMatchObject([{ own: { inodes: 4 }, freesWithDescendants: null }]);
+    expect(printed('usage')).toMatch(/^work +active +- +- +- +- +-$/m);
+    expect(json('info', 'work')).toMatchObject({ usage: null });
+    expect(printed('info', 'work')).toMatch(/^holds +-$/m);
+  });
+
+  test('look at a store that others change meanwhile', async () => {
+    const driver = await OverlayDriver.open(example.root, { asyncRemove: true, backups: false });
+    const stop = new AbortController();
+    const change = async (): Promise<void> => {
+      for (let n = 0; !stop.signal.aborted; n += 1) {
+        await driver.prepare(`k${n}`, 'base');
+        await driver.commit(`c${n}`, `k${n}`);
+        await driver.delete(`c${n}`);
+      }
+    };
+    const changing = Promise.all([change(), change()].map((work) => work.catch((error: unknown) => error)));
+    const run = promisify(execFile);
+    const env = { ...process.env, OVERLITE_ROOT: example.root };
+    for (const command of ['list', 'tree', 'usage', 'graph', 'list', 'usage']) {
+      expect((await run(process.execPath, [main, command], { env })).stderr).toBe('');
+    }
+    stop.abort();
+    await changing;
+    await driver.close();
+  });
+
   test('show names as they are, and hide what they could do to a terminal', () => {
+    for (const hidden of ['c1\u009B31m', 'right to left\u202E', 'line\u2028']) {
+      printed('prepare', hidden, 'app');
+      expect(printed('list', 'kind==active')).not.toContain(hidden);
+      expect(overlite('prepare', hidden).stderr).not.toContain(hidden);
+      expect(JSON.parse(printed('remove', hidden).replace(' is removed\n', ''))).toBe(hidden);
+    }
     const odd = '-\u001B[31m\nname';
     printed('prepare', '--', odd, 'app');
     expect(printed('list', 'kind==active')).toContain(String.raw`"-\u001b[31m\nname"`);
@@ -151,6 +203,65 @@ describe.skipIf(!isRoot)(`what goes wrong${needs}`, () => {
     }
     expect(overlite('lst').stderr).toContain('Did you mean');
     expect(rows()).toEqual(before);
+  });
+
+  test('a store is made neither among other things nor for a parent that cannot be there', () => {
+    const root = join(example.parent, 'other');
+    mkdirSync(root, { mode: 0o700 });
+    expect(overlite('prepare', 'k', 'base', '--root', root).status).toBe(1);
+    writeFileSync(join(root, 'file'), '');
+    expect(overlite('prepare', 'k', '--root', root)).toMatchObject({
+      status: 1,
+      stderr: expect.stringMatching(/^overlite: FAILED_PRECONDITION: ".*other" is not empty/),
+    });
+    expect(readdirSync(root)).toEqual(['file']);
+    // What a crash leaves of a store that was being made is no reason.
+    rmSync(join(root, 'file'));
+    mkdirSync(join(root, 'snapshots'));
+    mkdirSync(join(root, 'lost+found'));
+    expect(printed('prepare', 'k', '--root', root)).toBe('k is active\n');
+    rmSync(join(root, 'metadata.db'));
+    expect(overlite('prepare', 'k', '--root', root).status).toBe(1);
+  });
+
+  test('the status is right though nobody hears what is said', () => {
+    const script = `"$@" 2>&1 >/dev/null | true; echo "\${PIPESTATUS[0]}"`;
+    const status = (...args: string[]): string =>
+      spawnSync('bash', ['-c', `sleep 0.2; ${script}`, '-', process.execPath, main, ...args], {
+        encoding: 'utf8',
+      }).stdout.trim();
+    expect(status('check', '--root', join(example.parent, 'nowhere'))).toBe('8');
+    expect(status('check', '--nonsense')).toBe('16');
+    expect(status('info')).toBe('2');
+    expect(status('run', '--root', example.root, '--json', 'base', '--', 'sh', '-c', 'exit 3')).toBe('3');
+    const full = spawnSync('bash', ['-c', '"$@" > /dev/full', '-', process.execPath, main, 'check'], {
+      env: { ...process.env, OVERLITE_ROOT: example.root },
+    });
+    expect(full.status).toBe(8);
+  });
+
+  test('arguments that are not UTF-8 are refused, and are not some other name', () => {
+    const script = `exec "$1" "$2" prepare $'bad\\xff' app`;
+    const { status, stderr } = spawnSync('bash', ['-c', script, '-', process.execPath, main], {
+      encoding: 'utf8',
+      env: { ...process.env, OVERLITE_ROOT: example.root },
+    });
+    expect({ status, stderr }).toEqual({
+      status: 1,
+      stderr: 'overlite: INVALID_ARGUMENT: an argument is not UTF-8\n',
+    });
+    expect(printed('prepare', 'good\uFFFD', 'app')).toContain('is active');
+  });
+
+  test('errors of the operating system have a code too', () => {
+    const script = `mkdir gone; cd gone; rmdir ../gone; "$1" "$2" list --root store --json`;
+    const { stderr } = spawnSync('bash', ['-c', script, '-', process.execPath, main], {
+      encoding: 'utf8',
+      cwd: example.parent,
+    });
+    expect(JSON.parse(stderr)).toMatchObject({ error: { code: 'FAILED_PRECONDITION' } });
+    const name = 'x'.repeat(250);
+    expect(overlite('backup', join(example.parent, name)).stderr).toMatch(/^overlite: INVALID_ARGUMENT: /);
   });
 
   test('a root that is no store is refused by all that do not make one', () => {

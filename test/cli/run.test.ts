@@ -1,10 +1,9 @@
 import { execFileSync, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { existsSync, mkdirSync, readFileSync, readdirSync, rmdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { afterEach, describe, expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { commandLine, main } from '../support/cli.ts';
 import { useExample } from '../support/damage.ts';
 import { isRoot } from '../support/mount.ts';
@@ -16,7 +15,11 @@ const lacking = isRoot ? missing('unshare', 'setpriv', 'python3') : ['root'];
 const needs = lacking.length === 0 ? '' : ` (needs ${lacking.join(', ')})`;
 
 const example = useExample();
-const { overlite, printed, json } = commandLine(example);
+
+/** Where commands have their trees mounted, seen by nobody else. */
+const scratch = (): string => join(example.parent, 'tmp');
+const env = (): Record<string, string> => ({ OVERLITE_ROOT: example.root, TMPDIR: scratch() });
+const { overlite, printed, json } = commandLine(example, env);
 
 /** Runs a shell script in the tree of a snapshot. */
 const run = (keyOrName: string, script: string, ...options: string[]): ReturnType<typeof overlite> =>
@@ -29,10 +32,11 @@ const rows = (): unknown =>
 const layer = (id: number): string => example.at('snapshots', id, 'fs');
 
 describe.skipIf(lacking.length > 0)(`a command in the tree of a snapshot${needs}`, () => {
+  beforeEach(() => mkdirSync(scratch(), { mode: 0o755 }));
   afterEach(() => {
     assertWhole(example.root);
     expect(readFileSync('/proc/self/mountinfo', 'utf8')).not.toContain(example.root);
-    expect(readdirSync(tmpdir()).filter((name) => name.startsWith('overlite-run-'))).toEqual([]);
+    expect(readdirSync(scratch())).toEqual([]);
   });
 
   test('works in an active one, which keeps what it does', () => {
@@ -72,15 +76,66 @@ describe.skipIf(lacking.length > 0)(`a command in the tree of a snapshot${needs}
     expect(names).toEqual(['base', 'app', 'work-1', 'scratch', 'reader', 'empty', 'base-1']);
   });
 
-  test('loses what it leaves running: a copy is committed, and nothing waits for it', async () => {
-    const script = 'exec > /dev/null 2>&1; setsid sleep 30 & echo $! > pid; echo kept > file';
-    const { status } = run('base', script, '--commit', 'base-1');
+  // A base is a bind mount, which overlayfs knows nothing of.
+  test.each(['base', 'new-base'])('in %s loses what it leaves running: a copy is committed', async (on) => {
+    if (on === 'new-base') printed('prepare', on);
+    const left = 'while :; do sleep 0.05; pwd -P > where; done';
+    const script = `echo kept > file; exec > /dev/null 2>&1; setsid sh -c '${left}' & echo $! > pid`;
+    const { status } = run(on, script, '--commit', 'base-1');
     expect(status).toBe(0);
-    expect(json('info', 'base-1')).toMatchObject({ inUse: false, usage: { inodes: 3 } });
+    expect(json('info', 'base-1')).toMatchObject({ inUse: false });
     const { id } = json('info', 'base-1') as { id: number };
+    const held = json('cleanup') as { deferred: { path: string }[] };
+    const path = held.deferred[0]?.path ?? '';
+    const where = (): string => {
+      const file = join(path, 'fs', 'where');
+      return existsSync(file) ? readFileSync(file, 'utf8') : '';
+    };
+    while (where() === '') await sleep(20);
+    // Its directory stays where it is.
+    expect(where()).toMatch(/\/overlite-run-\w+\n$/);
     process.kill(Number(readFileSync(join(layer(id), 'pid'), 'utf8')));
     // A namespace goes a while after its last process.
     while ((json('cleanup') as { deferred: unknown[] }).deferred.length > 0) await sleep(20);
+    expect(printed('check')).toContain(': clean');
+    for (const name of readdirSync(scratch())) rmdirSync(join(scratch(), name));
+  });
+
+  test('can be run in each way to mount, also in those that everybody sees for a moment', () => {
+    for (const by of ['descriptors', 'strings', 'mount(2)', 'mount(8)']) {
+      expect(run('work', 'cat app; grep -c "$PWD" /proc/self/mountinfo', '--by', by)).toEqual({
+        status: 0,
+        stdout: 'app\n1\n',
+        stderr: '',
+      });
+    }
+    expect(overlite('run', 'work', '--by', 'hand', 'true').status).toBe(125);
+  });
+
+  test('leaves nothing mounted when it is killed, and a workspace that can be removed', async () => {
+    const child = spawn(process.execPath, [main, 'run', 'base', '--', 'sh', '-c', 'echo $$; exec sleep 60'], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+      env: { ...process.env, ...env() },
+    });
+    const [pid] = (await once(child.stdout, 'data')) as [Buffer];
+    child.kill('SIGKILL');
+    await once(child, 'exit');
+    expect(readFileSync('/proc/self/mountinfo', 'utf8')).not.toContain(example.root);
+    process.kill(Number(pid.toString()));
+    const [left] = json('list', 'name~=^run-[0-9a-f]{12}$') as { name: string }[];
+    expect(printed('remove', '--', left?.name ?? '')).toMatch(/^run-[0-9a-f]{12} is removed\n/);
+    while ((json('cleanup') as { deferred: unknown[] }).deferred.length > 0) await sleep(20);
+    for (const name of readdirSync(scratch())) rmdirSync(join(scratch(), name));
+  });
+
+  test('keeps its work if only the commit fails', () => {
+    const script = `echo hours > hours; ${process.execPath} ${main} prepare out base > /dev/null`;
+    const { status, stderr } = run('base', script, '--commit', 'out');
+    expect(status).toBe(125);
+    const [, key = ''] = /kept in "(run-\w+)"/.exec(stderr) ?? [];
+    expect(stderr).toMatch(/^overlite: ALREADY_EXISTS: /);
+    expect(printed('commit', 'saved', key)).toMatch(/^saved is committed: 2 inodes/);
+    expect(printed('diff', 'saved')).toBe('A /hours\n');
   });
 
   test('is in a mount namespace of its own, with an environment that leads back to the store', () => {
@@ -116,6 +171,12 @@ describe.skipIf(lacking.length > 0)(`a command in the tree of a snapshot${needs}
     expect(run('work', 'ls /proc/hosts', '--chroot').stdout).toBe('/proc/hosts\n');
   });
 
+  test('may have a snapshot whose name begins with a dash', () => {
+    printed('prepare', '--', '-odd', 'base');
+    for (const more of [[], ['--']])
+      expect(printed('run', '--', '-odd', ...more, 'ls', '-l')).toContain('large');
+  });
+
   test('tells its status with --json, on standard error', () => {
     const { status, stdout, stderr } = run('base', 'echo out; kill -TERM $$', '--json');
     expect({ status, stdout }).toEqual({ status: 143, stdout: 'out\n' });
@@ -138,6 +199,10 @@ describe.skipIf(lacking.length > 0)(`a command in the tree of a snapshot${needs}
       stderr: 'overlite: no-such-command cannot be run: ENOENT\n',
     });
     expect(overlite('run', 'work', './plain')).toMatchObject({ status: 126 });
+    expect(overlite('run', 'work', './plain/file')).toMatchObject({
+      status: 126,
+      stderr: 'overlite: ./plain/file cannot be run: ENOTDIR\n',
+    });
     expect(rows()).toEqual(before);
   });
 
@@ -149,9 +214,11 @@ describe.skipIf(lacking.length > 0)(`a command in the tree of a snapshot${needs}
       [['base', '--commit', 'app'], 'ALREADY_EXISTS: "app" is taken already'],
       [['reader', '--commit', 'new'], 'FAILED_PRECONDITION: "reader" is a view and can never be committed'],
       [['base', '--commit', ''], 'INVALID_ARGUMENT: the key or name is empty'],
+      [['base', '--', ''], 'INVALID_ARGUMENT: the command is empty'],
       [['base', '--label', 'a=b'], 'INVALID_ARGUMENT: labels are for what is committed'],
     ] as const) {
-      const { status, stderr } = overlite('run', ...args, '--', 'touch', touch);
+      const command = args.some((arg) => arg === '--') ? [] : ['--', 'touch', touch];
+      const { status, stderr } = overlite('run', ...args, ...command);
       expect({ status, line: stderr.split('\n')[0] }).toEqual({ status: 125, line: `overlite: ${message}` });
     }
     expect(overlite('run').status).toBe(125);
@@ -171,7 +238,7 @@ describe.skipIf(lacking.length > 0)(`a command in the tree of a snapshot${needs}
       const child = spawn(process.execPath, [main, 'run', 'base', '--', 'sh', '-c', script], {
         detached: true,
         stdio: ['ignore', 'pipe', 'inherit'],
-        env: { ...process.env, OVERLITE_ROOT: example.root },
+        env: { ...process.env, ...env() },
       });
       let output = '';
       child.stdout.on('data', (data: Buffer) => (output += data.toString()));
@@ -187,7 +254,7 @@ describe.skipIf(lacking.length > 0)(`a command in the tree of a snapshot${needs}
     const { status, stderr } = spawnSync(
       'setpriv',
       ['--reuid=1234', '--regid=1234', '--clear-groups', process.execPath, main, 'run', 'base', 'true'],
-      { encoding: 'utf8', env: { ...process.env, OVERLITE_ROOT: example.root } },
+      { encoding: 'utf8', env: { ...process.env, ...env() } },
     );
     expect(status).toBe(125);
     expect(stderr).toMatch(/^overlite: PERMISSION_DENIED: /);
@@ -212,12 +279,14 @@ describe.skipIf(lacking.length > 0)(`a command in the tree of a snapshot${needs}
 });
 
 describe.skipIf(lacking.length > 0)(`a shell in the tree of a snapshot${needs}`, () => {
+  beforeEach(() => mkdirSync(scratch(), { mode: 0o755 }));
+
   test('is the own one of whoever asks, or that of the tree', () => {
-    const shell = (input: string, env: Record<string, string>, ...args: string[]): string =>
+    const shell = (input: string, variables: Record<string, string>, ...args: string[]): string =>
       execFileSync(process.execPath, [main, 'shell', ...args], {
         input,
         encoding: 'utf8',
-        env: { ...process.env, OVERLITE_ROOT: example.root, ...env },
+        env: { ...process.env, ...env(), ...variables },
         stdio: ['pipe', 'pipe', 'pipe'],
       });
     expect(shell('echo "$BASH_VERSION"; ls\n', { SHELL: '/bin/bash' }, 'work')).toMatch(

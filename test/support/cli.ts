@@ -24,9 +24,12 @@ export interface CommandLine {
   readonly inTerminal: (command: string, env?: Record<string, string>) => string;
 }
 
-/** The command line on the store of the test that runs. */
-export function commandLine(store: { readonly root: string }): CommandLine {
-  const environment = (): NodeJS.ProcessEnv => ({ ...process.env, OVERLITE_ROOT: store.root });
+/** The command line on the store of the test that runs, with more variables in its environment. */
+export function commandLine(
+  store: { readonly root: string },
+  more: () => Record<string, string> = () => ({}),
+): CommandLine {
+  const environment = (): NodeJS.ProcessEnv => ({ ...process.env, OVERLITE_ROOT: store.root, ...more() });
   const overlite = (...args: string[]): Ended => {
     const options = { encoding: 'utf8', env: environment() } as const;
     const { status, stdout, stderr } = spawnSync(process.execPath, [main, ...args], options);

@@ -6,6 +6,7 @@ import { ownMounts } from '../../linux/mountinfo.ts';
 import { type DirectoryEntry, readBatchesOf } from '../../linux/names.ts';
 import type { SeenRemoval, SeenSnapshot } from '../../metadata/inspector.ts';
 import type { FindingCode } from '../findings.ts';
+import { quoteWhole } from '../../names.ts';
 import type { Particulars, Subject } from '../subject.ts';
 
 /** What is found is looked at again after so many milliseconds, while others work on the store. */
@@ -163,7 +164,7 @@ function list(subject: Subject): Map<number, DirectoryEntry> {
       } else if (subject.only === undefined) {
         subject.looked();
         subject.add('directory-unknown', {
-          message: `${JSON.stringify(entry.name.toString())} is not called like the directory of a snapshot`,
+          message: `${quoteWhole(entry.name.toString())} is not called like the directory of a snapshot`,
           path: Buffer.concat([Buffer.from(`${subject.layout.snapshots}/`), entry.name]),
         });
       }
@@ -238,7 +239,7 @@ function look(
   }
   for (const { name } of entries.values()) {
     const extra = Buffer.concat([Buffer.from(`${path}/`), name]);
-    const message = `the directory of ${me} holds ${JSON.stringify(name.toString())} too`;
+    const message = `the directory of ${me} holds ${quoteWhole(name.toString())} too`;
     problems.push(problem('entry-extra', id, extra, message));
   }
   return problems;

@@ -1,5 +1,6 @@
 import { MAX_LOWERS } from '../../mount/options.ts';
 import type { SeenSnapshot } from '../../metadata/inspector.ts';
+import { quoteWhole } from '../../names.ts';
 import type { Subject } from '../subject.ts';
 
 /** The rows among themselves: parents, kinds, and the removal journal. */
@@ -47,7 +48,7 @@ function checkRow(subject: Subject, row: SeenSnapshot, lowers: number | 'cycle' 
     });
   }
   if (kind !== 'active' && kind !== 'view' && kind !== 'committed') {
-    subject.add('kind-unknown', { message: `${me} is of no known kind but ${JSON.stringify(kind)}`, id });
+    subject.add('kind-unknown', { message: `${me} is of no known kind but ${quoteWhole(kind)}`, id });
     return;
   }
   const measured = [inodes, size].filter((value) => value !== null).length;
