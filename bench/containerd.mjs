@@ -3,7 +3,7 @@
 // usage: node bench/containerd.mjs [ROUNDS]
 import { execFile, execFileSync, spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { cpSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -113,6 +113,7 @@ disabled_plugins = ["io.containerd.grpc.v1.cri"]
     if (options !== null) {
       const where = ['--address', `${at}/overlite.sock`, '--root', `${at}/store`];
       start(process.execPath, main, 'serve', ...where, ...options);
+      while (!existsSync(`${at}/overlite.sock`)) await sleep(50);
     }
     start('containerd', '--config', `${at}/config.toml`);
     while (!(await ctr('snapshots', 'list').catch(() => false))) await sleep(50);
@@ -121,7 +122,7 @@ disabled_plugins = ["io.containerd.grpc.v1.cri"]
       ctr('images', 'import', '--no-unpack', `${directory}/image.tar`),
     );
     await step('unpack 7,000 files in 3 layers', () => ctr('snapshots', 'unpack', manifest));
-    const runc = ['--runc-root', `${at}/runc`, '--fifo-dir', `${at}/fifo`];
+    const runc = ['--runc-root', `${at}/runc`, '--fifo-dir', `${at}/fifo`, '--cgroup', ''];
     await step('run a container', () => ctr('run', '--rm', ...runc, image, 'x', '/bin/busybox', 'true'));
     const top = (await ctr('snapshots', 'list')).stdout.trim().split('\n').at(-1).split(' ')[0];
     await step('view a snapshot and remove it', async () => {
