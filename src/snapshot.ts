@@ -286,7 +286,8 @@ export interface Snapshotter {
   active(fn: (info: Info) => void | Promise<void>): Promise<void>;
 
   /**
-   * Every snapshot, of any kind, that any of the filters takes, parents before children.
+   * Every snapshot, of any kind, that any of the filters takes, parents before children. The iterator's `return` ends
+   * a search that is under way.
    *
    * @throws {SnapshotError} INVALID_ARGUMENT if a filter does not parse
    */

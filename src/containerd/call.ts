@@ -71,17 +71,18 @@ export function unary<Request, Response>(
 /** Answers a request with the messages that `answer` gives, as fast as the client takes them. */
 export function streaming<Request, Response>(
   doing: string,
-  answer: (request: Request) => AsyncIterable<Response>,
+  answer: (request: Request, signal: AbortSignal) => AsyncIterable<Response>,
 ): handleServerStreamingCall<Request, Response> {
   return (call) => {
     const run = async (): Promise<void> => {
       using following = follow(call);
       const { signal } = following;
       signal.throwIfAborted();
-      for await (const message of answer(call.request)) {
+      for await (const message of answer(call.request, signal)) {
         signal.throwIfAborted();
         await send(call, message, signal);
       }
+      signal.throwIfAborted();
     };
     run().then(
       () => call.end(),

@@ -45,7 +45,8 @@ export function snapshotsService(
 
   const list: handleServerStreamingCall<ListRequest, { info: WireInfo[] }> = streaming(
     'listing',
-    (request: ListRequest) => inBlocks(snapshotter.snapshots(...checkRequest(request, name).filters)),
+    (request: ListRequest, signal) =>
+      inBlocks(snapshotter.snapshots(...checkRequest(request, name).filters), signal),
   );
 
   return {
@@ -134,10 +135,13 @@ async function removeAny(snapshotter: Snapshotter, key: string, signal: AbortSig
 }
 
 /** The messages of a listing. */
-async function* inBlocks(infos: AsyncIterable<Info>): AsyncGenerator<{ info: WireInfo[] }> {
+async function* inBlocks(
+  infos: AsyncIterable<Info>,
+  signal: AbortSignal,
+): AsyncGenerator<{ info: WireInfo[] }> {
   let block: WireInfo[] = [];
   let length = 0;
-  for await (const info of infos) {
+  for await (const info of endedBy(signal, infos)) {
     block.push(toWireInfo(info));
     length += lengthOf(info);
     if (block.length < BLOCK_INFOS && length < BLOCK_LENGTH) continue;
@@ -146,6 +150,13 @@ async function* inBlocks(infos: AsyncIterable<Info>): AsyncGenerator<{ info: Wir
     length = 0;
   }
   if (block.length > 0) yield { info: block };
+}
+
+/** The same, until a signal: it ends also a search that finds nothing for long. */
+function endedBy<T>(signal: AbortSignal, items: AsyncIterable<T>): AsyncIterable<T> {
+  const iterator = items[Symbol.asyncIterator]();
+  signal.addEventListener('abort', () => void iterator.return?.().catch(() => {}), { once: true });
+  return { [Symbol.asyncIterator]: () => iterator };
 }
 
 function lengthOf({ name, parent, labels }: Info): number {

@@ -305,7 +305,19 @@ export class OverlayDriver implements Snapshotter {
   }
 
   snapshots(...filters: string[]): AsyncIterableIterator<Info> {
-    return this.#list(filters, 'all');
+    const ending = new AbortController();
+    const infos = this.#list(filters, 'all', ending.signal);
+    return {
+      next: () => infos.next(),
+      // A generator alone would first look for the next one, however long that takes.
+      return() {
+        ending.abort();
+        return infos.return(undefined);
+      },
+      [Symbol.asyncIterator]() {
+        return this;
+      },
+    };
   }
 
   async children(name: string): Promise<Info[]> {
@@ -513,11 +525,15 @@ export class OverlayDriver implements Snapshotter {
     for await (const info of this.#list(filters, span)) await fn(info);
   }
 
-  async *#list(filters: readonly string[], span: Span): AsyncGenerator<Info, void, undefined> {
+  async *#list(
+    filters: readonly string[],
+    span: Span,
+    ending?: AbortSignal,
+  ): AsyncGenerator<Info, undefined, undefined> {
     const pages = await this.#read('listing', () => this.#store.pages(filters, span));
     for (;;) {
       const page = await this.#read('listing', () => pages.next());
-      if (page.done === true) return;
+      if (page.done === true || ending?.aborted === true) return;
       for (const record of page.value) yield this.#operations.info(record);
       await nextTurn();
     }

@@ -48,6 +48,7 @@ export class Reaper {
   readonly #journal: Journal;
   readonly #deleted = new Map<string, Removal>();
   readonly #later: Removal[] = [];
+  #reapingLater = false;
   readonly #running = new Set<Promise<unknown>>();
   #timer: NodeJS.Timeout | undefined;
   readonly #closing = new AbortController();
@@ -63,15 +64,22 @@ export class Reaper {
   }
 
   /** Tries it in the background, after all that was to be deleted later before. */
-  reapLater(removal: Removal): void {
-    this.#later.push(removal);
-    if (this.#later.length === 1) void this.#track(this.#reapAllLater());
+  reapLater(...removals: readonly Removal[]): void {
+    this.#later.push(...removals);
+    if (!this.#reapingLater) void this.#reapAllLater();
   }
 
   /** Deletes everything in the journal that can be deleted now, and what dead processes left of their copies. */
   async cleanup(options: CleanupOptions = {}): Promise<CleanupResult> {
-    await this.#quiet();
-    return this.#track(this.#sweep(options));
+    // All of it is in the journal. What is removed from now on is not waited for, or this might never end.
+    const later = this.#later.splice(0);
+    await Promise.allSettled(this.#running);
+    try {
+      return await this.#track(this.#sweep(options));
+    } catch (error) {
+      this.reapLater(...later);
+      throw error;
+    }
   }
 
   /** Goes on, in the background, with what was interrupted. */
@@ -170,13 +178,13 @@ export class Reaper {
 
   async #reapAllLater(): Promise<void> {
     const { signal } = this.#closing;
+    this.#reapingLater = true;
     while (this.#later.length > 0 && !signal.aborted) {
-      // Those of a group share a look at all mounts.
-      const group = this.#later.slice(0, LATER_GROUP);
-      // What has to wait is for the next cleanup, which tells why.
-      await Promise.all(group.map((removal) => this.#reap(removal, signal)));
-      this.#later.splice(0, group.length);
+      // Those of a group share a look at all mounts. What has to wait is for the next cleanup, which tells why.
+      const group = this.#later.splice(0, LATER_GROUP);
+      await this.#track(Promise.all(group.map((removal) => this.#reap(removal, signal))));
     }
+    this.#reapingLater = false;
   }
 
   #path({ id, part }: Removal): string {

@@ -19,8 +19,31 @@ function patternTest(pattern: string): (value: string) => boolean {
   return test;
 }
 
-/** The SQL function `overlite_matches(pattern, value)`: in linear time, so that no pattern can hang the service. */
+/** Thrown when the time for matching is over. */
+const timeOver = new Error('the time for matching is over');
+
+let matchUntil = Infinity;
+
+/** Runs a query that may match patterns for so many milliseconds. @returns `undefined` if that was not enough */
+export function withinMatchTime<T>(milliseconds: number, query: () => T): T | undefined {
+  matchUntil = performance.now() + milliseconds;
+  try {
+    return query();
+  } catch (error) {
+    if (error === timeOver) return undefined;
+    throw error;
+  } finally {
+    matchUntil = Infinity;
+  }
+}
+
+/**
+ * The SQL function `overlite_matches(pattern, value)`: in linear time, so that no pattern can hang the service.
+ *
+ * @throws if the time for matching is over
+ */
 export function matchesPattern(pattern: unknown, value: unknown): number {
+  if (performance.now() > matchUntil) throw timeOver;
   return Number(patternTest(String(pattern))(String(value)));
 }
 

@@ -14,7 +14,7 @@ export type Selector =
 const MAX_FILTER_BYTES = 16 * 1024;
 
 /** How long a pattern may be with its counted repetitions written out, which bounds what a match can cost. */
-const MAX_PATTERN_LENGTH = 5000;
+export const MAX_PATTERN_LENGTH = 5000;
 
 /**
  * Parses one filter in containerd's syntax: the selectors that must all hold.
@@ -204,7 +204,7 @@ const letters: ReadonlyMap<string, string> = new Map([
 export function compilePattern(pattern: string): (value: string) => boolean {
   checkText(pattern, 'pattern');
   // What RE2 itself allows, over a million steps, takes seconds to compile.
-  if (pattern.length > MAX_PATTERN_LENGTH || lengthWrittenOut(pattern) > MAX_PATTERN_LENGTH) {
+  if (patternSize(pattern) > MAX_PATTERN_LENGTH) {
     throw new SnapshotError('INVALID_ARGUMENT', `the pattern ${quote(pattern)} is too large`, {
       hint: `with its counted repetitions written out it may have ${MAX_PATTERN_LENGTH} characters`,
     });
@@ -216,6 +216,13 @@ export function compilePattern(pattern: string): (value: string) => boolean {
     const reason = error instanceof RE2JSSyntaxException ? error.getDescription() : 'it does not compile';
     throw new SnapshotError('INVALID_ARGUMENT', `pattern ${quote(pattern)}: ${reason}`, { cause: error });
   }
+}
+
+/** How long a pattern is, as it stands or with its counted repetitions written out. */
+export function patternSize(pattern: string): number {
+  return pattern.length > MAX_PATTERN_LENGTH
+    ? pattern.length
+    : Math.max(pattern.length, lengthWrittenOut(pattern));
 }
 
 /** The parts of a pattern that matter to its size: literals, classes, escapes, settings, counts, the rest. */

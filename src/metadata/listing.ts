@@ -1,8 +1,8 @@
 import type { Database, Statement } from 'better-sqlite3';
 import { SnapshotError } from '../errors.ts';
 import type { SnapshotRecord } from '../snapshot.ts';
-import { type Condition, toCondition, toIndexQuery } from './filter-sql.ts';
-import { type Selector, parseFilter } from './filter.ts';
+import { type Condition, toCondition, toIndexQuery, withinMatchTime } from './filter-sql.ts';
+import { MAX_PATTERN_LENGTH, type Selector, parseFilter, patternSize } from './filter.ts';
 import { RECORD, type RecordRow, toRecord } from './rows.ts';
 
 /** Which kinds a listing is about: those that are open are found without reading those that are committed. */
@@ -10,6 +10,9 @@ export type Span = 'all' | 'committed' | 'open';
 
 /** How many rows one page reads, so that the event loop gets its turn between two. */
 const PAGE_ROWS = 512;
+
+/** How long the patterns of a listing may be matched at a time, in milliseconds: that holds the event loop. */
+const MATCH_MS = 20;
 
 /** More conditions than this in one listing are refused: SQLite's expressions have their limits too. */
 const MAX_SELECTORS = 500;
@@ -46,11 +49,18 @@ export class Listing {
     if (arms.flat().length > MAX_SELECTORS || arms.length > MAX_SELECTORS) {
       throw new SnapshotError('INVALID_ARGUMENT', `the filters hold more than ${MAX_SELECTORS} conditions`);
     }
+    const patterns = arms.flat().filter(({ operator }) => operator === '~=');
+    if (patterns.reduce((sum, { value }) => sum + patternSize(value), 0) > MAX_PATTERN_LENGTH) {
+      throw new SnapshotError('INVALID_ARGUMENT', 'the patterns of the filters are too large together', {
+        hint: `with their counted repetitions written out they may have ${MAX_PATTERN_LENGTH} characters`,
+      });
+    }
     // Any filter that takes everything makes the others pointless.
     const selectors = arms.some((arm) => arm.length === 0) ? [] : arms;
     const conditions = selectors.map((arm) => allOf(arm.map(toCondition)));
     const queries = selectors.map(indexQuery);
     if (selectors.length > 0 && queries.every((query) => query !== undefined)) {
+      if (patterns.length > 0) return this.#matched(queries, anyOf(conditions), span);
       return this.#indexed(queries.map((query, arm) => narrow(query, conditions[arm], span)));
     }
     const narrowed = span === 'all' && selectors.length > 0 && selectors.every(isOpenOnly) ? 'open' : span;
@@ -59,6 +69,35 @@ export class Listing {
 
   /** Collects from the indexes the ids that match, then reads their rows page by page. */
   *#indexed(queries: readonly Condition[]): Generator<SnapshotRecord[]> {
+    const ids = this.#idsOf(queries);
+    for (let at = 0; at < ids.length; at += PAGE_ROWS) {
+      yield this.#byIds.all(JSON.stringify(ids.slice(at, at + PAGE_ROWS))).map(toRecord);
+    }
+  }
+
+  /** Collects from the indexes the ids that may match, then reads page by page the rows that do. */
+  *#matched(queries: readonly Condition[], condition: Condition, span: Span): Generator<SnapshotRecord[]> {
+    const ids = this.#idsOf(queries);
+    const page = this.#db.prepare<string[], RecordRow>(`
+      select ${RECORD}
+        from json_each(?) as wanted
+        join snapshot on snapshot.id = wanted.value
+        left join snapshot as parent on parent.id = snapshot.parent_id
+       where ${spans[span]}
+         and (${condition.sql})
+       order by snapshot.id`);
+    const size = new PageSize();
+    for (let at = 0; at < ids.length;) {
+      const { rows } = size;
+      const wanted = JSON.stringify(ids.slice(at, at + rows));
+      const read = size.attempt(() => page.all(wanted, ...condition.values));
+      if (read !== undefined) at += rows;
+      yield (read ?? []).map(toRecord);
+    }
+  }
+
+  /** The ids that any of the queries gives, in their order. */
+  #idsOf(queries: readonly Condition[]): number[] {
     const found = new Set<number>();
     for (const { sql, values } of queries) {
       for (const id of this.#db
@@ -67,10 +106,7 @@ export class Listing {
         .all(...values))
         found.add(id);
     }
-    const ids = [...found].toSorted((a, b) => a - b);
-    for (let at = 0; at < ids.length; at += PAGE_ROWS) {
-      yield this.#byIds.all(JSON.stringify(ids.slice(at, at + PAGE_ROWS))).map(toRecord);
-    }
+    return [...found].toSorted((a, b) => a - b);
   }
 
   /** Reads on by id, a number of rows at a time, up to the last id that there was at the beginning. */
@@ -97,12 +133,27 @@ export class Listing {
        order by snapshot.id`)
       .raw();
     const last = this.#highWater.get() ?? 0;
+    const size = new PageSize();
     for (let after = 0; after < last;) {
-      const end = pageEnd.get(after, PAGE_ROWS) ?? null;
+      const end = pageEnd.get(after, size.rows) ?? null;
       if (end === null) return;
-      yield page.all(after, Math.min(end, last), ...condition.values).map(toRecord);
-      after = end;
+      const from = after;
+      const read = size.attempt(() => page.all(from, Math.min(end, last), ...condition.values));
+      if (read !== undefined) after = end;
+      yield (read ?? []).map(toRecord);
     }
+  }
+}
+
+/** How many rows a page reads: fewer where matching them against patterns would hold the event loop for long. */
+class PageSize {
+  rows = PAGE_ROWS;
+
+  /** Reads a page. @returns `undefined` if that took too long, so that a smaller one is to be read */
+  attempt<T>(read: () => T): T | undefined {
+    const result = this.rows === 1 ? read() : withinMatchTime(MATCH_MS, read);
+    this.rows = result === undefined ? Math.ceil(this.rows / 8) : Math.min(this.rows * 2, PAGE_ROWS);
+    return result;
   }
 }
 

@@ -39,18 +39,19 @@ describe.skipIf(lacking.length > 0)(`the kubelet's interface of a containerd on 
     await node.remove();
   });
 
-  test('has an image that is imported', async () => {
+  test('has an image that was unpacked before the node was switched over', async () => {
     const files = mkdtempSync(join(tmpdir(), 'overlite-image-'));
     writeFileSync(join(files, 'image.tar'), makeWaitingImage(image).archive);
-    await node.ctr('images', 'import', join(files, 'image.tar'));
+    await node.ctr('images', 'import', '--snapshotter', 'overlayfs', join(files, 'image.tar'));
     rmSync(files, { recursive: true });
     await until('the image is there', async () => {
       const { images } = await kubelet.call('ListImages', {});
       return images.some(({ repoTags }) => repoTags.includes(image));
     });
+    expect(await node.overlite('list')).toEqual([]);
   });
 
-  test('runs a pod with a container that writes', async () => {
+  test('unpacks it, and runs a pod with a container that writes', async () => {
     ({ podSandboxId: pod } = await kubelet.call('RunPodSandbox', { config: config() }));
     const { containerId } = await kubelet.call('CreateContainer', {
       podSandboxId: pod,

@@ -283,7 +283,7 @@ describe.skipIf(lacking.length > 0)(`on overlite, containerd is as on its own ov
   });
 
   // The one difference in files. containerd makes each new upper directory 0755, whatever the directory below has.
-  test('the mode of the root of a tree is kept, which it is not on containerd’s own overlayfs', async () => {
+  test('the mode of the root of a tree is kept, which it is not on the other', async () => {
     await both((node) => node.ctr('snapshots', 'prepare', 'mode', chain[0] ?? ''));
     await both((node) => node.withSnapshot('mode', (tree) => chmodSync(tree, 0o2711)));
     await both((node) => node.ctr('snapshots', 'commit', 'moded', 'mode'));

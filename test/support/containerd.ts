@@ -12,6 +12,7 @@ import {
   rmdirSync,
   writeFileSync,
 } from 'node:fs';
+import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -92,14 +93,17 @@ ${podImage === undefined ? 'disabled_plugins = ["io.containerd.grpc.v1.cri"]' : 
       : join(this.directory, 'root/io.containerd.snapshotter.v1.overlayfs/snapshots');
   }
 
-  /** Starts what is not running, and returns once it answers. */
+  /**
+   * Starts what is not running, and returns once it answers. overlite goes first: containerd waits for seconds before it
+   * tries again to connect, and until then its calls fail.
+   */
   async start(): Promise<void> {
-    if (this.snapshotter === 'overlite') this.#server ??= this.#spawn(process.execPath, main, ...this.#serve);
+    if (this.snapshotter === 'overlite') {
+      this.#server ??= this.#spawn(process.execPath, main, ...this.#serve);
+      await this.#answers(this.#server, () => accepts(this.#address));
+    }
     this.#containerd ??= this.#spawn('containerd', '--config', join(this.directory, 'config.toml'));
-    await until('containerd answers', async () => {
-      for (const child of [this.#server, this.#containerd]) {
-        if (child !== undefined && ended(child)) throw new Error(`a server has ended\n${this.log()}`);
-      }
+    await this.#answers(this.#containerd, async () => {
       return this.ctr('snapshots', 'list').then(
         () => true,
         () => false,
@@ -107,8 +111,19 @@ ${podImage === undefined ? 'disabled_plugins = ["io.containerd.grpc.v1.cri"]' : 
     });
   }
 
+  async #answers(server: ChildProcess, answers: () => Promise<boolean>): Promise<void> {
+    await until('a server answers', async () => {
+      if (ended(server)) throw new Error(`a server has ended\n${this.log()}`);
+      return answers();
+    });
+  }
+
+  get #address(): string {
+    return join(this.directory, 'overlite.sock');
+  }
+
   get #serve(): string[] {
-    return ['serve', '--address', join(this.directory, 'overlite.sock'), '--root', this.store];
+    return ['serve', '--address', this.#address, '--root', this.store];
   }
 
   #spawn(command: string, ...args: string[]): ChildProcess {
@@ -233,6 +248,8 @@ ${podImage === undefined ? 'disabled_plugins = ["io.containerd.grpc.v1.cri"]' : 
     for (const at of mountsBelow(this.directory)) execFileSync('umount', ['--lazy', at], { stdio: 'pipe' });
     removeSockets(join(this.directory, 'state/io.containerd.runtime.v2.task', this.namespace));
     removeCgroups(this.cgroup);
+    // What clears up after a shim does not know of another directory for runc.
+    rmSync(join('/run/containerd/runc', this.cgroup), { recursive: true, force: true });
     rmSync(this.directory, { recursive: true, force: true });
   }
 }
@@ -243,6 +260,18 @@ export async function until(what: string, holds: () => boolean | Promise<boolean
     if (tries === 1500) throw new Error(`it never was so that ${what}`);
     await sleep(20);
   }
+}
+
+/** Whether somebody listens on a socket. */
+function accepts(socket: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const connection = connect(socket);
+    const found = (accepted: boolean): void => {
+      connection.destroy();
+      resolve(accepted);
+    };
+    connection.once('connect', () => found(true)).once('error', () => found(false));
+  });
 }
 
 const ended = (child: ChildProcess): boolean => child.exitCode !== null || child.signalCode !== null;
