@@ -66,14 +66,9 @@ export class Layers {
       const { usage, digest, version } = await this.#seal(layer.id, watched);
       // In this order: after the last mount is gone, only the second look can tell what it has written.
       const mounted = await this.inUse(layer);
-      const inUse = mounted || (await this.#hasChanged(layer.id, version, watched));
+      const inUse = mounted || (await versionOf(this.#ground.walk(layer.id), watched)) !== version;
       return { usage, digest, inUse };
     });
-  }
-
-  /** Whether a layer has changed since it was walked. Where nothing is synced, that was a moment ago. */
-  async #hasChanged(id: number, version: string, { signal }: Watched): Promise<boolean> {
-    return this.#sync !== undefined && (await versionOf(this.#ground.walk(id), { signal })) !== version;
   }
 
   /** Does the same on the spot, for a layer that a transaction both makes and commits. */
@@ -112,7 +107,6 @@ export class Layers {
       ...watch,
       meter,
       contents: this.#contents,
-      unversioned: this.#sync === undefined,
     });
     begin(watched, 'syncing', meter);
     await this.#sync?.sync(id, measured.usage.inodes);
