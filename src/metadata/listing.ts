@@ -78,14 +78,16 @@ export class Listing {
   /** Collects from the indexes the ids that may match, then reads page by page the rows that do. */
   *#matched(queries: readonly Condition[], condition: Condition, span: Span): Generator<SnapshotRecord[]> {
     const ids = this.#idsOf(queries);
-    const page = this.#db.prepare<string[], RecordRow>(`
+    const page = this.#db
+      .prepare<string[], RecordRow>(`
       select ${RECORD}
         from json_each(?) as wanted
         join snapshot on snapshot.id = wanted.value
         left join snapshot as parent on parent.id = snapshot.parent_id
        where ${spans[span]}
          and (${condition.sql})
-       order by snapshot.id`);
+       order by snapshot.id`)
+      .raw();
     const size = new PageSize();
     for (let at = 0; at < ids.length;) {
       const { rows } = size;
