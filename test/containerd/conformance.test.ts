@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { describe, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { conformanceCases } from '../../src/conformance/index.ts';
 import { serve } from '../../src/containerd/index.ts';
 import { OverlayDriver } from '../../src/index.ts';
@@ -36,8 +36,9 @@ describe.skipIf(!isRoot)(`the service keeps the contract${isRoot ? '' : ' (needs
     },
     withMount,
   });
-  for (const { name, run } of cases) {
-    const isThere = !notOnTheWire.has(name);
-    test.skipIf(!isThere)(`${name}${isThere ? '' : ' (not on the wire)'}`, run);
-  }
+  const onTheWire = cases.filter(({ name }) => !notOnTheWire.has(name));
+  test('but for what cannot be on the wire', () => {
+    expect(cases.length - onTheWire.length).toBe(notOnTheWire.size);
+  });
+  for (const { name, run } of onTheWire) test(name, run);
 });
