@@ -58,23 +58,29 @@ export class Listing {
   }
 
   /** Collects from the indexes the ids that match, then reads their rows page by page. */
-  *#indexed(queries: readonly Condition[]): Generator<SnapshotRecord[]> {
+  #indexed(queries: readonly Condition[]): Iterator<SnapshotRecord[]> {
+    let ids: readonly number[] | undefined;
+    let at = 0;
+    return pageByPage(() => {
+      ids ??= this.#collect(queries);
+      if (at >= ids.length) return undefined;
+      const page = this.#byIds.all(JSON.stringify(ids.slice(at, at + PAGE_ROWS))).map(toRecord);
+      at += PAGE_ROWS;
+      return page;
+    });
+  }
+
+  #collect(queries: readonly Condition[]): number[] {
     const found = new Set<number>();
     for (const { sql, values } of queries) {
-      for (const id of this.#db
-        .prepare<string[], number>(sql)
-        .pluck()
-        .all(...values))
-        found.add(id);
+      const query = this.#db.prepare<string[], number>(sql).pluck();
+      for (const id of query.all(...values)) found.add(id);
     }
-    const ids = [...found].toSorted((a, b) => a - b);
-    for (let at = 0; at < ids.length; at += PAGE_ROWS) {
-      yield this.#byIds.all(JSON.stringify(ids.slice(at, at + PAGE_ROWS))).map(toRecord);
-    }
+    return [...found].toSorted((a, b) => a - b);
   }
 
   /** Reads on by id, a number of rows at a time, up to the last id that there was at the beginning. */
-  *#scanned(condition: Condition, span: Span): Generator<SnapshotRecord[]> {
+  #scanned(condition: Condition, span: Span): Iterator<SnapshotRecord[]> {
     const pageEnd = this.#db
       .prepare<[number, number], number | null>(`
         select max(id)
@@ -85,7 +91,7 @@ export class Listing {
                  order by id
                  limit ?)`)
       .pluck();
-    const page = this.#db
+    const rows = this.#db
       .prepare<(number | string)[], RecordRow>(`
       select ${RECORD}
         from snapshot
@@ -96,14 +102,27 @@ export class Listing {
          and (${condition.sql})
        order by snapshot.id`)
       .raw();
-    const last = this.#highWater.get() ?? 0;
-    for (let after = 0; after < last;) {
-      const end = pageEnd.get(after, PAGE_ROWS) ?? null;
-      if (end === null) return;
-      yield page.all(after, Math.min(end, last), ...condition.values).map(toRecord);
+    let last: number | undefined;
+    let after = 0;
+    return pageByPage(() => {
+      last ??= this.#highWater.get() ?? 0;
+      const end = after < last ? pageEnd.get(after, PAGE_ROWS) : null;
+      if (end === undefined || end === null) return undefined;
+      const page = rows.all(after, Math.min(end, last), ...condition.values).map(toRecord);
       after = end;
-    }
+      return page;
+    });
   }
+}
+
+/** Pages until there is none. Unlike a generator, it goes on where it was when reading one has failed. */
+function pageByPage(read: () => SnapshotRecord[] | undefined): Iterator<SnapshotRecord[]> {
+  return {
+    next() {
+      const value = read();
+      return value === undefined ? { done: true, value } : { done: false, value };
+    },
+  };
 }
 
 function allOf(conditions: readonly Condition[]): Condition {
