@@ -31,7 +31,7 @@ const { values: options } = parseArgs({
   },
 });
 
-/** How often the sides take turns on what is soon made; what takes long to make is measured once. */
+/** How often the sides, and stores of different sizes, take turns. */
 const TURNS = options.quick ? 1 : 3;
 const LARGE = 10_000;
 const MANY = 1_000_000;
@@ -40,10 +40,11 @@ const MANY = 1_000_000;
 const PREDECESSOR_MOST = 10_000;
 
 const only = new RegExp(options.only);
-const wants = (name) => only.test(name);
 const counts = options.quick ? sizes.quick : sizes.full;
-const rows = rowsFor(counts).filter(({ name }) => wants(name));
-const isWanted = (row) => rows.includes(row);
+const rows = rowsFor(counts).filter(({ name }) => only.test(name));
+const names = new Set(rows.map(({ name }) => name));
+/** Whether a figure is wanted: those of the rows, and what has no row to be in. */
+const wants = (name) => names.has(name) || (!/^[a-z-]+@\d+$/.test(name) && only.test(name));
 
 const directory = mkdtempSync(join(options.root, 'overlite-bench-'));
 /** Where each is that was measured. Nothing of it is deleted before the end, since ext4 is slow to use again what was. */
@@ -65,24 +66,42 @@ async function runPeer(some) {
   databases.containerd.push(...measured.databases);
 }
 
-async function measureStore(count) {
-  const some = rows.filter((row) => row.count === count);
-  if (some.length === 0) return;
-  tell(`stores of ${count}`);
-  for (let turn = 0; turn < (count >= LARGE ? 1 : TURNS); turn += 1) {
-    const root = place();
-    const side = new StoreSide(root, count, options);
-    await side.make();
-    if (turn === 0) databases.overlite.push({ existing: count, bytes: side.databaseBytes });
-    sides.overlite.push(...(await side.atMetadata(wants)));
-    await runPeer(some);
-    sides.full.push(...(await side.atFull(wants)));
-    sides.overlite.push(...(await side.deleting(wants)), ...(await side.opening(wants)));
-    if (count <= PREDECESSOR_MOST) {
-      sides.predecessor.push(...(await predecessor(place(), count, options, wants)));
-    }
-    if (count === counts.at(-1)) sides.floor.push(...(await floors(place(), root, options, wants)));
+/**
+ * Measures on stores of all sizes, which take turns too, so that a busy moment of the machine is not taken for growth.
+ * What takes containerd long it does once, each size in another turn.
+ */
+async function measureStores() {
+  if (rows.every(({ count }) => count === undefined)) return;
+  const stores = [];
+  for (const count of counts) {
+    tell(`filling a store of ${count}`);
+    const store = new StoreSide(place(), count, options);
+    await store.make();
+    stores.push(store);
+    databases.overlite.push({ existing: count, bytes: store.databaseBytes });
   }
+  for (let turn = 0; turn < TURNS; turn += 1) {
+    for (const [index, store] of stores.entries()) {
+      const { count } = store;
+      tell(`a store of ${count}, turn ${turn + 1} of ${TURNS}`);
+      sides.overlite.push(...(await store.atMetadata(wants)));
+      if (count < LARGE || index % TURNS === turn) await measureOtherSides(count);
+      sides.full.push(...(await store.atFull(wants)));
+    }
+  }
+  tell('deletions, and floors');
+  for (let turn = 0; turn < TURNS; turn += 1) {
+    for (const store of stores) {
+      sides.overlite.push(...(await store.deleting(wants)), ...(await store.opening(wants)));
+    }
+    sides.floor.push(...(await floors(place(), stores.at(-1).root, options, wants)));
+  }
+}
+
+async function measureOtherSides(count) {
+  await runPeer(rows.filter((row) => row.count === count));
+  if (count > PREDECESSOR_MOST) return;
+  sides.predecessor.push(...(await predecessor(place(), count, options, wants)));
 }
 
 async function measureOthers() {
@@ -117,14 +136,14 @@ function gather(figures) {
 }
 
 try {
-  for (const count of counts) await measureStore(count);
+  await measureStores();
   await measureOthers();
   if (wants('mounting')) {
     tell('mounts');
     sides.overlite.push(...(await mounting(place(), options)));
   }
   let walk;
-  if (!options.quick && wants(`walk@${MANY}`)) {
+  if (!options.quick && only.test('walk-many')) {
     tell(`a walk over ${MANY}`);
     walk = await walkMany(place(), MANY);
   }
@@ -138,7 +157,7 @@ try {
     databases,
     walk,
   };
-  const verdicts = judge(results, rows.filter(isWanted), counts);
+  const verdicts = judge(results, rows, counts);
   printReport(results, verdicts);
   mkdirSync(options.out, { recursive: true });
   writeFileSync(join(options.out, 'bench.json'), `${JSON.stringify({ ...results, verdicts }, null, 1)}\n`);

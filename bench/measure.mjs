@@ -2,7 +2,7 @@ import { execFileSync } from 'node:child_process';
 import { Bench } from 'tinybench';
 
 /** How long each figure is measured, in milliseconds, and at least how often. */
-const budgets = { full: { time: 800, warmupTime: 150 }, quick: { time: 200, warmupTime: 50 } };
+const budgets = { full: { time: 400, warmupTime: 100 }, quick: { time: 200, warmupTime: 50 } };
 
 /**
  * Measures one operation of one side. What `before` and `after` do around each call is not timed; of a call that does

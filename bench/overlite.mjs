@@ -56,31 +56,31 @@ function makeDirectories(directory, active) {
 
 /** Measures on a store of so many snapshots. Nothing that others measure after it is deleted before the end. */
 export class StoreSide {
-  #root;
-  #count;
+  root;
+  count;
   #options;
   #number = 0;
 
   constructor(root, count, options) {
-    this.#root = root;
-    this.#count = count;
+    this.root = root;
+    this.count = count;
     this.#options = options;
   }
 
   async make() {
-    mkdirSync(this.#root, { mode: 0o700 });
-    await fill(this.#root, this.#count);
+    mkdirSync(this.root, { mode: 0o700 });
+    await fill(this.root, this.count);
   }
 
   /** How large the database is, in bytes. */
   get databaseBytes() {
-    return statSync(join(this.#root, 'metadata.db')).size;
+    return statSync(join(this.root, 'metadata.db')).size;
   }
 
   /** Everything that is measured at equal durability. */
   async atMetadata(wants) {
     settleDisk();
-    const driver = await OverlayDriver.open(this.#root, metadata);
+    const driver = await OverlayDriver.open(this.root, metadata);
     try {
       return [...(await this.#writes(driver, wants)), ...(await this.#reads(driver, wants))];
     } finally {
@@ -91,7 +91,7 @@ export class StoreSide {
   /** The writes, at full durability. */
   async atFull(wants) {
     settleDisk();
-    const driver = await OverlayDriver.open(this.#root, full);
+    const driver = await OverlayDriver.open(this.root, full);
     try {
       return await this.#writes(driver, wants);
     } finally {
@@ -108,7 +108,7 @@ export class StoreSide {
     const name = this.#name('remove-and-delete');
     if (!wants(name)) return [];
     settleDisk();
-    const driver = await OverlayDriver.open(this.#root, { ...metadata, asyncRemove: false });
+    const driver = await OverlayDriver.open(this.root, { ...metadata, asyncRemove: false });
     try {
       const before = () => driver.prepare('gone', this.#parent(), { labels: labels(this.#number) });
       return [await this.#measure(name, () => driver.remove('gone'), { before })];
@@ -120,7 +120,7 @@ export class StoreSide {
   async #cleanups(wants) {
     const name = this.#name('cleanup');
     if (!wants(name)) return [];
-    const driver = await OverlayDriver.open(this.#root, metadata);
+    const driver = await OverlayDriver.open(this.root, metadata);
     try {
       await driver.cleanup();
       return [await this.#measure(name, () => driver.cleanup())];
@@ -134,7 +134,7 @@ export class StoreSide {
     if (!wants(name)) return [];
     let driver;
     const open = async () => {
-      driver = await OverlayDriver.open(this.#root, metadata);
+      driver = await OverlayDriver.open(this.root, metadata);
     };
     return [await this.#measure(name, open, { after: () => driver.close() })];
   }
@@ -167,7 +167,7 @@ export class StoreSide {
       const name = this.#name(operation);
       if (wants(name)) figures.push(await this.#measure(name, run, options));
     };
-    const count = this.#count;
+    const count = this.count;
     const middle = count / 2;
     const list = (expected, ...filters) => {
       return async () => {
@@ -177,6 +177,7 @@ export class StoreSide {
       };
     };
     await add('stat', () => driver.stat(key(some((this.#number += 1), count))));
+    await add('parent', () => driver.parent(key(some((this.#number += 1), count))));
     await add('mounts', () => driver.mounts(key(9 + 10 * some((this.#number += 1), count / 10))));
     await add('list-name', list(1, `name=="${key(middle)}"`));
     await add('list-parent', list(1, `parent=="${key(middle)}"`));
@@ -196,11 +197,11 @@ export class StoreSide {
   /** The committed snapshot that the next one stands on, at the top of another chain each time. */
   #parent() {
     this.#number += 1;
-    return key(8 + 10 * (this.#number % (this.#count / 10)));
+    return key(8 + 10 * (this.#number % (this.count / 10)));
   }
 
   #name(operation) {
-    return `${operation}@${this.#count}`;
+    return `${operation}@${this.count}`;
   }
 
   #measure(name, run, options) {
@@ -256,7 +257,7 @@ export async function files(root, durability, options, wants) {
     if (wants('commit@files1000')) {
       const before = async () => {
         await make();
-        await driver.usage(`u${number}`);
+        for (let i = 0; i < 5; i += 1) await driver.usage(`u${number}`);
       };
       const commit = () => driver.commit(`c${number}`, `u${number}`);
       figures.push(await measure('commit@files1000', commit, { ...options, before, least: 10, quick: true }));

@@ -1,4 +1,4 @@
-import { chmodSync, closeSync, constants, fchmodSync, openSync, rmdir, unlink } from 'node:fs';
+import { chmodSync, closeSync, constants, fchmodSync, openSync, rmdir, rmdirSync, unlink } from 'node:fs';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { SnapshotError } from '../errors.ts';
@@ -14,6 +14,16 @@ const unlinkOf = promisify(unlink);
 
 const O_PATH = 0o10000000;
 
+/** A directory that is being deleted. */
+interface Level {
+  readonly fd: number;
+  readonly name: Buffer;
+  readonly above: number;
+  readonly directories: Buffer[];
+  /** Whether it took more than one part to read it. */
+  large: boolean;
+}
+
 /** How many files are unlinked at a time. */
 const PARALLEL = 64;
 
@@ -26,13 +36,14 @@ const PARALLEL = 64;
  * @throws the signal's reason, with a part of it deleted
  */
 export async function deleteEntry(parent: number, name: Buffer, signal?: AbortSignal): Promise<void> {
-  const levels: { fd: number; name: Buffer; above: number; directories: Buffer[] }[] = [];
+  const levels: Level[] = [];
   const enter = async (above: number, directory: Buffer): Promise<void> => {
     const fd = openForDeletion(above, directory);
-    const level = { fd, name: directory, above, directories: [] as Buffer[] };
+    const level: Level = { fd, name: directory, above, directories: [], large: false };
     levels.push(level);
     const files: Buffer[] = [];
     for (const batch of readBatches(fd)) {
+      level.large = files.length + level.directories.length > 0;
       for (const entry of batch) (entry.isDirectory() ? level.directories : files).push(entry.name);
       await nextTurn();
     }
@@ -59,11 +70,18 @@ export async function deleteEntry(parent: number, name: Buffer, signal?: AbortSi
       }
       levels.pop();
       closeSync(level.fd);
-      await unlessGone(rmdirOf(pathIn(level.above, level.name)));
+      await unlessGone(removeEmpty(level));
     }
   } finally {
     for (const { fd } of levels) closeSync(fd);
   }
+}
+
+/** Removes a directory that has been emptied: at once, unless that may take long. */
+async function removeEmpty({ above, name, large }: Level): Promise<void> {
+  const path = pathIn(above, name);
+  if (large) await rmdirOf(path);
+  else rmdirSync(path);
 }
 
 /** Opens a directory to empty it. Other than root, its owner may have to give himself the right to first. */

@@ -68,16 +68,20 @@ export class Listing {
   }
 
   /** Collects from the indexes the ids that match, then reads their rows page by page. */
-  *#indexed(queries: readonly Condition[]): Generator<SnapshotRecord[]> {
-    const ids = this.#idsOf(queries);
-    for (let at = 0; at < ids.length; at += PAGE_ROWS) {
-      yield this.#byIds.all(JSON.stringify(ids.slice(at, at + PAGE_ROWS))).map(toRecord);
-    }
+  #indexed(queries: readonly Condition[]): Iterator<SnapshotRecord[]> {
+    let ids: readonly number[] | undefined;
+    let at = 0;
+    return pageByPage(() => {
+      ids ??= this.#idsOf(queries);
+      if (at >= ids.length) return undefined;
+      const page = this.#byIds.all(JSON.stringify(ids.slice(at, at + PAGE_ROWS))).map(toRecord);
+      at += PAGE_ROWS;
+      return page;
+    });
   }
 
   /** Collects from the indexes the ids that may match, then reads page by page the rows that do. */
-  *#matched(queries: readonly Condition[], condition: Condition, span: Span): Generator<SnapshotRecord[]> {
-    const ids = this.#idsOf(queries);
+  #matched(queries: readonly Condition[], condition: Condition, span: Span): Iterator<SnapshotRecord[]> {
     const page = this.#db
       .prepare<string[], RecordRow>(`
       select ${RECORD}
@@ -88,31 +92,32 @@ export class Listing {
          and (${condition.sql})
        order by snapshot.id`)
       .raw();
+    let ids: readonly number[] | undefined;
+    let at = 0;
     const size = new PageSize();
-    for (let at = 0; at < ids.length;) {
+    return pageByPage(() => {
+      ids ??= this.#idsOf(queries);
+      if (at >= ids.length) return undefined;
       const { rows } = size;
       const wanted = JSON.stringify(ids.slice(at, at + rows));
       const read = size.attempt(() => page.all(wanted, ...condition.values));
       if (read !== undefined) at += rows;
-      yield (read ?? []).map(toRecord);
-    }
+      return (read ?? []).map(toRecord);
+    });
   }
 
   /** The ids that any of the queries gives, in their order. */
   #idsOf(queries: readonly Condition[]): number[] {
     const found = new Set<number>();
     for (const { sql, values } of queries) {
-      for (const id of this.#db
-        .prepare<string[], number>(sql)
-        .pluck()
-        .all(...values))
-        found.add(id);
+      const query = this.#db.prepare<string[], number>(sql).pluck();
+      for (const id of query.all(...values)) found.add(id);
     }
     return [...found].toSorted((a, b) => a - b);
   }
 
   /** Reads on by id, a number of rows at a time, up to the last id that there was at the beginning. */
-  *#scanned(condition: Condition, span: Span): Generator<SnapshotRecord[]> {
+  #scanned(condition: Condition, span: Span): Iterator<SnapshotRecord[]> {
     const pageEnd = this.#db
       .prepare<[number, number], number | null>(`
         select max(id)
@@ -134,17 +139,29 @@ export class Listing {
          and (${condition.sql})
        order by snapshot.id`)
       .raw();
-    const last = this.#highWater.get() ?? 0;
+    let last: number | undefined;
+    let after = 0;
     const size = new PageSize();
-    for (let after = 0; after < last;) {
-      const end = pageEnd.get(after, size.rows) ?? null;
-      if (end === null) return;
-      const from = after;
-      const read = size.attempt(() => page.all(from, Math.min(end, last), ...condition.values));
+    return pageByPage(() => {
+      last ??= this.#highWater.get() ?? 0;
+      const end = after < last ? pageEnd.get(after, size.rows) : null;
+      if (end === undefined || end === null) return undefined;
+      const [from, to] = [after, Math.min(end, last)];
+      const read = size.attempt(() => page.all(from, to, ...condition.values));
       if (read !== undefined) after = end;
-      yield (read ?? []).map(toRecord);
-    }
+      return (read ?? []).map(toRecord);
+    });
   }
+}
+
+/** Pages until there is none. Unlike a generator, it goes on where it was when reading one has failed. */
+function pageByPage(read: () => SnapshotRecord[] | undefined): Iterator<SnapshotRecord[]> {
+  return {
+    next() {
+      const value = read();
+      return value === undefined ? { done: true, value } : { done: false, value };
+    },
+  };
 }
 
 /** How many rows a page reads: fewer where matching them against patterns would hold the event loop for long. */

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Database } from 'better-sqlite3';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { toIndexQuery } from '../../src/metadata/filter-sql.ts';
+import { matchesPattern, toIndexQuery } from '../../src/metadata/filter-sql.ts';
 import { parseFilter } from '../../src/metadata/filter.ts';
 import { MetadataStore } from '../../src/metadata/index.ts';
 
@@ -83,6 +83,36 @@ test('a listing visits what was there when it began, whatever is written meanwhi
   store.transaction(() => {
     for (const name of seen) store.remove(`while-${name}`);
   });
+});
+
+test('a listing goes on where it was when a page could not be read', () => {
+  const { db } = store as unknown as { db: Database };
+  // Stands for a database that was locked for a moment, which here would take another process that recovers it.
+  let calls = 0;
+  const failOnce = (_: unknown, value: unknown): number => {
+    calls += 1;
+    if (calls === 700) throw new Error('not now');
+    return Number(String(value).endsWith('5'));
+  };
+  try {
+    db.function('overlite_matches', { deterministic: true }, failOnce);
+    const pages = store.pages(['name~=5$']);
+    const seen: string[] = [];
+    let failures = 0;
+    for (let done = false; !done;) {
+      try {
+        const page = pages.next();
+        done = page.done === true;
+        for (const { name } of page.value ?? []) seen.push(name);
+      } catch {
+        failures += 1;
+      }
+    }
+    expect(failures).toBe(1);
+    expect(seen).toEqual(all.filter((name) => name.endsWith('5')));
+  } finally {
+    db.function('overlite_matches', { deterministic: true }, matchesPattern);
+  }
 });
 
 test('more conditions than SQLite could take are refused', () => {
