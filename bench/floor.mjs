@@ -87,7 +87,7 @@ async function addDirectories(root, add) {
 async function addStatements(file, add) {
   const db = new BetterSqlite3(file, { readonly: true });
   try {
-    const count = db.prepare('select count(*) from snapshot').pluck().get();
+    const count = Number(db.prepare('select count(*) from snapshot').pluck().get());
     const one = db.prepare('select id from snapshot where name = ?').pluck();
     let number = 0;
     await add('floor/statement', async () => one.get(key(some((number += 1), count))));

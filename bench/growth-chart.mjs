@@ -14,7 +14,7 @@ const WIDTH = 300;
 const HEIGHT = 220;
 const LEFT = 58;
 const TOP = 34;
-const PLOT_WIDTH = WIDTH - LEFT - 16;
+const PLOT_WIDTH = WIDTH - LEFT - 32;
 const PLOT_HEIGHT = HEIGHT - TOP - 34;
 const LEAST_US = 1;
 const MOST_US = 1e6;
@@ -24,7 +24,7 @@ const style = `
   text { fill: #57606a } .title { fill: #1f2328; font-weight: 600; font-size: 12px }
   .grid { stroke: #d8dee4; stroke-width: 1 } path { fill: none; stroke-width: 2 }
   .ours { stroke: #0969da; fill: #0969da } .theirs { stroke: #bc4c00; fill: #bc4c00 }
-  path.ours, path.theirs { fill: none } text.ours, text.theirs { stroke: none }
+  path.ours, path.theirs { fill: none } tspan { stroke: none; font-weight: 600 }
   @media (prefers-color-scheme: dark) {
     svg { background: #0d1117 } text { fill: #8b949e } .title { fill: #e6edf3 } .grid { stroke: #30363d }
     .ours { stroke: #58a6ff; fill: #58a6ff } .theirs { stroke: #f0883e; fill: #f0883e }
@@ -47,8 +47,7 @@ export function drawGrowth({ figures }, counts) {
 <style>${style}
 </style>
 <text x="${LEFT}" y="20">median time by the number of snapshots in the store:
-<tspan class="ours" stroke="none" font-weight="600">overlite</tspan> and
-<tspan class="theirs" stroke="none" font-weight="600">containerd</tspan></text>
+<tspan class="ours" dx="4">overlite</tspan>, <tspan class="theirs" dx="4">containerd</tspan></text>
 ${panels.join('\n')}
 </svg>
 `;

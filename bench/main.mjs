@@ -42,9 +42,9 @@ const PREDECESSOR_MOST = 10_000;
 const only = new RegExp(options.only);
 const counts = options.quick ? sizes.quick : sizes.full;
 const rows = rowsFor(counts).filter(({ name }) => only.test(name));
-const names = new Set(rows.map(({ name }) => name));
+const rowNames = new Set(rows.map(({ name }) => name));
 /** Whether a figure is wanted: those of the rows, and what has no row to be in. */
-const wants = (name) => names.has(name) || (!/^[a-z-]+@\d+$/.test(name) && only.test(name));
+const wants = (name) => rowNames.has(name) || (!/^[a-z-]+@\d+$/.test(name) && only.test(name));
 
 const directory = mkdtempSync(join(options.root, 'overlite-bench-'));
 /** Where each is that was measured. Nothing of it is deleted before the end, since ext4 is slow to use again what was. */
@@ -59,7 +59,7 @@ const databases = { overlite: [], containerd: [] };
 
 async function runPeer(some) {
   if (program === undefined) return;
-  const names = new Set(some.flatMap(({ peer, fullPeer }) => [peer, fullPeer]));
+  const names = new Set(some.flatMap(({ peer, fullPeer = peer }) => [peer, fullPeer]));
   names.delete(undefined);
   const measured = await measurePeer(program, place(), [...names], options);
   sides.containerd.push(...measured.figures);

@@ -127,7 +127,7 @@ export function rowsFor(counts) {
         grows: grows === true,
       })),
   );
-  return [...stores, ...others.map((row) => ({ fullPeer: row.peer, ...row }))];
+  return [...stores, ...others];
 }
 
 /** The operations whose growth is looked at, with their titles. */

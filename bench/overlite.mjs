@@ -21,7 +21,7 @@ const BATCH = 2000;
  * Fills a store with so many snapshots: rows through the library, in large transactions, and the same directories that
  * as many single calls would have made.
  */
-export async function fill(root, count, { directories = true } = {}) {
+async function fill(root, count, { directories = true } = {}) {
   mkdirSync(join(root, 'snapshots'), { recursive: true, mode: 0o700 });
   const store = await MetadataStore.open(join(root, 'metadata.db'));
   try {
@@ -173,7 +173,7 @@ export class StoreSide {
       return async () => {
         let found = 0;
         for await (const info of driver.snapshots(...filters)) found += Number(info.id > 0);
-        if (found !== expected) throw new Error(`${filters}: ${found} and not ${expected}`);
+        if (found !== expected) throw new Error(`${filters.join()}: ${found} and not ${expected}`);
       };
     };
     await add('stat', () => driver.stat(key(some((this.#number += 1), count))));

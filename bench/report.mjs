@@ -20,7 +20,7 @@ export function judge({ figures, databases, walk }, rows, counts) {
       const theirs = containerd[row.peer];
       const ratio = ours && theirs && ours.median / theirs.median;
       const atFull = full[row.name];
-      const fullTheirs = containerd[row.fullPeer];
+      const fullTheirs = containerd[row.fullPeer ?? row.peer];
       return {
         ...row,
         ours,

@@ -28,7 +28,7 @@ let db: Database;
 
 /** Notes every statement that is prepared meanwhile, by whomever. */
 async function noting(body: () => Promise<void>): Promise<void> {
-  const { prepare } = BetterSqlite3.prototype;
+  const prepare = Reflect.get(BetterSqlite3.prototype, 'prepare');
   BetterSqlite3.prototype.prepare = function note(this: Database, sql: string) {
     prepared.add(sql);
     return Reflect.apply(prepare, this, [sql]) as never;
