@@ -124,7 +124,7 @@ describe.skipIf(!isRoot)(`roots on filesystems of their own${isRoot ? '' : ' (ne
     await expect(OverlayDriver.open(root)).rejects.toMatchObject({ name: 'SnapshotError' });
   });
 
-  test.each(['size=300k', 'size=1m,nr_inodes=24'])(
+  test.each(['size=400k', 'size=1m,nr_inodes=24'])(
     'full (%s): writes fail and change nothing, reads and removals go on',
     async (options) => {
       mountOn(root, '-t', 'tmpfs', '-o', `${options},mode=700`, 'tmpfs');
