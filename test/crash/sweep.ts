@@ -173,7 +173,8 @@ export class Sweep {
   async #run(root: string, options: readonly string[], operation = this.operation): Promise<Run> {
     const command = [
       ...(operation === 'commit of a copy' ? await mounting(root) : []),
-      ...(options.length > 0 ? ['strace', '-f', '-qq', ...options] : []),
+      // With a filter in the kernel, only the calls that matter are stopped at: it takes half the time.
+      ...(options.length > 0 ? ['strace', '-f', '--seccomp-bpf', '-qq', ...options] : []),
       process.execPath,
       script,
       root,
