@@ -87,29 +87,34 @@ async function runIn(keyOrName: string, given: readonly string[], options: Optio
   await checkCommit(driver, keyOrName, kind, options);
   const throwaway = kind === 'committed';
   const key = throwaway ? `run-${randomBytes(6).toString('hex')}` : keyOrName;
-  if (throwaway) await driver.prepare(key, keyOrName, { volatile: name === undefined });
-  let kept = !throwaway;
+  let thrownAway = false;
   let deferred: string | undefined;
-  let ended: Ended | undefined;
+  let ended: Ended;
   let info: Info | undefined;
   const target = await mkdtemp(join(tmpdir(), 'overlite-run-'));
   try {
+    if (throwaway) {
+      await driver.prepare(key, keyOrName, { volatile: name === undefined });
+      thrownAway = true;
+    }
     ended = await start(driver, key, command, target, options);
     if (name !== undefined && ended.status === 0) {
-      // From here on, what the command has done is worth keeping.
-      kept = true;
-      info = await commit(driver, name, key, labels);
+      try {
+        info = await commit(driver, name, key, labels);
+      } catch (error) {
+        // What the command has done is worth keeping, unless the user says otherwise.
+        if (!throwaway || stopSignal.aborted) throw error;
+        thrownAway = false;
+        throw unsaved(error, key);
+      }
+      thrownAway = false;
     }
-  } catch (error) {
-    if (ended === undefined || stopSignal.aborted || !throwaway) kept = !throwaway;
-    else throw unsaved(error, key);
-    throw error;
   } finally {
-    if (!kept) ({ deferred } = await driver.remove(key));
+    if (thrownAway) ({ deferred } = await driver.remove(key));
     await takeAway(target);
   }
   process.exitCode = ended.status;
-  await report(driver, { key, ended, info, removed: !kept, deferred }, options);
+  await report(driver, { key, ended, info, removed: thrownAway, deferred }, options);
 }
 
 /** What is said if only the commit failed: the work is still there. */

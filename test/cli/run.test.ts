@@ -228,6 +228,19 @@ describe.skipIf(lacking.length > 0)(`a command in the tree of a snapshot${needs}
     expect(rows()).toEqual(before);
   });
 
+  test('leaves no workspace behind where there is no directory to mount it on', () => {
+    const before = rows();
+    const { status, stderr } = spawnSync(process.execPath, [main, 'run', 'base', 'true'], {
+      encoding: 'utf8',
+      env: { ...process.env, ...env(), TMPDIR: join(example.parent, 'nowhere') },
+    });
+    expect({ status, stderr }).toEqual({
+      status: 125,
+      stderr: expect.stringMatching(/^overlite: FAILED_PRECONDITION: .*ENOENT/),
+    });
+    expect(rows()).toEqual(before);
+  });
+
   test('gets the signals: Ctrl-C does not end what waits for it', async () => {
     const script = `trap 'echo interrupted; exit 5' INT; trap 'echo terminated; exit 6' TERM; echo ready; while :; do sleep 0.05; done`;
     for (const [signal, said, expected] of [
