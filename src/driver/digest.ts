@@ -30,6 +30,11 @@ class Fields {
     this.#hash.addText(`${text.length}:${text}`);
   }
 
+  /** Adds two fields of such bytes. */
+  addTexts(first: string, second: string): void {
+    this.#hash.addText(`${first.length}:${first}${second.length}:${second}`);
+  }
+
   get value(): string {
     return this.#hash.value;
   }
@@ -51,9 +56,8 @@ export class MetadataDigest {
     const isDevice = type === constants.S_IFCHR || type === constants.S_IFBLK;
     const size = type === constants.S_IFDIR ? '' : status.size;
     const device = isDevice ? `${status.device.major}:${status.device.minor}` : '';
-    this.#fields.addText(text);
-    const owner = `${status.uid} ${status.gid}`;
-    this.#fields.addText(`${mode.toString(8)} ${owner} ${size} ${status.modified} ${device}`);
+    const { uid, gid, modified } = status;
+    this.#fields.addTexts(text, `${mode.toString(8)} ${uid} ${gid} ${size} ${modified} ${device}`);
     if (type === constants.S_IFLNK) {
       this.#fields.add(readlinkSync(entry.handle.subarray(0, -1), 'buffer'));
     }

@@ -1,9 +1,6 @@
-import { existsSync } from 'node:fs';
-import { join } from 'node:path';
 import { SnapshotError, toSnapshotError } from '../errors.ts';
 import { isGone, isSystemError } from '../linux/errno.ts';
 import { findUse, lookAtAllMounts, lookAtOwnMounts, ownMounts } from '../linux/mountinfo.ts';
-import { isUpperInUse } from '../linux/probe.ts';
 import type { Watch } from '../linux/slices.ts';
 import { quote } from '../names.ts';
 import type { Progress, Usage, Watched } from '../snapshot.ts';
@@ -11,6 +8,7 @@ import { copyLayer } from './copy.ts';
 import type { Ground } from './ground.ts';
 import type { LayerSync } from './layer-sync.ts';
 import type { Layout } from './layout.ts';
+import { isInOverlay, lastMount } from './overlay-use.ts';
 import { type Measure, measure, measureNow, versionOf } from './seal.ts';
 import { Meter, measureUsage } from './usage.ts';
 
@@ -63,11 +61,15 @@ export class Layers {
   /** Measures and digests a layer and makes it durable. */
   async seal(layer: Layer, watched: Watched): Promise<LayerSeal> {
     return this.#reading(layer, 'sealing', async () => {
-      const { usage, digest, version } = await this.#seal(layer.id, watched);
-      // In this order: after the last mount is gone, only the second look can tell what it has written.
+      const before = await this.#lookForMounts(layer);
+      const { usage, digest, version } = await this.#seal(layer.id, watched, before === undefined);
+      // In this order: after the last mount is gone, only what comes then can tell that there was one.
       const mounted = await this.inUse(layer);
-      const inUse = mounted || (await versionOf(this.#ground.walk(layer.id), watched)) !== version;
-      return { usage, digest, inUse };
+      const changed = async (): Promise<boolean> =>
+        before === undefined
+          ? (await versionOf(this.#ground.walk(layer.id), watched)) !== version
+          : before.mounted || before.last !== lastMount(this.#layout, layer.id);
+      return { usage, digest, inUse: mounted || (await changed()) };
     });
   }
 
@@ -84,7 +86,7 @@ export class Layers {
       const meter = new Meter();
       const watch = begin(watched, 'copying', meter);
       await copyLayer(this.#layout.fs(layer.id), this.#layout.fs(target), { ...watch, meter });
-      return { ...(await this.#seal(target, watched)), inUse: false };
+      return { ...(await this.#seal(target, watched, false)), inUse: false };
     });
   }
 
@@ -92,21 +94,30 @@ export class Layers {
   async inUse({ id, base }: Layer): Promise<boolean> {
     const directory = this.#layout.directory(id);
     if (findUse([await lookAtOwnMounts()], directory) !== undefined) return true;
-    // overlayfs makes a directory in `work` with the first mount: without it, there has been none.
-    const inOverlay = existsSync(join(this.#layout.work(id), 'work'))
-      ? await isUpperInUse(this.#layout.fs(id))
-      : false;
+    const inOverlay = await isInOverlay(this.#layout, id);
     if (inOverlay !== undefined && !base) return inOverlay;
     return inOverlay === true || findUse(await lookAtAllMounts(), directory) !== undefined;
   }
 
-  async #seal(id: number, watched: Watched): Promise<Measure> {
+  /**
+   * What tells later on whether a layer that is only written to as part of an overlay has been mounted since;
+   * `undefined` if it may also be written to in other ways, or this process cannot find out.
+   */
+  async #lookForMounts({ id, base }: Layer): Promise<{ mounted: boolean; last: string | undefined } | undefined> {
+    if (base) return undefined;
+    const last = lastMount(this.#layout, id);
+    const mounted = await isInOverlay(this.#layout, id);
+    return mounted === undefined ? undefined : { mounted, last };
+  }
+
+  async #seal(id: number, watched: Watched, versioned: boolean): Promise<Measure> {
     const meter = new Meter();
     const watch = begin(watched, 'measuring', meter);
     const measured = await measure(this.#ground.walk(id), {
       ...watch,
       meter,
       contents: this.#contents,
+      versioned,
     });
     begin(watched, 'syncing', meter);
     await this.#sync?.sync(id, measured.usage.inodes);

@@ -1,5 +1,4 @@
 import { close, closeSync, constants, existsSync, fsync, open } from 'node:fs';
-import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { toSnapshotError } from '../errors.ts';
 import { deleteEntry } from '../linux/delete.ts';
@@ -7,10 +6,10 @@ import { errnoOf } from '../linux/errno.ts';
 import { cString } from '../linux/foreign.ts';
 import { openDirectory, openDirectoryBeneath } from '../linux/file-calls.ts';
 import { findUse, lookAtAllMounts } from '../linux/mountinfo.ts';
-import { isUpperInUse } from '../linux/probe.ts';
 import type { Removal } from '../metadata/reader.ts';
 import type { CleanupOptions, CleanupResult } from '../snapshot.ts';
 import type { Layout } from './layout.ts';
+import { isInOverlay } from './overlay-use.ts';
 import { DirectoryLock } from './directory-lock.ts';
 
 const fsyncOf = promisify(fsync);
@@ -227,10 +226,8 @@ export class Reaper {
   async #findUse(removal: Removal): Promise<string | undefined> {
     const use = findUse(await lookAtAllMounts(), this.#path(removal));
     if (use !== undefined) return use;
-    // overlayfs makes a directory in `work` with the first mount: without it, there has been none.
     const { id } = removal;
-    const wasMounted = existsSync(join(this.#layout.work(id), 'work')) && existsSync(this.#layout.fs(id));
-    return wasMounted && (await isUpperInUse(this.#layout.fs(id))) === true
+    return existsSync(this.#layout.fs(id)) && (await isInOverlay(this.#layout, id)) === true
       ? 'an overlay that is mounted elsewhere, or detached, uses it'
       : undefined;
   }

@@ -12,8 +12,8 @@ export interface Measure {
   readonly usage: Usage;
   /** The digests over it, as a row keeps them: `metadata1:` and, with contents, ` content1:`, each a SHA-256. */
   readonly digest: string;
-  /** Differs as soon as anything in the layer has changed, even if it was changed back. */
-  readonly version: string;
+  /** If that was asked for, what differs as soon as anything in the layer has changed, even if it was changed back. */
+  readonly version: string | undefined;
 }
 
 /** How a layer is measured. */
@@ -22,8 +22,8 @@ export interface Measuring extends Watch {
   readonly contents?: boolean;
   /** Told after each file, what was found so far. */
   readonly meter?: Meter;
-  /** Leave out the version, which nobody is going to compare. */
-  readonly unversioned?: boolean;
+  /** Find out the version too. */
+  readonly versioned?: boolean;
 }
 
 /** Digests the inode numbers and times of change of a layer's files: cheap, and different after any change. */
@@ -47,18 +47,18 @@ function ignoreGone(error: unknown): undefined {
 /** Measures and digests a layer in one walk, without holding the event loop for long. */
 export async function measure(
   layer: Walk,
-  { contents = false, meter = new Meter(), unversioned = false, ...watch }: Measuring = {},
+  { contents = false, meter = new Meter(), versioned = false, ...watch }: Measuring = {},
 ): Promise<Measure> {
   const metadata = new MetadataDigest();
   const content = contents ? new ContentDigest() : undefined;
-  const version = new Version();
+  const version = versioned ? new Version() : undefined;
   const onBytes = (bytes: number): void => {
     meter.advance(bytes);
     watch.signal?.throwIfAborted();
     watch.onSlice?.();
   };
   const add = (entry: TreeEntry): Promise<void> | undefined => {
-    if (!unversioned) version.add(entry);
+    version?.add(entry);
     try {
       metadata.add(entry);
       const reading = content?.add(entry, onBytes);
@@ -70,7 +70,7 @@ export async function measure(
     }
   };
   await inSlices(layer, add, watch);
-  return { usage: meter.usage, digest: join(metadata, content), version: version.value };
+  return { usage: meter.usage, digest: join(metadata, content), version: version?.value };
 }
 
 /** Measures and digests a layer at once: for one that was made a moment ago and is next to empty. */
@@ -120,7 +120,7 @@ export async function verifySeal(
   const sealed = seal?.split(' ') ?? [];
   const known = sealed.filter((digest) => /^(metadata1|content1):[0-9a-f]{64}$/.test(digest));
   const contents = measuring.contents === true && known.some((digest) => digest.startsWith('content1:'));
-  const { usage, digest } = await measure(walkTree(directory), { ...measuring, contents, unversioned: true });
+  const { usage, digest } = await measure(walkTree(directory), { ...measuring, contents });
   const found = new Map(digest.split(' ').map((text) => [kindOfDigest(text), text]));
   const comparable = known.filter((text) => found.has(kindOfDigest(text)));
   if (comparable.length === 0) return { seal: 'unknown', usage };

@@ -78,7 +78,7 @@ export const littleEndian = endianness() === 'LE';
 export function systemError(call: string, path?: Buffer): Error {
   const errno = koffi.errno();
   const code = getSystemErrorName(-errno);
-  const where = path === undefined ? '' : ` '${path.toString().replace(/\0$/, '')}'`;
+  const where = path === undefined ? '' : ` '${path.toString('utf8', 0, path.indexOf(0))}'`;
   return Object.assign(new Error(`${code}: ${call}${where}`), { code, errno: -errno, syscall: call });
 }
 

@@ -28,30 +28,44 @@ interface Level {
   readonly names: Iterator<string | undefined, void>;
 }
 
+/** More than any name takes that a filesystem allows, 1024 bytes and its end. */
+const NAME_BYTES = 2048;
+
 /** The entry that a walk fills in anew for each file. Few ask for a handle or a path, so they are made when wanted. */
 class CurrentEntry implements TreeEntry {
   readonly status = new FileStatus();
+  /** Its name in its directory, ended with NUL; what is behind that is left from others. */
+  readonly name = Buffer.allocUnsafe(NAME_BYTES);
   text = '/';
   skipped = false;
   #path: Buffer | undefined;
   #directory = -1;
-  #name: Buffer = Buffer.from('.\0');
 
   get path(): Buffer {
     return (this.#path ??= Buffer.from(this.text, 'latin1'));
   }
 
   get handle(): Buffer {
-    return pathIn(this.#directory, this.#name);
+    return pathIn(this.#directory, this.name.subarray(0, this.name.indexOf(0) + 1));
   }
 
-  /** Makes it a file in an open directory, of a name that is ended with NUL. */
-  set(directory: number, name: Buffer, text: string): void {
+  /** Makes it the directory that is open. */
+  setTop(directory: number): void {
     this.#directory = directory;
-    this.#name = name;
-    this.text = text;
+    this.name.write('.\0');
+    this.status.readOpen(directory);
+  }
+
+  /** Makes it a file in an open directory, with a slash behind its name if it is one itself. Whether it is there. */
+  set(directory: number, path: string, name: string): boolean {
+    const length = this.name.write(name, 'latin1');
+    this.name[name.endsWith('/') ? length - 1 : length] = 0;
+    if (!this.status.read(directory, this.name)) return false;
+    this.#directory = directory;
+    this.text = path + name;
     this.#path = undefined;
     this.skipped = false;
+    return true;
   }
 
   skip(): void {
@@ -98,8 +112,7 @@ function* walk(open: () => number): Walk {
   try {
     const top = open();
     levels.push({ fd: top, path: '', names: list(top, status) });
-    status.readOpen(top);
-    entry.set(top, cString('.'), '/');
+    entry.setTop(top);
     yield entry;
     if (entry.skipped) return;
     for (let level = levels.at(-1); level !== undefined; level = levels.at(-1)) {
@@ -113,15 +126,11 @@ function* walk(open: () => number): Walk {
         yield undefined;
         continue;
       }
-      const directory = name.endsWith('/');
-      const file = Buffer.from(directory ? name.replace('/', '\0') : `${name}\0`, 'latin1');
-      if (!status.read(level.fd, file)) continue;
-      const path = level.path + name;
-      entry.set(level.fd, file, path);
+      if (!entry.set(level.fd, level.path, name)) continue;
       yield entry;
-      if (directory && !entry.skipped) {
-        const fd = enter(level.fd, file);
-        if (fd !== undefined) levels.push({ fd, path, names: list(fd, status) });
+      if (name.endsWith('/') && !entry.skipped) {
+        const fd = enter(level.fd, entry.name);
+        if (fd !== undefined) levels.push({ fd, path: entry.text, names: list(fd, status) });
       }
     }
   } finally {

@@ -14,7 +14,7 @@ import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { OverlayDriver, type Progress } from '../../src/index.ts';
+import { type CommitOptions, OverlayDriver, type Progress } from '../../src/index.ts';
 import { isUpperInUse } from '../../src/linux/probe.ts';
 import { makeDisk } from '../support/disk.ts';
 import { isRoot, mount, unmount, withMount } from '../support/mount.ts';
@@ -204,6 +204,47 @@ describe('a commit', () => {
     expect((await driver.commit('n', 'k', { onProgress })).inUse).toBe(true);
     await driver.prepare('k');
     expect((await driver.commit('m', 'k', { inUse: 'refuse' })).inUse).toBe(false);
+  });
+
+  describe.skipIf(!isRoot)(`of a layer on others${isRoot ? '' : ' (needs root)'}`, () => {
+    beforeEach(async () => {
+      await makeBase();
+      await driver.prepare('k', 'base');
+    });
+
+    /** Commits, and does something once the layer has been measured. */
+    async function commitWith(then: () => void, options: CommitOptions = {}): Promise<boolean | null> {
+      const onProgress = ({ phase }: Progress): void => {
+        if (phase === 'syncing') then();
+      };
+      return (await driver.commit('n', 'k', { onProgress, ...options })).inUse;
+    }
+
+    test('that is mounted only while it is measured says that it was in use', async () => {
+      const mounts = await driver.mounts('k');
+      const use = (): void => {
+        mount(mounts, target);
+        appendFileSync(join(target, 'file'), 'in passing');
+        unmount(target);
+      };
+      await expect(commitWith(use, { inUse: 'refuse' })).rejects.toMatchObject({
+        code: 'FAILED_PRECONDITION',
+      });
+      // And again, after it has been mounted before.
+      expect(await commitWith(use)).toBe(true);
+    });
+
+    test('that is unmounted while it is measured says that it was in use', async () => {
+      mount(await driver.mounts('k'), target);
+      expect(await commitWith(() => unmount(target))).toBe(true);
+    });
+
+    test('that was mounted before says that it was not', async () => {
+      mount(await driver.mounts('k'), target);
+      writeFileSync(join(target, 'file'), 'written');
+      unmount(target);
+      expect(await commitWith(() => {}, { inUse: 'refuse' })).toBe(false);
+    });
   });
 
   test('may be told to copy only outside a transaction', async () => {
