@@ -99,7 +99,14 @@ const others = [
   },
   {
     name: 'commit@files1000',
-    title: 'commit of 1,000 files',
+    title: 'commit of 1,000 files, on a base',
+    peer: 'overlay/commit_1000files',
+    fullPeer: 'overlay/commit_1000files_syncfs',
+    target: 1,
+  },
+  {
+    name: 'commit-base@files1000',
+    title: 'commit of 1,000 files, a base',
     peer: 'overlay/commit_1000files',
     fullPeer: 'overlay/commit_1000files_syncfs',
     target: 1,

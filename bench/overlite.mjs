@@ -241,27 +241,33 @@ export async function files(root, durability, options, wants) {
   const driver = await OverlayDriver.open(root, durability === 'full' ? full : metadata);
   const figures = [];
   let number = 0;
-  const make = async () => {
+  const make = async (parent) => {
     number += 1;
-    const [{ source }] = await driver.prepare(`u${number}`);
+    await driver.prepare(`u${number}`, parent);
+    const { directory } = await driver.stat(`u${number}`);
     for (let i = 0; i < 1000; i += 1) {
-      mkdirSync(join(source, `d${i % 20}`), { recursive: true });
-      writeFileSync(join(source, `d${i % 20}`, String(i)), 'x');
+      mkdirSync(join(directory, 'fs', `d${i % 20}`), { recursive: true });
+      writeFileSync(join(directory, 'fs', `d${i % 20}`, String(i)), 'x');
     }
+  };
+  const addCommit = async (name, parent) => {
+    if (!wants(name)) return;
+    const before = async () => {
+      await make(parent);
+      for (let i = 0; i < 5; i += 1) await driver.usage(`u${number}`);
+    };
+    const commit = () => driver.commit(`c${number}`, `u${number}`);
+    figures.push(await measure(name, commit, { ...options, before, least: 10, quick: true }));
   };
   try {
     if (wants('usage@files1000')) {
       await make();
       figures.push(await measure('usage@files1000', () => driver.usage(`u${number}`), options));
     }
-    if (wants('commit@files1000')) {
-      const before = async () => {
-        await make();
-        for (let i = 0; i < 5; i += 1) await driver.usage(`u${number}`);
-      };
-      const commit = () => driver.commit(`c${number}`, `u${number}`);
-      figures.push(await measure('commit@files1000', commit, { ...options, before, least: 10, quick: true }));
-    }
+    await driver.prepare('in work');
+    await driver.commit('base', 'in work');
+    await addCommit('commit@files1000', 'base');
+    await addCommit('commit-base@files1000', null);
     return figures;
   } finally {
     await driver.close();

@@ -103,7 +103,10 @@ export class Layers {
    * What tells later on whether a layer that is only written to as part of an overlay has been mounted since;
    * `undefined` if it may also be written to in other ways, or this process cannot find out.
    */
-  async #lookForMounts({ id, base }: Layer): Promise<{ mounted: boolean; last: string | undefined } | undefined> {
+  async #lookForMounts({
+    id,
+    base,
+  }: Layer): Promise<{ mounted: boolean; last: string | undefined } | undefined> {
     if (base) return undefined;
     const last = lastMount(this.#layout, id);
     const mounted = await isInOverlay(this.#layout, id);
