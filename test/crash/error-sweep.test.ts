@@ -1,4 +1,4 @@
-import { describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { isRoot } from '../support/mount.ts';
 import { missing } from '../support/tree.ts';
 import { operations } from './operate.mjs';
@@ -15,19 +15,20 @@ const ways = [
 ] as const;
 
 describe.skipIf(needs !== '')(`a disk that fails at any system call${needs}`, () => {
-  describe.each(ways)('with %s %s', (error, often) => {
-    test.each(Object.keys(operations))(
-      'in %s: a typed error, and all of it or nothing',
-      async (operation) => {
-        const sweep = await Sweep.begin(operation);
+  describe.each(Object.keys(operations))('in %s', (operation) => {
+    let sweep: Sweep;
+    beforeAll(async () => {
+      sweep = await Sweep.begin(operation);
+    });
+    afterAll(() => sweep.end());
+
+    test.each(ways)(
+      'with %s %s: a typed error, and all of it or nothing',
+      async (error, often) => {
         const wrong: string[] = [];
-        try {
-          await inParallel(sweep.points, async (point) => {
-            wrong.push(...(await sweep.fail(point, error, often === 'from then on')));
-          });
-        } finally {
-          sweep.end();
-        }
+        await inParallel(sweep.points, async (point) => {
+          wrong.push(...(await sweep.fail(point, error, often === 'from then on')));
+        });
         console.log(`${operation}: ${error} ${often} at ${sweep.points.length} system calls`);
         expect(wrong).toEqual([]);
         expect(sweep.points.length).toBeGreaterThan(0);

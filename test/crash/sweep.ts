@@ -4,7 +4,6 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { isDeepStrictEqual, promisify } from 'node:util';
 import { OverlayDriver } from '../../src/index.ts';
-import { queryShell } from '../support/shell.ts';
 import { assertWhole, makeRoot } from '../support/store.ts';
 import { fixture, fixtureToCleanUp, operations } from './operate.mjs';
 import { readTree } from './read-tree.mjs';
@@ -126,7 +125,7 @@ export class Sweep {
     try {
       return await body(root);
     } finally {
-      await run('rm', ['-rf', root]);
+      rmSync(root, { recursive: true, force: true });
     }
   }
 
@@ -245,16 +244,16 @@ async function settled(root: string): Promise<State> {
   // The mount namespace of a process that was killed may be there a little longer.
   while ((await driver.cleanup()).deferred.length > 0) await run('sleep', ['0.01']);
   await driver.close();
-  assertWhole(root);
-  const rows = queryShell<{ id: number; name: string; kind: string }>(
-    join(root, 'metadata.db'),
-    `select id, name, kind, parent, inodes, labels, seal is not null as sealed, in_use
+  const [rows = [], journal] = assertWhole(
+    root,
+    `select json_object('id', id, 'name', name, 'kind', kind, 'parent', parent, 'inodes', inodes,
+                        'labels', labels, 'sealed', seal is not null, 'in_use', in_use)
        from snapshot_overview join (select id as own, seal, in_use from snapshot) on own = id
       order by name`,
+    'select * from removal',
   );
-  const journal = queryShell(join(root, 'metadata.db'), 'select * from removal');
   const state: State = { journal, lost: existsSync(join(root, 'lost+found')) };
-  for (const { id, ...row } of rows) {
+  for (const { id, ...row } of rows.map((line) => JSON.parse(line) as { id: number; name: string })) {
     const layer = join(root, 'snapshots', String(id), 'fs');
     const tree = lstatSync(layer, { throwIfNoEntry: false }) && readTree(layer);
     // The root of a layer is as old as the attempt that made it.

@@ -44,15 +44,20 @@ function ask(root: string, ...queries: string[]): string[][] {
     .map((text) => text.split('\n').slice(0, -1));
 }
 
-/** Checks through the shell that the database is whole, and that rows and directories agree. */
-export function assertWhole(root: string): void {
-  const [integrity, foreignKeys, removals = [], snapshots = [], [highWaterText] = []] = ask(
+/**
+ * Checks through the shell that the database is whole, and that rows and directories agree.
+ *
+ * @returns the lines that the same shell prints for each of some more queries
+ */
+export function assertWhole(root: string, ...more: string[]): string[][] {
+  const [integrity, foreignKeys, removals = [], snapshots = [], [highWaterText] = [], ...answers] = ask(
     root,
     'pragma integrity_check',
     'pragma foreign_key_check',
     'select id || part from removal',
     'select id, kind, parent_id is not null from snapshot',
     'select id from high_water',
+    ...more,
   );
   expect(integrity).toEqual(['ok']);
   expect(foreignKeys).toEqual([]);
@@ -80,4 +85,5 @@ export function assertWhole(root: string): void {
       ),
   );
   expect(held).toEqual([]);
+  return answers;
 }
