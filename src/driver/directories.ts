@@ -23,6 +23,8 @@ export interface NewDirectories {
 /** Directories that were made in the present transaction. */
 interface Made {
   readonly id: number;
+  /** The directories that were made in its own. */
+  readonly parts: readonly string[];
   /** Of a copy that has yet to be made, and synced. */
   readonly reservation?: DirectoryLock;
 }
@@ -74,7 +76,7 @@ export class Directories implements Participant {
   make({ id, writable, parentId, labels }: NewDirectories): void {
     try {
       this.#mkdir(id, this.#layout.directory(id));
-      this.#made.push({ id });
+      this.#made.push({ id, parts: [this.#layout.fs(id), ...(writable ? [this.#layout.work(id)] : [])] });
       makeLayer(this.#layout, { id, parentId, labels });
       if (writable) makeWork(this.#layout, id);
     } catch (error) {
@@ -86,9 +88,9 @@ export class Directories implements Participant {
   reserve(id: number): DirectoryLock {
     try {
       this.#mkdir(id, this.#layout.directory(id));
-      this.#made.push({ id });
+      this.#made.push({ id, parts: [] });
       const reservation = DirectoryLock.takeNew(this.#layout, id);
-      this.#made[this.#made.length - 1] = { id, reservation };
+      this.#made[this.#made.length - 1] = { id, parts: [], reservation };
       return reservation;
     } catch (error) {
       throw toSnapshotError(error, `making the directory of snapshot ${id}`);
@@ -119,9 +121,8 @@ export class Directories implements Participant {
         syncPath(this.#layout.directory(last.id));
         return;
       }
-      for (const { id } of made) {
-        syncPath(this.#layout.fs(id));
-        syncPath(this.#layout.directory(id));
+      for (const { id, parts } of made) {
+        for (const path of [...parts, this.#layout.directory(id)]) syncPath(path);
       }
       syncPath(this.#layout.snapshots);
     } catch (error) {

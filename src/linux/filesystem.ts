@@ -1,4 +1,5 @@
-import { existsSync, readFileSync, statfsSync } from 'node:fs';
+import { existsSync, readFileSync, readdirSync, readlinkSync, statSync, statfsSync } from 'node:fs';
+import { basename } from 'node:path';
 
 /**
  * Filesystems that a store cannot be on, by the magic number of statfs(2). Another machine can write to them, or a
@@ -27,16 +28,15 @@ const unusable: ReadonlyMap<number, string> = new Map([
   [0xbacbacbc, 'vmhgfs'],
 ]);
 
-/** Filesystems whose journal makes every earlier change of a directory durable together with a later one. */
-const ordered: ReadonlySet<number> = new Set([0xef53, 0x58465342]); // ext4, xfs
-
+const EXT = 0xef53;
+const XFS = 0x58465342;
 const BTRFS = 0x9123683e;
 
 /** What the filesystem of a directory is like. */
 export interface Filesystem {
   /** Its name, if it is one that a store cannot be on. */
   readonly unusable: string | undefined;
-  /** Whether one fsync of a directory carries all directories made before it. */
+  /** Whether it has a journal by which one fsync of a directory carries all directories made before it. */
   readonly ordered: boolean;
   /** Whether it needs room to overwrite what is there already. */
   readonly copiesOnWrite: boolean;
@@ -45,7 +45,22 @@ export interface Filesystem {
 /** Looks at the filesystem of a directory. */
 export function filesystemOf(path: string): Filesystem {
   const magic = statfsSync(path).type >>> 0;
-  return { unusable: unusable.get(magic), ordered: ordered.has(magic), copiesOnWrite: magic === BTRFS };
+  const ordered = magic === XFS || (magic === EXT && hasJournal(path));
+  return { unusable: unusable.get(magic), ordered, copiesOnWrite: magic === BTRFS };
+}
+
+/** Whether an ext4 has a journal: it can do without, like ext2. The kernel lists journals by their devices. */
+function hasJournal(path: string): boolean {
+  const { dev } = statSync(path, { bigint: true });
+  const major = ((dev >> 8n) & 0xfffn) | ((dev >> 32n) & ~0xfffn);
+  const minor = (dev & 0xffn) | ((dev >> 12n) & ~0xffn);
+  try {
+    const device = basename(readlinkSync(`/sys/dev/block/${major}:${minor}`));
+    return readdirSync('/proc/fs/jbd2').some((journal) => journal.startsWith(`${device}-`));
+  } catch {
+    // Where that cannot be seen, it is better to sync too much.
+    return false;
+  }
 }
 
 /** Whether overlayfs on this kernel has the option `index`. */

@@ -1,11 +1,16 @@
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { expect, describe, test } from 'vitest';
+import { OverlayDriver, checkStore } from '../../src/index.ts';
+import { makeDisk } from '../support/disk.ts';
 import { isRoot } from '../support/mount.ts';
+import { assertWhole } from '../support/store.ts';
 import { missing } from '../support/tree.ts';
 import { cutPower } from './power-cut.ts';
 
 const lacking = [
   ...(isRoot ? [] : ['root']),
-  ...missing('mkfs.ext4', 'mkfs.xfs', 'xfs_io', 'unshare', 'sqlite3'),
+  ...missing('mkfs.ext4', 'e2fsck', 'mkfs.xfs', 'xfs_io', 'unshare', 'sqlite3'),
 ];
 const needs = lacking.length === 0 ? '' : ` (needs ${lacking.join(', ')})`;
 
@@ -31,6 +36,36 @@ describe.skipIf(needs !== '')(`a power cut${needs}`, () => {
     },
     60_000 + cuts * 10_000,
   );
+
+  test('takes no directory back on ext4 without a journal', async () => {
+    const disk = makeDisk('ext4', 64, { options: ['-O', '^has_journal'] });
+    try {
+      await using driver = await OverlayDriver.open(disk.root);
+      await driver.prepare('in work');
+      writeFileSync(join((await driver.stat('in work')).directory ?? '', 'fs/file'), 'contents');
+      await driver.commit('base', 'in work');
+      await driver.view('view of nothing');
+      for (const key of ['a', 'b', 'c']) await driver.prepare(key, 'base');
+      await Promise.all(['d', 'e', 'f'].map((key) => driver.prepare(key)));
+      await driver.transaction((tx) => {
+        tx.prepare('g', 'base');
+        tx.prepare('h');
+      });
+      const left = disk.cut();
+      try {
+        assertWhole(left.root);
+        expect((await checkStore(left.root)).findings).toEqual([]);
+        await using again = await OverlayDriver.open(left.root);
+        for (const key of ['view of nothing', 'a', 'b', 'c', 'd', 'e', 'f', 'g', 'h'])
+          await again.mounts(key);
+        expect(readFileSync(join(left.root, 'snapshots/1/fs/file'), 'utf8')).toBe('contents');
+      } finally {
+        left.remove();
+      }
+    } finally {
+      disk.remove();
+    }
+  });
 
   // If it did not, the cuts above would prove nothing.
   test.each([

@@ -15,6 +15,8 @@ export interface Disk {
   readonly root: string;
   /** Unmounts it and mounts it again, as after a power cut. */
   remount(): void;
+  /** Another disk, with what has reached the device of this one so far: what a power cut in this moment would leave. */
+  cut(): Disk;
   remove(): void;
 }
 
@@ -24,43 +26,85 @@ export function makeDisk(
   mebibytes: number,
   { inodes, options = [] }: { inodes?: number; options?: string[] } = {},
 ): Disk {
-  const directory = mkdtempSync(join(tmpdir(), 'overlite-disk-'));
-  const image = join(directory, 'image');
-  const path = join(directory, 'disk');
-  const root = join(path, 'root');
-  writeFileSync(image, '');
-  truncateSync(image, mebibytes * 1024 * 1024);
-  const run = (command: string, ...args: string[]): void =>
-    void execFileSync(command, args, { stdio: 'pipe' });
-  const unmount = (): void => {
-    run('umount', path);
-    // Other mount namespaces may be a while in letting go of it: mounted twice, it would be ruined.
-    while (execFileSync('losetup', ['-j', image]).length > 0) execFileSync('sleep', ['0.01']);
-  };
-  const remove = (): void => {
-    try {
-      unmount();
-    } finally {
-      rmSync(directory, { recursive: true, force: true });
-    }
-  };
+  const disk = new DiskImage(type);
   try {
-    mkdirSync(path);
     if (type === 'tmpfs') {
       const most = inodes === undefined ? '' : `,nr_inodes=${inodes}`;
-      run('mount', '-t', type, '-o', `size=${mebibytes}m${most}`, type, path);
+      run('mount', '-t', type, '-o', `size=${mebibytes}m${most}`, type, disk.path);
     } else {
-      run(`mkfs.${type}`, '-q', ...(inodes === undefined ? [] : ['-N', String(inodes)]), ...options, image);
-      run('mount', '-o', 'loop', image, path);
+      writeFileSync(disk.image, '');
+      truncateSync(disk.image, mebibytes * 1024 * 1024);
+      run(
+        `mkfs.${type}`,
+        '-q',
+        ...(inodes === undefined ? [] : ['-N', String(inodes)]),
+        ...options,
+        disk.image,
+      );
+      disk.mount();
     }
   } catch (error) {
-    rmSync(directory, { recursive: true, force: true });
+    disk.removeImage();
     throw error;
   }
-  mkdirSync(root, { mode: 0o700 });
-  const remount = (): void => {
-    unmount();
-    run('mount', '-o', 'loop', image, path);
-  };
-  return { type, path, root, remount, remove };
+  mkdirSync(disk.root, { mode: 0o700 });
+  return disk;
+}
+
+function run(command: string, ...args: string[]): void {
+  execFileSync(command, args, { stdio: 'pipe' });
+}
+
+class DiskImage implements Disk {
+  readonly type: FilesystemType;
+  readonly #directory = mkdtempSync(join(tmpdir(), 'overlite-disk-'));
+  readonly image = join(this.#directory, 'image');
+  readonly path = join(this.#directory, 'disk');
+  readonly root = join(this.path, 'root');
+
+  constructor(type: FilesystemType) {
+    this.type = type;
+    mkdirSync(this.path);
+  }
+
+  mount(): void {
+    run('mount', '-o', 'loop', this.image, this.path);
+  }
+
+  remount(): void {
+    this.#unmount();
+    this.mount();
+  }
+
+  cut(): Disk {
+    const other = new DiskImage(this.type);
+    try {
+      run('cp', '--sparse=always', this.image, other.image);
+      // As at a start: 1 says that something has been put right.
+      if (this.type === 'ext4') run('sh', '-c', 'e2fsck -fy "$1" || [ $? -eq 1 ]', 'sh', other.image);
+      other.mount();
+    } catch (error) {
+      other.removeImage();
+      throw error;
+    }
+    return other;
+  }
+
+  remove(): void {
+    try {
+      this.#unmount();
+    } finally {
+      this.removeImage();
+    }
+  }
+
+  removeImage(): void {
+    rmSync(this.#directory, { recursive: true, force: true });
+  }
+
+  #unmount(): void {
+    run('umount', this.path);
+    // Other mount namespaces may be a while in letting go of it: mounted twice, it would be ruined.
+    while (execFileSync('losetup', ['-j', this.image]).length > 0) execFileSync('sleep', ['0.01']);
+  }
 }
