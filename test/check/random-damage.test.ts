@@ -1,4 +1,4 @@
-import { execFileSync } from 'node:child_process';
+import { type ChildProcess, execFileSync, fork } from 'node:child_process';
 import {
   closeSync,
   existsSync,
@@ -14,11 +14,12 @@ import {
   writeSync,
 } from 'node:fs';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { type Report, checkStore } from '../../src/index.ts';
+import type { Report } from '../../src/index.ts';
 import { breakRules, leaveOpen, makeExample } from '../support/damage.ts';
 import { isRoot } from '../support/mount.ts';
-import { hasShell, queryShell } from '../support/shell.ts';
+import { hasShell, mustRun } from '../support/shell.ts';
 import { makeRoot } from '../support/store.ts';
 
 const needs = [isRoot ? '' : 'root', hasShell ? '' : 'sqlite3'].filter((need) => need !== '').join(' and ');
@@ -26,6 +27,8 @@ const needs = [isRoot ? '' : 'root', hasShell ? '' : 'sqlite3'].filter((need) =>
 /** How many stores are damaged: DAMAGES=n, and SEED=n to see some of them again. */
 const DAMAGES = Number(process.env['DAMAGES'] ?? 500);
 const SEED = Number(process.env['SEED'] ?? Math.trunc(Math.random() * 2 ** 31));
+
+const examiner = fileURLToPath(new URL('../support/examine.mjs', import.meta.url));
 
 /** Stores that are damaged at the same time. */
 const LANES = 2;
@@ -149,17 +152,20 @@ const damages: Readonly<Record<string, Damage>> = {
 };
 
 /** What the checks cover, as the shell reads it: not times, and neither labels nor removals that are as good as others. */
-function rowsOf(root: string): unknown {
+function rowsOf(root: string): string {
   // From a copy: the shell writes the log into the database when it ends.
   const copy = `${root}-copy`;
   mkdirSync(copy);
   execFileSync('bash', ['-euc', 'cp "$1"/metadata.db* "$2"', '-', root, copy]);
   const file = join(copy, 'metadata.db');
-  const rows = [
-    queryShell(file, 'select id, name, kind, parent_id, inodes, seal from snapshot order by id'),
-    queryShell(file, "select * from label where key not in ('n', 'k') order by 1, 2"),
-    queryShell(file, "select id, state from removal where part = 'all' order by id"),
-  ];
+  const rows = mustRun(
+    file,
+    `select id, name, kind, parent_id, inodes, seal from snapshot order by id;
+     select '';
+     select * from label where key not in ('n', 'k') order by 1, 2;
+     select '';
+     select id, state from removal where part = 'all' order by id;`,
+  );
   rmSync(copy, { recursive: true });
   return rows;
 }
@@ -199,7 +205,42 @@ beforeAll(async () => {
 });
 afterAll(() => store.remove());
 
-async function damageOne(number: number, expected: { rows: unknown; layers: string }): Promise<string> {
+/** Checks stores, one at a time, in one process for all of them. */
+class Checker {
+  #child: ChildProcess | undefined;
+
+  /** @throws {Error} if the check fails, takes long, or takes its process down */
+  check(root: string, settings: object): Promise<Report> {
+    this.#child ??= fork(examiner, { serialization: 'advanced' });
+    const child = this.#child;
+    return new Promise((resolve, reject) => {
+      const timer = setTimeout(() => child.kill('SIGKILL'), 60_000);
+      const onExit = (status: number | null, signal: string | null): void => {
+        clearTimeout(timer);
+        this.#child = undefined;
+        reject(new Error(`its process ended with ${status ?? signal}`));
+      };
+      child.once('exit', onExit);
+      child.once('message', ({ report, error }: { report?: Report; error?: string }) => {
+        clearTimeout(timer);
+        child.off('exit', onExit);
+        if (report === undefined) reject(new Error(error));
+        else resolve(report);
+      });
+      child.send({ root, settings });
+    });
+  }
+
+  end(): void {
+    this.#child?.kill('SIGKILL');
+  }
+}
+
+async function damageOne(
+  number: number,
+  checker: Checker,
+  expected: { rows: string; layers: string },
+): Promise<string> {
   const random = randomFrom(SEED + number);
   const root = join(store.root, String(number));
   execFileSync('cp', ['-a', template, root]);
@@ -211,9 +252,9 @@ async function damageOne(number: number, expected: { rows: unknown; layers: stri
   try {
     undo = damages[kind]?.(root, random);
     const contents = contentsOf(root);
-    const check = async (options?: object): Promise<Report> => {
+    const check = async (settings = {}): Promise<Report> => {
       try {
-        return await checkStore(root, { ...options, signal: AbortSignal.timeout(60_000) });
+        return await checker.check(root, settings);
       } catch (error) {
         throw new Error(`${where}: the check failed`, { cause: error });
       }
@@ -248,14 +289,16 @@ describe.skipIf(needs !== '')(`random damage${needs && ` (needs ${needs})`}`, ()
       const failures: unknown[] = [];
       let next = 0;
       const lane = async (): Promise<void> => {
+        const checker = new Checker();
         while (next < DAMAGES) {
           try {
-            const outcome = await damageOne(next++, expected);
+            const outcome = await damageOne(next++, checker, expected);
             tally.set(outcome, (tally.get(outcome) ?? 0) + 1);
           } catch (error) {
             failures.push(error);
           }
         }
+        checker.end();
       };
       await Promise.all(Array.from({ length: LANES }, lane));
       const lines = [...tally].map(([outcome, times]) => `${outcome} ${times}`).toSorted();
