@@ -224,7 +224,7 @@ describe.skipIf(!isRoot)(`bad input is an error to that client alone${isRoot ? '
       cancelled.on('error', () => {});
       await firstBlock(cancelled);
       cancelled.cancel();
-      const stalled = service.connect().stream({}, { deadline: Date.now() + 500 });
+      const stalled = service.connect().stream({}, { deadline: Date.now() + 3000 });
       await firstBlock(stalled);
       expect(await failure(stalled.toArray())).toMatchObject({ code: 'DEADLINE_EXCEEDED' });
       const ended = (): string[] => calls.filter(({ method }) => method === 'List').map(({ code }) => code);
