@@ -31,7 +31,7 @@ describe.skipIf(needs !== '')(`a check${needs && ` (needs ${needs})`}`, () => {
   test('finds nothing false beside services that write', { timeout: 120_000 }, async () => {
     const worker = join(import.meta.dirname, '../support/mixed-work.mjs');
     const workers = ['a', 'b'].map((name) =>
-      spawn(process.execPath, [worker, example.root, name, '60'], { stdio: 'ignore' }),
+      spawn(process.execPath, [worker, example.root, name, '240'], { stdio: 'ignore' }),
     );
     const ended = Promise.all(workers.map((child) => once(child, 'exit')));
     // What nobody has open is read from a copy, which is as old as the beginning of the check.

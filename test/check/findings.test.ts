@@ -16,10 +16,11 @@ import {
   writeSync,
 } from 'node:fs';
 import { join } from 'node:path';
-import { describe, expect, test } from 'vitest';
+import { afterAll, describe, expect, test } from 'vitest';
 import { FINDINGS, type FindingCode, OverlayDriver, type Report, checkStore } from '../../src/index.ts';
 import { type Example, breakRules, leaveOpen, useExample } from '../support/damage.ts';
 import { makeDisk } from '../support/disk.ts';
+import { Examiner } from '../support/examiner.ts';
 import { isRoot } from '../support/mount.ts';
 import { hasShell, mustRun, queryShell } from '../support/shell.ts';
 
@@ -604,6 +605,9 @@ async function mountWork(root: string, target: string): Promise<() => void> {
   return () => void execFileSync('umount', [target]);
 }
 
+const examiner = new Examiner();
+afterAll(() => examiner.end());
+
 test('every finding has a case', () => {
   expect([...new Set(cases.map(({ code }) => code))].toSorted()).toEqual(Object.keys(FINDINGS).toSorted());
 });
@@ -630,7 +634,7 @@ describe.skipIf(needs !== '')(`a check finds${needs && ` (needs ${needs})`}`, ()
         const report = await checkStore(example.root, options);
         const expected = [code, ...also].toSorted();
         expect({ codes: codesOf(report), status: report.status }).toEqual({ codes: expected, status });
-        const dry = await checkStore(example.root, { ...options, repair: true, dryRun: true });
+        const dry = await examiner.check(example.root, { ...options, repair: true, dryRun: true });
         expect(codesOf(dry)).toEqual(expected);
         expect(dry.repairs.map(({ outcome }) => outcome).filter((o) => o === 'done' || o === 'gone')).toEqual(
           [],
@@ -638,9 +642,9 @@ describe.skipIf(needs !== '')(`a check finds${needs && ` (needs ${needs})`}`, ()
         expect(snapshotOf(example.root)).toBe(before);
 
         const files = filesOf(example.root);
-        const repaired = await checkStore(example.root, { ...options, repair: true });
+        const repaired = await examiner.check(example.root, { ...options, repair: true });
         expect(codesOf(repaired)).toEqual((left ?? expected).toSorted());
-        expect(codesOf(await checkStore(example.root, options))).toEqual((left ?? expected).toSorted());
+        expect(codesOf(await examiner.check(example.root, options))).toEqual((left ?? expected).toSorted());
         if (left?.length === 0) {
           expect(repaired.repairs.map(({ code: repairedCode }) => repairedCode)).toContain(code);
           expect(repaired.status).toBe('repaired');

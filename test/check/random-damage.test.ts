@@ -1,4 +1,4 @@
-import { type ChildProcess, execFileSync, fork } from 'node:child_process';
+import { execFileSync } from 'node:child_process';
 import {
   closeSync,
   existsSync,
@@ -14,10 +14,10 @@ import {
   writeSync,
 } from 'node:fs';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { Report } from '../../src/index.ts';
 import { breakRules, leaveOpen, makeExample } from '../support/damage.ts';
+import { Examiner } from '../support/examiner.ts';
 import { isRoot } from '../support/mount.ts';
 import { hasShell, mustRun } from '../support/shell.ts';
 import { makeRoot } from '../support/store.ts';
@@ -27,8 +27,6 @@ const needs = [isRoot ? '' : 'root', hasShell ? '' : 'sqlite3'].filter((need) =>
 /** How many stores are damaged: DAMAGES=n, and SEED=n to see some of them again. */
 const DAMAGES = Number(process.env['DAMAGES'] ?? 500);
 const SEED = Number(process.env['SEED'] ?? Math.trunc(Math.random() * 2 ** 31));
-
-const examiner = fileURLToPath(new URL('../support/examine.mjs', import.meta.url));
 
 /** Stores that are damaged at the same time. */
 const LANES = 2;
@@ -210,40 +208,9 @@ beforeAll(async () => {
 });
 afterAll(() => store.remove());
 
-/** Checks stores, one at a time, in one process for all of them. */
-class Checker {
-  #child: ChildProcess | undefined;
-
-  /** @throws {Error} if the check fails, takes long, or takes its process down */
-  check(root: string, settings: object): Promise<Report> {
-    this.#child ??= fork(examiner, { serialization: 'advanced' });
-    const child = this.#child;
-    return new Promise((resolve, reject) => {
-      const timer = setTimeout(() => child.kill('SIGKILL'), 60_000);
-      const onExit = (status: number | null, signal: string | null): void => {
-        clearTimeout(timer);
-        this.#child = undefined;
-        reject(new Error(`its process ended with ${status ?? signal}`));
-      };
-      child.once('exit', onExit);
-      child.once('message', ({ report, error }: { report?: Report; error?: string }) => {
-        clearTimeout(timer);
-        child.off('exit', onExit);
-        if (report === undefined) reject(new Error(error));
-        else resolve(report);
-      });
-      child.send({ root, settings });
-    });
-  }
-
-  end(): void {
-    this.#child?.kill('SIGKILL');
-  }
-}
-
 async function damageOne(
   number: number,
-  checker: Checker,
+  examiner: Examiner,
   expected: { rows: string; layers: string },
 ): Promise<string> {
   const random = randomFrom(SEED + number);
@@ -259,7 +226,7 @@ async function damageOne(
     const contents = contentsOf(root);
     const check = async (settings = {}): Promise<Report> => {
       try {
-        return await checker.check(root, settings);
+        return await examiner.check(root, settings);
       } catch (error) {
         throw new Error(`${where}: the check failed`, { cause: error });
       }
@@ -294,16 +261,16 @@ describe.skipIf(needs !== '')(`random damage${needs && ` (needs ${needs})`}`, ()
       const failures: unknown[] = [];
       let next = 0;
       const lane = async (): Promise<void> => {
-        const checker = new Checker();
+        const examiner = new Examiner();
         while (next < DAMAGES) {
           try {
-            const outcome = await damageOne(next++, checker, expected);
+            const outcome = await damageOne(next++, examiner, expected);
             tally.set(outcome, (tally.get(outcome) ?? 0) + 1);
           } catch (error) {
             failures.push(error);
           }
         }
-        checker.end();
+        examiner.end();
       };
       await Promise.all(Array.from({ length: LANES }, lane));
       const lines = [...tally].map(([outcome, times]) => `${outcome} ${times}`).toSorted();

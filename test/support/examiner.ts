@@ -1,0 +1,36 @@
+import { type ChildProcess, fork } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+import type { CheckOptions, Report } from '../../src/index.ts';
+
+const program = fileURLToPath(new URL('examine.mjs', import.meta.url));
+
+/** Checks stores as `checkStore` does, one at a time, but in one process for all of them: starting it takes longer. */
+export class Examiner {
+  #child: ChildProcess | undefined;
+
+  /** @throws {Error} if the check fails, takes long, or takes its process down */
+  check(root: string, settings: CheckOptions = {}): Promise<Report> {
+    this.#child ??= fork(program, { serialization: 'advanced' });
+    const child = this.#child;
+    return new Promise((resolve, reject) => {
+      const timer = setTimeout(() => child.kill('SIGKILL'), 60_000);
+      const onExit = (status: number | null, signal: string | null): void => {
+        clearTimeout(timer);
+        this.#child = undefined;
+        reject(new Error(`its process ended with ${status ?? signal}`));
+      };
+      child.once('exit', onExit);
+      child.once('message', ({ report, error }: { report?: Report; error?: string }) => {
+        clearTimeout(timer);
+        child.off('exit', onExit);
+        if (report === undefined) reject(new Error(error));
+        else resolve(report);
+      });
+      child.send({ root, settings });
+    });
+  }
+
+  end(): void {
+    this.#child?.kill('SIGKILL');
+  }
+}
