@@ -79,7 +79,9 @@ class DiskImage implements Disk {
   cut(): Disk {
     const other = new DiskImage(this.type);
     try {
-      run('cp', '--sparse=always', this.image, other.image);
+      // Again if the kernel has written to it meanwhile: it is to be of one moment.
+      const script = 'until cp --sparse=always "$1" "$2" && cmp -s "$1" "$2"; do :; done';
+      run('sh', '-c', script, 'sh', this.image, other.image);
       // As at a start: 1 says that something has been put right.
       if (this.type === 'ext4') run('sh', '-c', 'e2fsck -fy "$1" || [ $? -eq 1 ]', 'sh', other.image);
       other.mount();
