@@ -226,9 +226,10 @@ describe.skipIf(!isRoot)(`bad input is an error to that client alone${isRoot ? '
       cancelled.cancel();
       const stalled = service.connect().stream({}, { deadline: Date.now() + 3000 });
       await firstBlock(stalled);
-      expect(await failure(stalled.toArray())).toMatchObject({ code: 'DEADLINE_EXCEEDED' });
+      const failed = failure(new Promise((_, reject) => stalled.once('error', reject)));
       const ended = (): string[] => calls.filter(({ method }) => method === 'List').map(({ code }) => code);
       while (ended().length < 3) await new Promise((resolve) => setImmediate(resolve));
+      expect(await failed).toMatchObject({ code: 'DEADLINE_EXCEEDED' });
       // Of the last, the client may say so a moment before the server knows itself.
       for (const code of ended()) expect(code).toMatch(/^(CANCELLED|DEADLINE_EXCEEDED)$/);
     });
