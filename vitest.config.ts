@@ -3,7 +3,7 @@ import { fileURLToPath } from 'node:url';
 import { defineConfig } from 'vitest/config';
 import { BaseSequencer, type TestSpecification } from 'vitest/node';
 
-// Where that can be had, each file is in a mount namespace of its own, and three of them run side by side: they wait
+// Where that can be had, each file is in a mount namespace of its own, and two of them run side by side: they wait
 // for the disk a lot.
 const apart = spawnSync('unshare', ['--mount', 'true']).status === 0;
 if (apart) {
@@ -28,7 +28,7 @@ export default defineConfig({
     hookTimeout: 60_000,
     pool: 'forks',
     fileParallelism: apart,
-    maxWorkers: 3,
+    maxWorkers: 2,
     sequence: { sequencer: LongestFirst },
     coverage: { include: ['src/**'], reporter: ['text', 'html'] },
   },
