@@ -2,6 +2,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, describe, test } from 'vitest';
 import { OverlayDriver, checkStore } from '../../src/index.ts';
+import { filesystemOf } from '../../src/linux/filesystem.ts';
 import { makeDisk } from '../support/disk.ts';
 import { isRoot } from '../support/mount.ts';
 import { assertWhole } from '../support/store.ts';
@@ -40,6 +41,7 @@ describe.skipIf(needs !== '')(`a power cut${needs}`, () => {
   test('takes no directory back on ext4 without a journal', async () => {
     const disk = makeDisk('ext4', 64, { options: ['-O', '^has_journal'] });
     try {
+      expect(filesystemOf(disk.root).ordered).toBe(false);
       await using driver = await OverlayDriver.open(disk.root);
       await driver.prepare('in work');
       writeFileSync(join((await driver.stat('in work')).directory ?? '', 'fs/file'), 'contents');
@@ -62,6 +64,15 @@ describe.skipIf(needs !== '')(`a power cut${needs}`, () => {
       } finally {
         left.remove();
       }
+    } finally {
+      disk.remove();
+    }
+  });
+
+  test.each(['ext4', 'xfs'] as const)('is prepared for by one sync for all directories on %s', (type) => {
+    const disk = makeDisk(type, 320);
+    try {
+      expect(filesystemOf(disk.root).ordered).toBe(true);
     } finally {
       disk.remove();
     }

@@ -19,7 +19,7 @@ describe.skipIf(needs !== '')(`at any system call${needs}`, () => {
     let sweep: Sweep;
     beforeAll(async () => {
       sweep = await Sweep.begin(operation);
-    });
+    }, 600_000);
     afterAll(() => sweep.end());
 
     /** Disturbs the operation at one call after the other, and wants nothing to be wrong afterwards. */

@@ -13,12 +13,12 @@ async function answer(input) {
     return made;
   };
   try {
-    process.send({ report: await examine(input, { emit() {}, scratch }) });
+    return { report: await examine(input, { emit() {}, scratch }) };
   } catch (error) {
-    process.send({ error: String(error?.stack) });
+    return { error: String(error?.stack) };
   } finally {
     rmSync(directory, { recursive: true, force: true });
   }
 }
 
-process.on('message', (input) => void answer(input));
+process.on('message', (input) => void answer(input).then((found) => process.send(found)));
