@@ -441,9 +441,9 @@ describe.skipIf(lacking.length > 0)(`on overlite, containerd is as on its own ov
     await both((node) => node.ctr('snapshots', 'rm', ...keys));
     await both((node) => node.collect());
     expect(await sameOverview()).not.toContain('sha256');
+    await both((node) => until('no directories are left', () => readdirSync(node.layers).length === 0));
     expect(await ours.overlite('check')).toMatchObject({ status: 'clean', findings: [] });
     expect(await ours.overlite('list')).toEqual([]);
-    await both((node) => until('no directories are left', () => readdirSync(node.layers).length === 0));
   });
 
   test('docs/containerd.md lists what was compared', () => {
