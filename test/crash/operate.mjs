@@ -14,8 +14,8 @@ function fill(layer, files) {
   execFileSync('sh', ['-c', 'mkfifo fifo && setfattr -n user.a -v b d/f0'], { cwd: layer });
 }
 
-/** What the operations below work on: made with a driver that leaves all deletion to cleanup. */
-export async function fixture(driver) {
+/** What an operation below works on, and little else; made with a driver that leaves all deletion to cleanup. */
+export async function fixture(driver, operation) {
   const layer = async (key) => `${(await driver.stat(key)).directory}/fs`;
   await driver.prepare('making base');
   fill(await layer('making base'), 3);
@@ -23,24 +23,15 @@ export async function fixture(driver) {
   await driver.prepare('making leaf', 'base');
   fill(await layer('making leaf'), 2);
   await driver.commit('leaf', 'making leaf');
-  for (const [key, files] of [
-    ['active', 3],
-    ['larger', 80],
-  ]) {
-    await driver.prepare(key, 'base', { labels: { c: 'd' } });
-    fill(await layer(key), files);
-  }
+  await driver.prepare('active', 'base', { labels: { c: 'd' } });
+  fill(await layer('active'), operation === 'commit of many files' ? 80 : 3);
   await driver.prepare('unmeant');
   fill(await layer('unmeant'), 2);
   await driver.cleanup();
-}
-
-/** As `fixture`, with some deletions still to be done. */
-export async function fixtureToCleanUp(driver) {
-  await fixture(driver);
+  if (operation !== 'cleanup') return;
   await driver.remove('unmeant');
   await driver.delete('leaf');
-  await driver.commit('late', 'larger');
+  await driver.commit('late', 'active');
 }
 
 /** Each of what can be done to a store; given a driver that has it open. */
@@ -51,7 +42,7 @@ export const operations = {
   'view of nothing': (driver) => driver.view('new'),
   'view on a parent': (driver) => driver.view('new', 'base'),
   commit: (driver) => driver.commit('new', 'active', { labels: { e: 'f' } }),
-  'commit of a larger layer': (driver) => driver.commit('new', 'larger'),
+  'commit of many files': (driver) => driver.commit('new', 'active'),
   checkpoint: (driver) => driver.checkpoint('new', 'active', { labels: { e: 'f' } }),
   'commit of a copy': (driver) => driver.commit('new', 'active', { inUse: 'copy' }),
   update: (driver) => driver.update('base', { labels: { e: 'f' } }),

@@ -6,7 +6,7 @@ import { isDeepStrictEqual, promisify } from 'node:util';
 import { build } from 'rolldown';
 import { OverlayDriver } from '../../src/index.ts';
 import { assertWhole, makeRoot } from '../support/store.ts';
-import { fixture, fixtureToCleanUp, operations } from './operate.mjs';
+import { fixture, operations } from './operate.mjs';
 import { readTree } from './read-tree.mjs';
 
 const run = promisify(execFile);
@@ -74,8 +74,7 @@ export class Sweep {
   static async begin(operation: string): Promise<Sweep> {
     const sweep = new Sweep(operation);
     const driver = await OverlayDriver.open(sweep.#original, { asyncRemove: true });
-    if (operation === 'cleanup') await fixtureToCleanUp(driver);
-    else if (operation !== 'open') await fixture(driver);
+    if (operation !== 'open') await fixture(driver, operation);
     await driver.close();
     if (operation === 'open') rmSync(sweep.#original, { recursive: true });
     await sweep.#withCopy(async (root) => {
