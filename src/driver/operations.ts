@@ -13,6 +13,7 @@ import type {
 } from '../snapshot.ts';
 import { currentBoot } from '../linux/boot.ts';
 import { MAX_LOWERS } from '../mount/options.ts';
+import { Chains } from './chains.ts';
 import type { Directories } from './directories.ts';
 import { checkIdMappings } from './idmap.ts';
 import type { Layer, LayerSeal, Layers } from './layers.ts';
@@ -71,6 +72,7 @@ export class Operations {
   readonly #store: MetadataStore;
   readonly #directories: Directories;
   readonly #table: MountTable;
+  readonly #chains: Chains;
   readonly #layers: Layers;
   readonly #layout: Layout;
   readonly #upperdirLabel: boolean;
@@ -79,6 +81,7 @@ export class Operations {
     this.#store = store;
     this.#directories = directories;
     this.#table = table;
+    this.#chains = new Chains(store, table.between);
     this.#layers = layers;
     this.#layout = layout;
     this.#upperdirLabel = upperdirLabel;
@@ -92,8 +95,9 @@ export class Operations {
         kind === 'active'
           ? store.prepare(key, parent, { labels, ...(volatile && { volatileBoot: currentBoot() }) })
           : store.view(key, parent, { labels });
-      const { parentId, lowers } = store.stack(key, this.#table.between);
-      checkDepth(key, parentId === null ? 0 : lowers.split(this.#table.between).length);
+      const { parentId } = store.find(key);
+      const { lowers, depth } = this.#chains.below({ name: key, parentId });
+      checkDepth(key, depth);
       if (kind === 'active' || parentId === null) {
         this.#directories.make({ id, writable: kind === 'active', parentId, labels });
       }
@@ -103,8 +107,9 @@ export class Operations {
 
   /** Tells the mounts of an open snapshot. */
   mounts(key: string): Mount[] {
-    const stack = this.#store.stack(checkName(key, 'key'), this.#table.between);
-    if (stack.kind === 'committed') {
+    const found = this.#store.find(checkName(key, 'key'));
+    const { id, kind, volatileBoot } = found;
+    if (kind === 'committed') {
       throw new SnapshotError(
         'FAILED_PRECONDITION',
         `${quote(key)} is committed and has no mounts of its own`,
@@ -114,14 +119,19 @@ export class Operations {
       );
     }
     const labels = this.#table.usesLabels ? this.#store.stat(key).labels : {};
-    return this.#table.mounts({ ...stack, labels });
+    const { lowers } = this.#chains.below(found);
+    return this.#table.mounts({ id, kind, labels, lowers, volatile: volatileBoot !== null });
   }
 
   /** How to look at what a snapshot of any kind holds: the mount that a view of it has, and its layers. */
   look(keyOrName: string): Look {
-    const { id, kind } = this.#store.find(checkName(keyOrName, 'key or name'));
-    const chain = this.#store.lowers(id);
-    const layers = kind === 'view' && chain.length > 1 ? chain.slice(1) : chain;
+    const found = this.#store.find(checkName(keyOrName, 'key or name'));
+    const { id, kind } = found;
+    const below = this.#chains
+      .below(found)
+      .lowers.split(this.#table.between)
+      .filter((word) => word !== '');
+    const layers = (kind === 'view' && below.length > 0 ? below : [id, ...below]).map(Number);
     if (layers.length > MAX_LOWERS) {
       throw new SnapshotError(
         'FAILED_PRECONDITION',
@@ -147,7 +157,7 @@ export class Operations {
         seal: seal.digest,
         inUse: seal.inUse,
       });
-      if (options.parent !== undefined) checkDepth(name, store.lowers(record.id).length - 1);
+      if (options.parent !== undefined) checkDepth(name, this.#chains.below(store.find(name)).depth);
       return this.info(record);
     });
   }
@@ -172,7 +182,7 @@ export class Operations {
         seal: seal.digest,
         inUse: seal.inUse,
       });
-      if (parent !== undefined) checkDepth(name, store.lowers(record.id).length - 1);
+      if (parent !== undefined) checkDepth(name, this.#chains.below(store.find(name)).depth);
       if (replace) store.remove(key);
       return this.info(record);
     });

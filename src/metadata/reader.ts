@@ -19,16 +19,6 @@ export interface Found {
   readonly volatileBoot: string | null;
 }
 
-/** A snapshot and what it stands on. */
-export interface Stacked {
-  readonly id: number;
-  readonly kind: Kind;
-  readonly volatile: boolean;
-  readonly parentId: number | null;
-  /** The ids of its ancestors, nearest first, with what was asked for between each two; empty if it has none. */
-  readonly lowers: string;
-}
-
 /** An entry of the removal journal that is to be deleted from disk. */
 export interface Removal {
   readonly id: number;
@@ -44,8 +34,6 @@ interface FoundRow {
   size: number | null;
   volatile_boot: string | null;
 }
-
-type StackRow = [id: number, kind: string, volatile: 0 | 1, parentId: number | null, lowers: string | null];
 
 /** How a store is opened by a service that uses the metadata alone. */
 export interface MetadataOptions {
@@ -69,8 +57,7 @@ export class MetadataReader {
   readonly #children: Statement<[number], RecordRow>;
   readonly #firstChild: Statement<[number], string>;
   readonly #chain: Statement<[number | null], RecordRow>;
-  readonly #lowers: Statement<[number | null], number>;
-  readonly #stack: Statement<[string, string], StackRow>;
+  readonly #lowers: Statement<[number, string], string | null>;
   readonly #descendants: Statement<[number], RecordRow>;
   readonly #removals: Statement<[number, number], Removal>;
   readonly #isDeleting: Statement<[number, string], number>;
@@ -112,48 +99,36 @@ export class MetadataReader {
     this.#firstChild = db
       .prepare<[number], string>('select name from snapshot where parent_id = ? limit 1')
       .pluck();
-    // From a snapshot's parent upwards, nearest first. There is one row in the queue of the recursion at any
-    // time, so the rows come in the order of the chain; a cycle in a damaged database ends it, since UNION
-    // takes each row once.
-    const ancestors = `
+    // Upwards, nearest first. There is one row in the queue of a recursion at any time, so the rows come in the order of
+    // the chain; a cycle in a damaged database ends it, since UNION takes each row once.
+    this.#chain = db
+      .prepare<[number | null], RecordRow>(`
       with recursive chain (id, parent_id) as (
         select id, parent_id from snapshot where id = ?
         union
         select snapshot.id, snapshot.parent_id
           from chain
           join snapshot on snapshot.id = chain.parent_id
-      )`;
-    this.#lowers = db.prepare<[number | null], number>(`${ancestors} select id from chain`).pluck();
-    // One string for the whole chain, since each row of its own would cost as much again to bring over. The bound is
-    // a little more than overlayfs can stack, and ends a cycle in a damaged database.
-    this.#stack = db
-      .prepare<[string, string], StackRow>(`
-      select id,
-             kind,
-             volatile_boot is not null,
-             parent_id,
-             (with recursive chain (id, parent_id) as (
-                select parent.id, parent.parent_id
-                  from snapshot as parent
-                 where parent.id = snapshot.parent_id
-                union all
-                select ancestor.id, ancestor.parent_id
-                  from chain
-                  join snapshot as ancestor on ancestor.id = chain.parent_id
-                 limit 512
-              )
-              select group_concat(id, ?) from chain)
-        from snapshot
-       where name = ?`)
-      .raw();
-    this.#chain = db
-      .prepare<[number | null], RecordRow>(`
-      ${ancestors}
+      )
       select ${RECORD}
         from chain
         cross join snapshot on snapshot.id = chain.id
         left join snapshot as parent on parent.id = snapshot.parent_id`)
       .raw();
+    // One string, since each row of its own would cost as much again to bring over. The bound is a little more than
+    // overlayfs can stack, and ends a cycle too.
+    this.#lowers = db
+      .prepare<[number, string], string | null>(`
+      with recursive chain (id, parent_id) as (
+        select id, parent_id from snapshot where id = ?
+        union all
+        select snapshot.id, snapshot.parent_id
+          from chain
+          join snapshot on snapshot.id = chain.parent_id
+         limit 512
+      )
+      select group_concat(id, ?) from chain`)
+      .pluck();
     // A cross join keeps this order: for the sake of the sorting, SQLite would rather go through all snapshots.
     this.#descendants = db
       .prepare<[number], RecordRow>(`
@@ -267,29 +242,9 @@ export class MetadataReader {
     return this.read('reading ancestors', () => this.#chain.all(parentId).map(toRecord));
   }
 
-  /** The ids of a snapshot and of its ancestors, nearest first; none for no snapshot. */
-  lowers(id: number | null): number[] {
-    return id === null ? [] : this.read('reading ancestors', () => this.#lowers.all(id));
-  }
-
-  /**
-   * A snapshot and the ids of its ancestors, with `between` put between each two.
-   *
-   * @throws {SnapshotError} NOT_FOUND
-   */
-  stack(keyOrName: string, between: string): Stacked {
-    return this.read('reading ancestors', () => {
-      const row = this.#stack.get(between, checkName(keyOrName, 'key or name'));
-      if (row === undefined) throw notFound(keyOrName);
-      const [id, kind, volatile, parentId, lowers] = row;
-      return {
-        id,
-        kind: toKind(kind, keyOrName),
-        volatile: volatile === 1,
-        parentId,
-        lowers: lowers ?? '',
-      };
-    });
+  /** The ids of a snapshot and of its ancestors, nearest first, with `between` put between each two; empty without it. */
+  lowers(id: number, between: string): string {
+    return this.read('reading ancestors', () => this.#lowers.get(id, between) ?? '');
   }
 
   /** Everything that descends from a snapshot, in the order of creation. */

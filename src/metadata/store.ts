@@ -116,6 +116,11 @@ export class MetadataStore extends MetadataReader {
     return new MetadataStore(await openForService(file, false, options));
   }
 
+  /** How often something that had been written was taken back: what was read of it until then is of no use. */
+  get rollbacks(): number {
+    return this.#transactor.rollbacks;
+  }
+
   /**
    * Makes an active snapshot on a committed parent, or on nothing.
    *

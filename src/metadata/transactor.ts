@@ -32,6 +32,7 @@ export class Transactor {
   readonly #highWater;
   readonly #savepoint;
   #unsettled = false;
+  #rollbacks = 0;
 
   constructor(db: Database, participant: Participant = alone) {
     this.#db = db;
@@ -47,6 +48,11 @@ export class Transactor {
   /** Whether a transaction is open. */
   get open(): boolean {
     return this.#db.inTransaction;
+  }
+
+  /** How often something that had been written was taken back. */
+  get rollbacks(): number {
+    return this.#rollbacks;
   }
 
   /**
@@ -77,6 +83,7 @@ export class Transactor {
       // The wrapper's own type knows nothing of what the body returns.
       return this.#savepoint(body) as T;
     } catch (error) {
+      this.#rollbacks += 1;
       // SQLite may have rolled back everything; then the lock is gone, and directories are no longer ours to undo.
       if (this.#db.inTransaction) this.#participant.undo(mark);
       throw error;
@@ -89,6 +96,7 @@ export class Transactor {
       this.#participant.sync();
       return result;
     } catch (error) {
+      this.#rollbacks += 1;
       if (this.#db.inTransaction) {
         this.#participant.undo(mark);
         this.#rollback.run();
@@ -101,6 +109,7 @@ export class Transactor {
     try {
       this.#commit.run();
     } catch (error) {
+      this.#rollbacks += 1;
       if (this.#db.inTransaction) this.#rollback.run();
       // With no room for its frames a transaction is certainly not there.
       if (isFull(error)) {

@@ -63,7 +63,7 @@ export const operations = {
 };
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
-  const { OverlayDriver } = await import('../../dist/index.js');
+  const { OverlayDriver } = await import('../../src/index.ts');
   const [root, name] = process.argv.slice(2);
   const say = (text) => writeSync(1, `${text}\n`);
   const attempt = async (body) => {

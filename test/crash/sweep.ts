@@ -1,23 +1,15 @@
 import { execFile, spawn } from 'node:child_process';
 import { existsSync, lstatSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { isDeepStrictEqual, promisify } from 'node:util';
-import { build } from 'rolldown';
 import { OverlayDriver } from '../../src/index.ts';
+import { bundled } from '../support/bundle.ts';
 import { assertWhole, makeRoot } from '../support/store.ts';
 import { fixture, operations } from './operate.mjs';
 import { readTree } from './read-tree.mjs';
 
 const run = promisify(execFile);
-/** `operate.mjs` in one file: it is started at every point, and loading a hundred modules takes most of a start. */
-const script = fileURLToPath(new URL('../../node_modules/.cache/operate.mjs', import.meta.url));
-await build({
-  input: fileURLToPath(new URL('operate.mjs', import.meta.url)),
-  platform: 'node',
-  external: ['better-sqlite3', 'koffi', 're2js'],
-  output: { file: script, codeSplitting: false },
-});
+const script = bundled('operate.mjs');
 
 /** The calls by which an operation changes anything. */
 const CALLS = [

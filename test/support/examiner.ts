@@ -1,8 +1,6 @@
 import { type ChildProcess, fork } from 'node:child_process';
-import { fileURLToPath } from 'node:url';
 import type { CheckOptions, Report } from '../../src/index.ts';
-
-const program = fileURLToPath(new URL('examine.mjs', import.meta.url));
+import { bundled } from './bundle.ts';
 
 /** Checks stores as `checkStore` does, one at a time, but in one process for all of them: starting it takes longer. */
 export class Examiner {
@@ -10,7 +8,7 @@ export class Examiner {
 
   /** @throws {Error} if the check fails, takes long, or takes its process down */
   check(root: string, settings: CheckOptions = {}): Promise<Report> {
-    this.#child ??= fork(program, { serialization: 'advanced' });
+    this.#child ??= fork(bundled('examine.mjs'), { serialization: 'advanced' });
     const child = this.#child;
     return new Promise((resolve, reject) => {
       const timer = setTimeout(() => child.kill('SIGKILL'), 60_000);
