@@ -4,7 +4,7 @@ import type { MetadataStore } from '../metadata/store.ts';
 import { quote } from '../names.ts';
 
 /** How many chains are kept. Each has up to 500 layers, and then some thirty thousand characters. */
-const KEPT = 64;
+const KEPT = 256;
 
 /** What a snapshot stands on. */
 export interface Chain {

@@ -25,15 +25,14 @@ export interface Removal {
   readonly part: 'all' | 'work';
 }
 
-interface FoundRow {
-  id: number;
-  name: string;
-  kind: string;
-  parent_id: number | null;
-  inodes: number | null;
-  size: number | null;
-  volatile_boot: string | null;
-}
+type FoundRow = [
+  id: number,
+  kind: string,
+  parentId: number | null,
+  inodes: number | null,
+  size: number | null,
+  volatileBoot: string | null,
+];
 
 /** How a store is opened by a service that uses the metadata alone. */
 export interface MetadataOptions {
@@ -70,10 +69,12 @@ export class MetadataReader {
   protected constructor(db: Database) {
     this.db = db;
     this.#listing = new Listing(db);
-    this.#find = db.prepare(`
-      select id, name, kind, parent_id, inodes, size, volatile_boot
+    this.#find = db
+      .prepare<[string], FoundRow>(`
+      select id, kind, parent_id, inodes, size, volatile_boot
         from snapshot
-       where name = ?`);
+       where name = ?`)
+      .raw();
     this.#stat = db
       .prepare<[string], RecordRow>(`
       select ${RECORD}
@@ -319,9 +320,9 @@ export class MetadataReader {
   lookUp(name: string): Found | undefined {
     const row = this.read('reading a snapshot', () => this.#find.get(name));
     if (row === undefined) return undefined;
-    const { id, parent_id: parentId, inodes, size, volatile_boot: volatileBoot } = row;
+    const [id, kind, parentId, inodes, size, volatileBoot] = row;
     const usage = inodes === null || size === null ? null : { inodes, size };
-    return { id, name, kind: toKind(row.kind, name), parentId, usage, volatileBoot };
+    return { id, name, kind: toKind(kind, name), parentId, usage, volatileBoot };
   }
 
   protected firstChild(id: number): string | undefined {

@@ -65,12 +65,16 @@ test('what a part of a transaction took back is not kept either', async () => {
 
 test('of more chains than are kept, each is right every time', async () => {
   const expected = new Map<string, number[]>();
-  for (let chain = 0; chain < 70; chain += 1) {
-    const ids = [await base(`${chain} bottom`)];
-    ids.unshift(await base(`${chain} top`, `${chain} bottom`));
-    await driver.prepare(`on ${chain}`, `${chain} top`);
-    expected.set(`on ${chain}`, ids);
-  }
+  await driver.transaction((tx) => {
+    for (let chain = 0; chain < 300; chain += 1) {
+      tx.prepare('work');
+      const bottom = tx.commit(`${chain} bottom`, 'work').id;
+      tx.prepare('work', `${chain} bottom`);
+      const top = tx.commit(`${chain} top`, 'work').id;
+      tx.prepare(`on ${chain}`, `${chain} top`);
+      expected.set(`on ${chain}`, [top, bottom]);
+    }
+  });
   for (let round = 0; round < 2; round += 1) {
     for (const [key, ids] of expected) expect(await lowersOf(key)).toEqual(ids);
   }
