@@ -110,6 +110,8 @@ export class StoreSide {
     settleDisk();
     const driver = await OverlayDriver.open(this.root, { ...metadata, asyncRemove: false });
     try {
+      // What the deferred removals have left would be deleted meanwhile.
+      await driver.cleanup();
       const before = () => driver.prepare('gone', this.#parent(), { labels: labels(this.#number) });
       return [await this.#measure(name, () => driver.remove('gone'), { before })];
     } finally {
