@@ -3,8 +3,8 @@ import type { Found } from '../metadata/reader.ts';
 import type { MetadataStore } from '../metadata/store.ts';
 import { quote } from '../names.ts';
 
-/** How many chains are kept. Each has up to 500 layers, and then some thirty thousand characters. */
-const KEPT = 256;
+/** How long the chains that are kept may be together, in characters: one of 500 layers has some thirty thousand. */
+const KEPT_CHARACTERS = 8 * 1024 * 1024;
 
 /** What a snapshot stands on. */
 export interface Chain {
@@ -23,6 +23,7 @@ export class Chains {
   readonly #store: MetadataStore;
   readonly #between: string;
   readonly #kept = new Map<number, Chain>();
+  #characters = 0;
   #rollbacks = 0;
 
   constructor(store: MetadataStore, between: string) {
@@ -38,10 +39,7 @@ export class Chains {
    */
   below({ name, parentId }: Pick<Found, 'name' | 'parentId'>): Chain {
     if (parentId === null) return NOTHING;
-    if (this.#rollbacks !== this.#store.rollbacks) {
-      this.#rollbacks = this.#store.rollbacks;
-      this.#kept.clear();
-    }
+    if (this.#rollbacks !== this.#store.rollbacks) this.#forget();
     const kept = this.#kept.get(parentId);
     if (kept !== undefined) return kept;
     const lowers = this.#store.lowers(parentId, this.#between);
@@ -49,12 +47,16 @@ export class Chains {
       this.#store.find(name);
       throw new SnapshotError('DATA_LOSS', `the parent of ${quote(name)} is missing`);
     }
+    if (this.#characters + lowers.length > KEPT_CHARACTERS) this.#forget();
     const chain = { lowers, depth: lowers.split(this.#between).length };
-    for (const oldest of this.#kept.keys()) {
-      if (this.#kept.size < KEPT) break;
-      this.#kept.delete(oldest);
-    }
     this.#kept.set(parentId, chain);
+    this.#characters += lowers.length;
     return chain;
+  }
+
+  #forget(): void {
+    this.#rollbacks = this.#store.rollbacks;
+    this.#kept.clear();
+    this.#characters = 0;
   }
 }

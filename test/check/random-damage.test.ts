@@ -1,9 +1,11 @@
 import { execFileSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import {
   closeSync,
   existsSync,
   mkdirSync,
   openSync,
+  readFileSync,
   readSync,
   readdirSync,
   renameSync,
@@ -182,10 +184,13 @@ function layersOf(root: string): string {
 }
 
 /** What the files hold, wherever they are. */
-function contentsOf(root: string): string[] {
-  const script = `find . -type f -not -name 'metadata.db*' -not -name '*.note' -print0 | xargs -0 -r sha256sum`;
-  const lines = execFileSync('bash', ['-euc', script], { cwd: root, encoding: 'latin1' }).split('\n');
-  return lines.map((line) => line.slice(0, 64)).toSorted();
+function contentsOf(directory: string): string[] {
+  return readdirSync(directory, { withFileTypes: true }).flatMap((entry) => {
+    const path = join(directory, entry.name);
+    if (entry.isDirectory()) return contentsOf(path);
+    if (!entry.isFile() || entry.name.startsWith('metadata.db') || entry.name.endsWith('.note')) return [];
+    return [createHash('sha256').update(readFileSync(path)).digest('hex')];
+  });
 }
 
 let store: ReturnType<typeof makeRoot>;
