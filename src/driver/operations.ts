@@ -127,11 +127,9 @@ export class Operations {
   look(keyOrName: string): Look {
     const found = this.#store.find(checkName(keyOrName, 'key or name'));
     const { id, kind } = found;
-    const below = this.#chains
-      .below(found)
-      .lowers.split(this.#table.between)
-      .filter((word) => word !== '');
-    const layers = (kind === 'view' && below.length > 0 ? below : [id, ...below]).map(Number);
+    const { lowers: chain, depth } = this.#chains.below(found);
+    const below = depth === 0 ? [] : chain.split(this.#table.between).map(Number);
+    const layers = kind === 'view' && depth > 0 ? below : [id, ...below];
     if (layers.length > MAX_LOWERS) {
       throw new SnapshotError(
         'FAILED_PRECONDITION',
