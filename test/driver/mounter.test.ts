@@ -145,7 +145,7 @@ describe.skipIf(!isRoot)(`a volatile snapshot${needs}`, () => {
     for (let i = 1; i <= 3; i += 1) {
       await driver.mount('k', target);
       const { directory } = await driver.stat('k');
-      expect(existsSync(`${directory}/work/work/incompat/volatile`)).toBe(true);
+      expect(existsSync(join(directory ?? '', 'work', 'work', 'incompat', 'volatile'))).toBe(true);
       sh(`echo ${i} >> log`, target);
       await driver.unmount(target);
     }

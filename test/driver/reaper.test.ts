@@ -131,7 +131,7 @@ describe.skipIf(!isRoot)(`what is in use is not deleted${isRoot ? '' : ' (needs 
       [{ type: 'overlay', source: 'overlay', options: [...(overlay?.options ?? []), 'volatile'] }],
       async (tree) => writeFileSync(join(tree, 'file'), 'x'),
     );
-    const work = `${(await driver.stat('k')).directory}/work/work`;
+    const work = join((await driver.stat('k')).directory ?? '', 'work', 'work');
     expect(statSync(work).mode & 0o777).toBe(0);
     expect(existsSync(join(work, 'incompat/volatile'))).toBe(true);
     const { directory } = await driver.commit('n', 'k');

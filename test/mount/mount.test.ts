@@ -123,7 +123,7 @@ describe.skipIf(!isRoot).each(methods)(`a mount by %s${needs}`, (by) => {
     await using driver = await OverlayDriver.open(root, { durability: 'metadata' });
     const mounts = await stack(driver, 1);
     const { directory } = await driver.stat('top');
-    sh('mkdir -p work/work/a/b/c/d/e', directory ?? '');
+    mkdirSync(join(directory ?? '', 'work', 'work', 'a/b/c/d/e'), { recursive: true });
     await expect(mount(mounts, target, { by })).rejects.toThrow(/can only be read/);
     expect(isMounted()).toBe(false);
   });
