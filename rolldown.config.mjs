@@ -7,7 +7,7 @@ const { bin, dependencies, exports, peerDependencies } = JSON.parse(readFileSync
 const entries = [
   ...Object.values(exports).flatMap((entry) => entry.default ?? []),
   ...Object.values(bin).map((file) => `./${file}`),
-  './dist/child/main.js',
+  './dist/worker.js',
 ];
 
 export default defineConfig({

@@ -23,7 +23,11 @@ class LongestFirst extends BaseSequencer {
   }
 }
 
+/** Where child processes find their program: see `test/support/worker-program.ts`. */
+const workerProgram = fileURLToPath(new URL('test/support/worker-program.ts', import.meta.url));
+
 export default defineConfig({
+  resolve: { alias: [{ find: /.*\/worker-program\.ts$/, replacement: workerProgram }] },
   test: {
     include: ['test/**/*.test.ts'],
     globalSetup: 'test/support/bundle.ts',

@@ -1,4 +1,4 @@
-export { checkStore } from './check/check-store.ts';
+export { checkStore } from './check/check.ts';
 export {
   FINDINGS,
   type CheckOptions,
@@ -12,15 +12,15 @@ export {
   type Step,
   type StepResult,
 } from './check/findings.ts';
-export { restoreStore, type RestoreOptions, type RestoreReport } from './check/restore-store.ts';
-export type { Change, Difference, DiffOptions } from './driver/change.ts';
+export { restoreStore, type RestoreOptions, type RestoreReport } from './check/restore.ts';
+export type { Change, Difference, DiffOptions } from './layers/change.ts';
 export { OverlayDriver } from './driver/driver.ts';
 export type { DriverOptions } from './driver/options.ts';
 export type { Seal, SealedCommitOptions } from './driver/operations.ts';
 export type { Transaction } from './driver/transaction.ts';
 export { SnapshotError, type ErrorCode } from './errors.ts';
 export { MetadataReader, type MetadataOptions, type Removal } from './metadata/reader.ts';
-export type { LeftRemoval, LostRow } from './metadata/salvage.ts';
+export type { LeftRemoval, LostRow } from './metadata/repair/salvage.ts';
 export { MetadataStore, type CommitRecord, type PrepareRecord } from './metadata/store.ts';
 export type {
   BackupOptions,

@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs';
-import type { Layout } from '../driver/layout.ts';
-import { readBatchesOf } from '../linux/names.ts';
+import type { Layout } from '../layers/layout.ts';
+import { readBatchesOf } from '../linux/directory.ts';
 
 /** The ids that the names in a directory tell. */
 function* idsIn(directory: string, pattern: RegExp): Generator<number, void, undefined> {

@@ -1,19 +1,19 @@
 import { chmodSync, copyFileSync, existsSync, lstatSync, mkdirSync, rmdirSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { makeLayer, makeWork } from '../driver/directories.ts';
-import type { Layout } from '../driver/layout.ts';
-import { placeFor, setAside, writeNote } from '../driver/lost-and-found.ts';
-import { measureUsage } from '../driver/usage.ts';
+import { makeLayer, makeWork } from '../layers/directories.ts';
+import type { Layout } from '../layers/layout.ts';
+import { placeFor, setAside, writeNote } from '../layers/lost-and-found.ts';
+import { measureUsage } from '../layers/usage.ts';
 import { SnapshotError, toSnapshotError } from '../errors.ts';
 import { errnoOf, isGone } from '../linux/errno.ts';
 import { type Mounts, findUse, lookAtAllMounts } from '../linux/mountinfo.ts';
 import { syncPath } from '../linux/sync.ts';
 import { walkTree } from '../linux/tree.ts';
-import { Mender } from '../metadata/mender.ts';
+import { RepairWriter } from '../metadata/repair/repair-writer.ts';
 import { type FindingCode, type Repair, describe } from './findings.ts';
 import { highestIdOnDisk } from './ids-on-disk.ts';
 import { isSkeleton } from './steps/directories.ts';
-import type { Found, Subject } from './subject.ts';
+import type { Found, CheckContext } from './context.ts';
 
 /** What came of one repair: where something was set aside, or that there was nothing left to do. */
 type Outcome = { readonly outcome: 'done' | 'gone' | 'refused'; readonly detail?: string };
@@ -24,7 +24,7 @@ const GONE: Outcome = { outcome: 'gone' };
 /** What all repairs work with. */
 interface Workshop {
   readonly layout: Layout;
-  readonly mender: Mender;
+  readonly writer: RepairWriter;
   readonly mounts: readonly Mounts[];
 }
 
@@ -63,14 +63,14 @@ const ACTIONS: ReadonlyMap<FindingCode, Action> = new Map<FindingCode, Action>([
  */
 export async function repairStore(
   layout: Layout,
-  subject: Subject,
+  context: CheckContext,
   { dryRun }: { dryRun: boolean },
 ): Promise<Repair[]> {
-  const wanted = subject.found
+  const wanted = context.found
     .filter(({ finding }) => finding.repair !== null)
     .toSorted((a, b) => orderOf(a.finding.code) - orderOf(b.finding.code));
   if (wanted.length === 0) return [];
-  const damage = subject.found.find(
+  const damage = context.found.find(
     ({ finding: { step, severity, repair } }) =>
       step === 'database' && severity === 'error' && repair === null,
   );
@@ -84,9 +84,9 @@ export async function repairStore(
     const action = BEFORE_OPENING.get(found.finding.code);
     if (action !== undefined) repairs.push({ ...outline(found), ...action(layout, found) });
   }
-  const mender = await Mender.open(layout.database);
+  const writer = await RepairWriter.open(layout.database);
   try {
-    const workshop: Workshop = { layout, mender, mounts: await lookAtAllMounts() };
+    const workshop: Workshop = { layout, writer, mounts: await lookAtAllMounts() };
     for (const found of wanted) {
       const action = ACTIONS.get(found.finding.code);
       if (action !== undefined)
@@ -94,7 +94,7 @@ export async function repairStore(
     }
     return repairs;
   } finally {
-    mender.close();
+    writer.close();
   }
 }
 
@@ -109,7 +109,7 @@ function outline({ finding: { code, snapshot, path, repair } }: Found): Omit<Rep
 async function perform(workshop: Workshop, action: Action, found: Found): Promise<Outcome> {
   try {
     const measured = await measureFor(workshop, found);
-    return await workshop.mender.locked(() => action(workshop, measured));
+    return await workshop.writer.locked(() => action(workshop, measured));
   } catch (error) {
     const failure = toSnapshotError(error, describe(found.finding.code).repair ?? 'repairing');
     if (failure instanceof SnapshotError && failure.code !== 'INTERNAL') {
@@ -120,11 +120,11 @@ async function perform(workshop: Workshop, action: Action, found: Found): Promis
 }
 
 /** A usage is measured before the lock is taken: the layer of a committed snapshot does not change. */
-async function measureFor({ layout, mender }: Workshop, found: Found): Promise<Found> {
+async function measureFor({ layout, writer }: Workshop, found: Found): Promise<Found> {
   const { code, id } = found.finding;
-  if (code !== 'kind-and-usage' || id === null || mender.snapshot(id)?.kind !== 'committed') return found;
+  if (code !== 'kind-and-usage' || id === null || writer.snapshot(id)?.kind !== 'committed') return found;
   const usage = await measureUsage(walkTree(layout.fs(id)));
-  return { ...found, particulars: { ...found.particulars, usage } };
+  return { ...found, details: { ...found.details, usage } };
 }
 
 // The database ---------------------------------------------------------------------------------------------------
@@ -143,42 +143,42 @@ function keepCopy(layout: Layout, { finding }: Found): Outcome {
   return { outcome: 'done', detail: place };
 }
 
-function remake({ mender }: Workshop, { particulars: { difference } }: Found): Outcome {
+function remake({ writer }: Workshop, { details: { difference } }: Found): Outcome {
   if (difference === undefined) return GONE;
-  mender.remake(difference);
+  writer.remake(difference);
   return DONE;
 }
 
-function reindex({ mender }: Workshop): Outcome {
-  mender.reindex();
+function reindex({ writer }: Workshop): Outcome {
+  writer.reindex();
   return DONE;
 }
 
-function takeStrayLabels({ layout, mender }: Workshop, { finding }: Found): Outcome {
-  const labels = mender.takeStrayLabels();
+function takeStrayLabels({ layout, writer }: Workshop, { finding }: Found): Outcome {
+  const labels = writer.takeStrayLabels();
   if (labels.length === 0) return GONE;
   return noted(layout, { what: 'labels of snapshots that are not there', why: finding.message, labels });
 }
 
-function takeContradictions({ layout, mender }: Workshop, { finding }: Found): Outcome {
-  const entries = finding.id === null ? [] : mender.takeContradictions(finding.id);
+function takeContradictions({ layout, writer }: Workshop, { finding }: Found): Outcome {
+  const entries = finding.id === null ? [] : writer.takeContradictions(finding.id);
   if (entries.length === 0) return GONE;
   return noted(layout, { what: 'entries of the removal journal', why: finding.message, entries });
 }
 
-function setUsage({ layout, mender }: Workshop, { finding, particulars }: Found): Outcome {
-  const row = finding.id === null ? undefined : mender.snapshot(finding.id);
+function setUsage({ layout, writer }: Workshop, { finding, details }: Found): Outcome {
+  const row = finding.id === null ? undefined : writer.snapshot(finding.id);
   if (row === undefined) return GONE;
   const measured = [row.inodes, row.size].filter((value) => value !== null).length;
   if (measured === (row.kind === 'committed' ? 2 : 0)) return GONE;
-  const usage = row.kind === 'committed' ? particulars.usage : null;
+  const usage = row.kind === 'committed' ? details.usage : null;
   if (usage === undefined) return { outcome: 'refused', detail: 'its layer could not be measured' };
-  mender.setUsage(row.id, usage);
+  writer.setUsage(row.id, usage);
   return noted(layout, { what: 'the row of a snapshot, as it was', why: finding.message, row });
 }
 
-function raiseHighWater({ layout, mender }: Workshop): Outcome {
-  return mender.raiseHighWater(highestIdOnDisk(layout)) ? DONE : GONE;
+function raiseHighWater({ layout, writer }: Workshop): Outcome {
+  return writer.raiseHighWater(highestIdOnDisk(layout)) ? DONE : GONE;
 }
 
 function noted(layout: Layout, note: { what: string; why: string; [detail: string]: unknown }): Outcome {
@@ -203,8 +203,8 @@ function makeDirectory(path: string): Outcome {
   return DONE;
 }
 
-function move({ layout, mounts }: Workshop, { finding, particulars }: Found): Outcome {
-  const { path } = particulars;
+function move({ layout, mounts }: Workshop, { finding, details }: Found): Outcome {
+  const { path } = details;
   if (path === undefined || lstatSync(path, { throwIfNoEntry: false }) === undefined) return GONE;
   const use = findUse(mounts, path.toString());
   if (use !== undefined) return { outcome: 'refused', detail: use };
@@ -220,7 +220,7 @@ function move({ layout, mounts }: Workshop, { finding, particulars }: Found): Ou
 }
 
 function setAsideUnlessDirectory(workshop: Workshop, found: Found): Outcome {
-  const { path } = found.particulars;
+  const { path } = found.details;
   const now = path === undefined ? undefined : lstatSync(path, { throwIfNoEntry: false });
   return now === undefined || now.isDirectory() ? GONE : move(workshop, found);
 }
@@ -231,12 +231,12 @@ function setAsideUnknown(workshop: Workshop, found: Found): Outcome {
 }
 
 function setAsideExtra(workshop: Workshop, found: Found): Outcome {
-  const { mender, layout } = workshop;
+  const { writer, layout } = workshop;
   const { id, path } = found.finding;
-  const row = id === null ? undefined : mender.snapshot(id);
+  const row = id === null ? undefined : writer.snapshot(id);
   if (id === null || row === undefined) return GONE;
   // Its time has come to be deleted in the ordinary way.
-  if (path === layout.work(id) && (row.kind === 'active' || mender.journalled(id).includes('work')))
+  if (path === layout.work(id) && (row.kind === 'active' || writer.journalled(id).includes('work')))
     return GONE;
   return move(workshop, found);
 }
@@ -252,14 +252,14 @@ function removeSkeleton(workshop: Workshop, { finding }: Found): Outcome {
   return DONE;
 }
 
-function isKnown({ mender }: Workshop, id: number): boolean {
-  return mender.snapshot(id) !== undefined || mender.journalled(id).includes('all');
+function isKnown({ writer }: Workshop, id: number): boolean {
+  return writer.snapshot(id) !== undefined || writer.journalled(id).includes('all');
 }
 
 /** Makes the directories of an open snapshot that are missing, empty. */
-function makeWhole({ layout, mender }: Workshop, { finding }: Found): Outcome {
+function makeWhole({ layout, writer }: Workshop, { finding }: Found): Outcome {
   const { id } = finding;
-  const row = id === null ? undefined : mender.snapshot(id);
+  const row = id === null ? undefined : writer.snapshot(id);
   if (id === null || row === undefined || row.kind === 'committed') return GONE;
   let made = false;
   const make = (path: string, body: () => void): void => {
@@ -269,7 +269,7 @@ function makeWhole({ layout, mender }: Workshop, { finding }: Found): Outcome {
   };
   make(layout.directory(id), () => mkdirSync(layout.directory(id), { mode: 0o700 }));
   const { parentId } = row;
-  make(layout.fs(id), () => makeLayer(layout, { id, parentId, labels: mender.labels(id) }));
+  make(layout.fs(id), () => makeLayer(layout, { id, parentId, labels: writer.labels(id) }));
   if (row.kind === 'active') make(layout.work(id), () => makeWork(layout, id));
   if (!made) return GONE;
   syncPath(layout.fs(id));

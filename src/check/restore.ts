@@ -1,155 +1,57 @@
-import { existsSync, lstatSync, mkdirSync, readFileSync, renameSync, rmSync, statSync } from 'node:fs';
-import { dirname, join } from 'node:path';
-import type { Workplace } from '../child/run.ts';
-import { Layout } from '../driver/layout.ts';
-import { placeFor, writeNote } from '../driver/lost-and-found.ts';
-import { SnapshotError, toSnapshotError } from '../errors.ts';
-import { syncPath } from '../linux/sync.ts';
-import { listBackups } from '../metadata/backup-files.ts';
-import { Inspector } from '../metadata/inspector.ts';
-import { Mender } from '../metadata/mender.ts';
-import { type Rebuilt, copyBackup, salvage } from '../metadata/salvage.ts';
-import { quote } from '../names.ts';
-import { highestIdOnDisk, idsOnDisk } from './ids-on-disk.ts';
+import { resolve } from 'node:path';
+import { defineTask, runInChild } from '../linux/child.ts';
+import { SnapshotError } from '../errors.ts';
+import { checkOptions, kindOf } from '../arguments.ts';
+import { quote } from '../quote.ts';
+import { checkStore } from './check.ts';
+import type { Report } from './findings.ts';
+import type { RestoreInput, Restored } from './restore.task.ts';
 
-/** What a database is to be made of. */
-export interface RestoreInput {
-  readonly root: string;
+/** A restoration, as it runs in a child process. */
+export const restoreTask = defineTask<RestoreInput, never, Restored>('restore');
+
+/** What a store's database is to be restored from. */
+export interface RestoreOptions {
   /** A backup; the newest that was made by itself unless given. */
-  readonly from: string | undefined;
+  from?: string;
   /** Use no backup, but what can be read of the database that is there. */
-  readonly salvage: boolean;
+  salvage?: boolean;
 }
 
-/** What came of a restoration. */
-export interface Restored extends Rebuilt {
-  /** The backup that was used; `null` if it was what could be read of the database that was there. */
-  readonly from: string | null;
-  /** Where the database is that was there; `null` if there was none. */
-  readonly setAside: string | null;
-  /** Whether this was a restoration that had been interrupted, and only had to be finished. */
-  readonly finished: boolean;
+/** What came of a restoration, and what a check of the store finds after it. */
+export interface RestoreReport extends Restored {
+  /** Without a look into the layers: rows whose directories are gone, and directories that no row knows of. */
+  readonly check: Report;
 }
 
 /**
- * Puts a new database in the place of one that is lost or damaged. That one is kept in `lost+found/`, and no directory
- * is touched. It is to run in a process of its own, which has the store open in no other way.
+ * Puts a new database in the place of one that is lost or damaged: a backup, or what can be read of the damaged one.
+ * Nothing is deleted: the old one goes to `lost+found/`, the removal journal is emptied into the report, and no id is
+ * handed out again. Nobody may have the store open.
  *
+ * @throws {TypeError} if an option is of a wrong type or unknown
+ * @throws {SnapshotError} INVALID_ARGUMENT if both `from` and `salvage` are given
  * @throws {SnapshotError} FAILED_PRECONDITION if there is no root or no backup, or someone has the store open
  * @throws {SnapshotError} DATA_LOSS if the backup is damaged
  */
-export async function restoreDatabase(input: RestoreInput, { scratch }: Workplace): Promise<Restored> {
-  const { root } = input;
-  if (!existsSync(root))
-    throw new SnapshotError('FAILED_PRECONDITION', `there is no directory ${quote(root)}`);
-  const layout = new Layout(root);
-  checkUnused(layout);
-  if (existsSync(layout.restoring)) {
-    return { from: null, snapshots: 0, lost: [], journal: [], setAside: putInPlace(layout), finished: true };
+export async function restoreStore(root: string, options: RestoreOptions = {}): Promise<RestoreReport> {
+  if (typeof root !== 'string') throw new TypeError(`the root must be a string, not ${kindOf(root)}`);
+  if (root === '' || root.includes('\0')) {
+    throw new SnapshotError('INVALID_ARGUMENT', `the root ${quote(root)} is not a path`);
   }
-  const file = `${layout.database}-restore-${process.pid}`;
-  try {
-    const from = input.salvage ? null : findBackup(layout, input.from);
-    const rebuilt =
-      from === null
-        ? await salvage({ damaged: layout.database, file, scratch: scratch(), ids: idsOnDisk(layout) })
-        : await copyBackup(from, file);
-    await raise(layout, file, scratch());
-    syncPath(file);
-    // While it is called so, nobody opens the store.
-    renameSync(file, layout.restoring);
-    syncPath(root);
-    return { from, ...rebuilt, setAside: putInPlace(layout), finished: false };
-  } catch (error) {
-    throw toSnapshotError(error, `restoring ${quote(root)}`);
-  } finally {
-    for (const suffix of ['', '-wal', '-shm']) rmSync(`${file}${suffix}`, { force: true });
+  const { from, salvage = false } = checkOptions(options, ['from', 'salvage']);
+  if (from !== undefined && typeof from !== 'string') {
+    throw new TypeError(`from must be a string, not ${kindOf(from)}`);
   }
-}
-
-function findBackup(layout: Layout, given: string | undefined): string {
-  if (given !== undefined) return given;
-  const [newest] = listBackups(layout.database, 'any');
-  if (newest !== undefined) return newest;
-  throw new SnapshotError('FAILED_PRECONDITION', `there is no backup beside ${quote(layout.database)}`, {
-    hint: 'name one, or salvage what can be read of the database that is there',
-  });
-}
-
-/** No id that was ever used may be handed out again, whatever the new database knows of it. */
-async function raise(layout: Layout, file: string, scratch: string): Promise<void> {
-  const mender = await Mender.open(file);
-  try {
-    const least = Math.max(highestIdOnDisk(layout), highWaterOf(layout.database, scratch));
-    await mender.locked(() => mender.raiseHighWater(least));
-  } finally {
-    mender.close();
+  if (typeof salvage !== 'boolean') throw new TypeError(`salvage must be a boolean, not ${kindOf(salvage)}`);
+  if (from !== undefined && salvage) {
+    throw new SnapshotError('INVALID_ARGUMENT', 'a store is restored from a backup, or salvaged, not both');
   }
-}
-
-function highWaterOf(database: string, scratch: string): number {
-  try {
-    const inspector = Inspector.open(database, () => scratch);
-    try {
-      const highWater = inspector.highWater() ?? 0;
-      // A damaged page can hold any number.
-      return Number.isSafeInteger(highWater) && highWater < 2 ** 48 ? highWater : 0;
-    } finally {
-      inspector.close();
-    }
-  } catch {
-    return 0;
-  }
-}
-
-/** Sets the old database aside and gives the new one its name. An old log in its place would be read into the new one. */
-function putInPlace(layout: Layout): string | null {
-  const old = ['', '-wal', '-shm', '-journal'].filter(
-    (suffix) => lstatSync(`${layout.database}${suffix}`, { throwIfNoEntry: false }) !== undefined,
-  );
-  let place: string | null = null;
-  if (old.length > 0) {
-    place = placeFor(layout, undefined);
-    mkdirSync(place, { mode: 0o700 });
-    writeNote(layout, { what: 'the database that was there', why: 'it was restored' }, place);
-    for (const suffix of old.toReversed()) {
-      renameSync(`${layout.database}${suffix}`, join(place, `metadata.db${suffix}`));
-    }
-    syncPath(place);
-    syncPath(layout.lostAndFound);
-  }
-  syncPath(layout.root);
-  renameSync(layout.restoring, layout.database);
-  syncPath(dirname(layout.database));
-  return place;
-}
-
-/**
- * Looks that nobody has the database open, as far as this can be seen: whoever has, holds a lock.
- *
- * @throws {SnapshotError} FAILED_PRECONDITION if someone does
- */
-function checkUnused(layout: Layout): void {
-  const files = [layout.database, `${layout.database}-shm`].flatMap((path) => {
-    const found = statSync(path, { throwIfNoEntry: false });
-    return found === undefined ? [] : [found];
-  });
-  for (const line of readFileSync('/proc/locks', 'utf8').split('\n')) {
-    const [, pid, major = '', minor = '', inode] =
-      /(\S+) ([0-9a-f]+):([0-9a-f]+):(\d+) \S+ \S+$/.exec(line) ?? [];
-    const device =
-      (parseInt(minor, 16) & 0xff) | (parseInt(major, 16) << 8) | ((parseInt(minor, 16) & ~0xff) << 12);
-    // Filesystems without a device of their own show another number to statx(2).
-    const isIt = files.some(
-      ({ ino, dev }) => String(ino) === inode && (dev === device || parseInt(major, 16) === 0),
-    );
-    if (!isIt) continue;
-    throw new SnapshotError(
-      'FAILED_PRECONDITION',
-      `process ${pid} has the store ${quote(layout.root)} open`,
-      {
-        hint: 'stop what uses it first',
-      },
-    );
-  }
+  const input: RestoreInput = {
+    root: resolve(root),
+    from: from === undefined ? undefined : resolve(from),
+    salvage,
+  };
+  const restored = await runInChild(restoreTask, input);
+  return { ...restored, check: await checkStore(root, { quick: true }) };
 }

@@ -1,6 +1,6 @@
 import { resolve } from 'node:path';
-import { Layout } from '../driver/layout.ts';
-import { backupDatabase } from '../metadata/backup-database.ts';
+import { Layout } from '../layers/layout.ts';
+import { backupDatabase } from '../metadata/backup/backup.ts';
 import { storeCommand } from './command.ts';
 import { say, sayJson } from './output.ts';
 import { withBar } from './progress.ts';

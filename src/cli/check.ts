@@ -1,10 +1,10 @@
-import { checkStore } from '../check/check-store.ts';
+import { checkStore } from '../check/check.ts';
 import { type CheckProgress, type Finding, type Report, STEPS } from '../check/findings.ts';
 import { SnapshotError } from '../errors.ts';
 import { type Statuses, storeCommand, toMilliseconds } from './command.ts';
 import { say, sayJson } from './output.ts';
 import { ProgressBar } from './progress.ts';
-import { quoteWhole } from '../names.ts';
+import { quoteWhole } from '../quote.ts';
 import { stopSignal } from './stopping.ts';
 
 /** The exit statuses, which are fsck(8)'s. */

@@ -3,7 +3,7 @@ import { homedir } from 'node:os';
 import { resolve } from 'node:path';
 import { Argument, type Command, type Option } from 'commander';
 import { RE2JS } from 're2js';
-import { Layout } from '../driver/layout.ts';
+import { Layout } from '../layers/layout.ts';
 import { MetadataReader } from '../metadata/reader.ts';
 import { command } from './command.ts';
 import { say } from './output.ts';

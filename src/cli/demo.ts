@@ -19,7 +19,7 @@ import { promisify } from 'node:util';
 import { OverlayDriver } from '../driver/driver.ts';
 import { SnapshotError } from '../errors.ts';
 import { MetadataReader } from '../metadata/reader.ts';
-import { quote } from '../names.ts';
+import { quote } from '../quote.ts';
 import { command } from './command.ts';
 import { toLine } from './diff.ts';
 import { say } from './output.ts';

@@ -1,4 +1,4 @@
-import type { Change } from '../driver/change.ts';
+import type { Change } from '../layers/change.ts';
 import { type StoreOptions, storeCommand } from './command.ts';
 import { paint, say, sayJsonArray, shown } from './output.ts';
 import { stopSignal } from './stopping.ts';

@@ -1,6 +1,6 @@
 import { styleText } from 'node:util';
 import Table from 'cli-table3';
-import { quoteWhole } from '../names.ts';
+import { quoteWhole } from '../quote.ts';
 import type { Info, Kind, Mount } from '../snapshot.ts';
 
 /** Prints a line. */

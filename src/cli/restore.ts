@@ -1,6 +1,6 @@
-import { type RestoreReport, restoreStore } from '../check/restore-store.ts';
+import { type RestoreReport, restoreStore } from '../check/restore.ts';
 import { storeCommand } from './command.ts';
-import { quoteWhole } from '../names.ts';
+import { quoteWhole } from '../quote.ts';
 import { say, sayJson } from './output.ts';
 
 /** `overlite restore` */

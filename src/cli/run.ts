@@ -12,7 +12,7 @@ import { errnoOf } from '../linux/errno.ts';
 import { lookAtAllMounts } from '../linux/mountinfo.ts';
 import { attachMountAt, bindMounts, changeRoot, inNewMountNamespace } from '../linux/namespace.ts';
 import type { MountMethod } from '../mount/method.ts';
-import { quote } from '../names.ts';
+import { quote } from '../quote.ts';
 import type { Info, Labels } from '../snapshot.ts';
 import { type Statuses, type StoreOptions, byOption, labelOption, writeCommand } from './command.ts';
 import { note, noteJson, shown } from './output.ts';

@@ -7,7 +7,7 @@ import { loadOptional } from '../containerd/optional.ts';
 import type { OverlayDriver } from '../driver/driver.ts';
 import { SnapshotError, toSnapshotError } from '../errors.ts';
 import { notifyManager, takePassedSockets } from '../linux/notify.ts';
-import { quote } from '../names.ts';
+import { quote } from '../quote.ts';
 import { type StoreOptions, toMilliseconds, writeCommand } from './command.ts';
 import { LOG_LEVELS, Log, type LogLevel } from './log.ts';
 import { endWhenStopped, stopSignal } from './stopping.ts';

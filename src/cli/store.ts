@@ -1,10 +1,10 @@
 import { lstatSync, readdirSync } from 'node:fs';
 import { basename, resolve } from 'node:path';
 import { OverlayDriver } from '../driver/driver.ts';
-import { Layout } from '../driver/layout.ts';
+import { Layout } from '../layers/layout.ts';
 import type { DriverOptions } from '../driver/options.ts';
 import { SnapshotError, toSnapshotError } from '../errors.ts';
-import { quote } from '../names.ts';
+import { quote } from '../quote.ts';
 import type { Info, Usage } from '../snapshot.ts';
 import type { StoreOptions } from './command.ts';
 

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { mkdir, readFile, readdir, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { Conformance } from './index.ts';
 import type { Body } from './support.ts';
+import type { Conformance } from './types.ts';
 
 async function isAsWritten(tree: string): Promise<void> {
   assert.deepEqual((await readdir(tree)).toSorted(), ['changed', 'directory', 'moved']);

@@ -1,6 +1,6 @@
 import { SnapshotError } from '../errors.ts';
 import { errnoOf } from '../linux/errno.ts';
-import { quote } from '../names.ts';
+import { quote } from '../quote.ts';
 
 /**
  * Loads what only some users need and others need not install.

@@ -1,6 +1,6 @@
 import type { UntypedServiceImplementation, handleServerStreamingCall, handleUnaryCall } from '@grpc/grpc-js';
 import { SnapshotError } from '../errors.ts';
-import { quote } from '../names.ts';
+import { quote } from '../quote.ts';
 import type { Info, Labels, Snapshotter } from '../snapshot.ts';
 import { streaming, unary } from './call.ts';
 import {

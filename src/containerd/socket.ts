@@ -16,7 +16,7 @@ import { dirname, join, resolve } from 'node:path';
 import { SnapshotError, toSnapshotError } from '../errors.ts';
 import { tryLock } from '../linux/file-calls.ts';
 import { errnoOf } from '../linux/errno.ts';
-import { quote } from '../names.ts';
+import { quote } from '../quote.ts';
 
 /** The longest path that a socket can have, in bytes. */
 const MAX_PATH_BYTES = 107;

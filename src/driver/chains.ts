@@ -1,7 +1,7 @@
 import { SnapshotError } from '../errors.ts';
 import type { Found } from '../metadata/reader.ts';
 import type { MetadataStore } from '../metadata/store.ts';
-import { quote } from '../names.ts';
+import { quote } from '../quote.ts';
 
 /** How long the chains that are kept may be together, in characters: one of 500 layers has some thirty thousand. */
 const KEPT_CHARACTERS = 8 * 1024 * 1024;

@@ -1,14 +1,15 @@
 import { SnapshotError } from '../errors.ts';
-import type { WriteOptions } from '../metadata/group-commit.ts';
+import type { WriteOptions } from '../metadata/write-queue.ts';
 import type { MetadataStore } from '../metadata/store.ts';
-import { checkName, quote } from '../names.ts';
+import { checkName } from '../arguments.ts';
+import { quote } from '../quote.ts';
 import type { CheckpointOptions, CommitOptions, Info, Watched } from '../snapshot.ts';
-import type { Layer, Layers } from './layers.ts';
-import type { Layout } from './layout.ts';
+import type { Layer, Layers } from '../layers/layers.ts';
+import type { Layout } from '../layers/layout.ts';
 import { type Operations, type Seal, checkUse } from './operations.ts';
-import type { Reaper } from './reaper.ts';
-import type { DirectoryLock } from './directory-lock.ts';
-import { checkNotLost } from './volatile.ts';
+import type { Reaper } from '../layers/reaper.ts';
+import type { DirectoryLock } from '../layers/directory-lock.ts';
+import { checkNotLost } from '../layers/volatile.ts';
 
 /** What commits and checkpoints need of the driver. */
 interface Parts {

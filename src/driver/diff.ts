@@ -1,11 +1,12 @@
 import { SnapshotError, toSnapshotError } from '../errors.ts';
 import { isGone, isSystemError } from '../linux/errno.ts';
 import { openMount } from '../mount/mount.ts';
-import { checkName, checkOptions, checkWatched, kindOf, quote } from '../names.ts';
-import type { Change, DiffOptions } from './change.ts';
-import type { Layout } from './layout.ts';
-import type { Look } from './mounts.ts';
-import { diffTrees } from './tree-diff.ts';
+import { checkName, checkOptions, checkWatched, kindOf } from '../arguments.ts';
+import { quote } from '../quote.ts';
+import type { Change, DiffOptions } from '../layers/change.ts';
+import type { Layout } from '../layers/layout.ts';
+import type { Look } from './mount-table.ts';
+import { diffTrees } from '../layers/compare.ts';
 
 /** What comparing needs of the driver. */
 interface Parts {

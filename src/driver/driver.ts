@@ -1,20 +1,21 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { Database } from 'better-sqlite3';
-import { checkStore } from '../check/check-store.ts';
+import { checkStore } from '../check/check.ts';
 import type { CheckOptions, Report } from '../check/findings.ts';
 import { SnapshotError, isBusy, toSnapshotError } from '../errors.ts';
 import { needsUserxattr } from '../linux/probe.ts';
 import { retryWhileBusy } from '../metadata/busy.ts';
-import { backupDatabase } from '../metadata/backup-database.ts';
-import { GroupCommit, type WriteOptions } from '../metadata/group-commit.ts';
+import { backupDatabase } from '../metadata/backup/backup.ts';
+import { WriteQueue, type WriteOptions } from '../metadata/write-queue.ts';
 import type { Span } from '../metadata/listing.ts';
 import { openDatabase } from '../metadata/open.ts';
 import type { Removal } from '../metadata/reader.ts';
-import { Reserve } from '../metadata/reserve.ts';
-import { MetadataStore, isThenable } from '../metadata/store.ts';
+import { SpareSpace } from '../metadata/spare-space.ts';
+import { MetadataStore } from '../metadata/store.ts';
 import { Transactor } from '../metadata/transactor.ts';
 import type { DetachedMount, MountCallOptions } from '../mount/mount.ts';
-import { checkName, checkOptions, checkWatched, kindOf, quote } from '../names.ts';
+import { checkName, checkOptions, checkWatched, isThenable, kindOf } from '../arguments.ts';
+import { quote } from '../quote.ts';
 import type {
   BackupOptions,
   CheckpointOptions,
@@ -33,21 +34,21 @@ import type {
   Waiting,
   Watched,
 } from '../snapshot.ts';
-import type { Change, DiffOptions } from './change.ts';
+import type { Change, DiffOptions } from '../layers/change.ts';
 import { Committer } from './committer.ts';
 import { checkDiffOptions, diffSnapshots } from './diff.ts';
-import { Directories } from './directories.ts';
-import { Ground } from './ground.ts';
-import { LayerSync } from './layer-sync.ts';
-import { Layers } from './layers.ts';
-import type { Layout } from './layout.ts';
+import { Directories } from '../layers/directories.ts';
+import { SnapshotsView } from '../layers/snapshots-view.ts';
+import { LayerSync } from '../layers/sync.ts';
+import { Layers } from '../layers/layers.ts';
+import type { Layout } from '../layers/layout.ts';
 import { Mounter } from './mounter.ts';
-import { type Look, MountTable } from './mounts.ts';
+import { type Look, MountTable } from './mount-table.ts';
 import { Operations, type Seal, toCommitOptions, toMakeArguments } from './operations.ts';
 import { type DriverOptions, type Settings, toSettings } from './options.ts';
-import { Reaper } from './reaper.ts';
+import { Reaper } from '../layers/reaper.ts';
 import { type Root, openRoot } from './root.ts';
-import { RollingBackup } from './rolling-backup.ts';
+import { RollingBackup } from '../metadata/backup/rolling.ts';
 import { Transaction } from './transaction.ts';
 
 /** What is opened before a driver can be made. */
@@ -66,9 +67,9 @@ interface Base {
 export class OverlayDriver implements Snapshotter {
   readonly #settings: Settings;
   readonly #layout: Layout;
-  readonly #ground: Ground;
+  readonly #snapshotsView: SnapshotsView;
   readonly #store: MetadataStore;
-  readonly #commits: GroupCommit;
+  readonly #commits: WriteQueue;
   readonly #operations: Operations;
   readonly #layers: Layers;
   readonly #layerSync: LayerSync | undefined;
@@ -90,19 +91,19 @@ export class OverlayDriver implements Snapshotter {
     this.#layout = layout;
     const store = new MetadataStore(db, transactor);
     this.#store = store;
-    this.#commits = new GroupCommit(db, transactor, {
+    this.#commits = new WriteQueue(db, transactor, {
       busyTimeout,
-      reserve: new Reserve(layout.reserve),
+      spareSpace: new SpareSpace(layout.spareSpace),
       onCommit: settings.onTransaction,
     });
     const { ordered } = filesystem;
     const highWater = (): number => store.highWater();
     this.#layerSync =
       settings.durability === 'full' ? new LayerSync({ layout, ordered, highWater }) : undefined;
-    this.#ground = new Ground(layout);
+    this.#snapshotsView = new SnapshotsView(layout);
     const layers = new Layers({
       layout,
-      ground: this.#ground,
+      snapshotsView: this.#snapshotsView,
       sync: this.#layerSync,
       contents: settings.seal === 'content',
       isKnown: (id) => store.statById(id) !== undefined,
@@ -160,7 +161,7 @@ export class OverlayDriver implements Snapshotter {
     const open = (): Promise<Database> => openDatabase(layout.database, { readonly: false, busyTimeout });
     const db = await open().catch((error: unknown) => {
       if (!(error instanceof SnapshotError && error.code === 'RESOURCE_EXHAUSTED')) throw error;
-      Reserve.give(layout.reserve);
+      SpareSpace.give(layout.spareSpace);
       return open();
     });
     try {
@@ -464,7 +465,7 @@ export class OverlayDriver implements Snapshotter {
     await this.#reaper.close();
     await this.#commits.idle();
     this.#layerSync?.close();
-    this.#ground.close();
+    this.#snapshotsView.close();
     this.#store.close();
   }
 

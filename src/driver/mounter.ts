@@ -5,12 +5,13 @@ import { isGone } from '../linux/errno.ts';
 import { isMountOf, lookAtOwnMounts } from '../linux/mountinfo.ts';
 import type { Found } from '../metadata/reader.ts';
 import { type DetachedMount, type MountCallOptions, mount, openMount, unmount } from '../mount/mount.ts';
-import { kindOf, quote } from '../names.ts';
+import { kindOf } from '../arguments.ts';
+import { quote } from '../quote.ts';
 import type { Mount } from '../snapshot.ts';
-import { DirectoryLock } from './directory-lock.ts';
-import type { Layers } from './layers.ts';
-import type { Layout } from './layout.ts';
-import { checkNotLost, clearMark } from './volatile.ts';
+import { DirectoryLock } from '../layers/directory-lock.ts';
+import type { Layers } from '../layers/layers.ts';
+import type { Layout } from '../layers/layout.ts';
+import { checkNotLost, clearMark } from '../layers/volatile.ts';
 
 /** What mounting needs of the driver. */
 interface Parts {

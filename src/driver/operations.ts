@@ -1,7 +1,8 @@
 import { SnapshotError } from '../errors.ts';
 import type { Found, Removal } from '../metadata/reader.ts';
 import type { MetadataStore } from '../metadata/store.ts';
-import { checkLabels, checkName, checkOptions, checkParent, kindOf, quote } from '../names.ts';
+import { checkLabels, checkName, checkOptions, checkParent, kindOf } from '../arguments.ts';
+import { quote } from '../quote.ts';
 import type {
   CommitOptions,
   Info,
@@ -14,12 +15,12 @@ import type {
 import { currentBoot } from '../linux/boot.ts';
 import { MAX_LOWERS } from '../mount/options.ts';
 import { Chains } from './chains.ts';
-import type { Directories } from './directories.ts';
-import { checkIdMappings } from './idmap.ts';
-import type { Layer, LayerSeal, Layers } from './layers.ts';
-import type { Layout } from './layout.ts';
-import { type Look, type MountTable, checkDepth } from './mounts.ts';
-import type { DirectoryLock } from './directory-lock.ts';
+import type { Directories } from '../layers/directories.ts';
+import { checkIdMappings } from '../layers/id-mapping.ts';
+import type { Layer, LayerSeal, Layers } from '../layers/layers.ts';
+import type { Layout } from '../layers/layout.ts';
+import { type Look, type MountTable, checkDepth } from './mount-table.ts';
+import type { DirectoryLock } from '../layers/directory-lock.ts';
 
 /** The label that tells containerd where a snapshot's own layer is. */
 const UPPERDIR = 'containerd.io/snapshot/overlay.upperdir';

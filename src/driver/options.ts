@@ -1,7 +1,8 @@
 import { SnapshotError } from '../errors.ts';
 import { DEFAULT_BUSY_TIMEOUT_MS } from '../metadata/busy.ts';
-import type { BackupSettings } from './rolling-backup.ts';
-import { checkOptions, kindOf, quote } from '../names.ts';
+import type { BackupSettings } from '../metadata/backup/rolling.ts';
+import { checkOptions, kindOf } from '../arguments.ts';
+import { quote } from '../quote.ts';
 
 /** How a driver is opened. */
 export interface DriverOptions {

@@ -3,9 +3,10 @@ import { dirname, resolve } from 'node:path';
 import { SnapshotError, toSnapshotError } from '../errors.ts';
 import { type Filesystem, filesystemOf } from '../linux/filesystem.ts';
 import { tellsTypes, writeInPlace } from '../linux/file-calls.ts';
-import { kindOf, quote } from '../names.ts';
+import { kindOf } from '../arguments.ts';
+import { quote } from '../quote.ts';
 import { syncPath } from '../linux/sync.ts';
-import { Layout } from './layout.ts';
+import { Layout } from '../layers/layout.ts';
 
 /** A root that a store can be in. */
 export interface Root {

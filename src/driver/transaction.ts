@@ -1,6 +1,7 @@
 import { SnapshotError } from '../errors.ts';
 import type { Removal } from '../metadata/reader.ts';
-import { checkName, quote } from '../names.ts';
+import { checkName } from '../arguments.ts';
+import { quote } from '../quote.ts';
 import type { Info, Mount, PrepareOptions, UpdateOptions, ViewOptions } from '../snapshot.ts';
 import {
   type Operations,

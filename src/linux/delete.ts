@@ -5,7 +5,7 @@ import { SnapshotError } from '../errors.ts';
 import { errnoOf } from './errno.ts';
 import { cString } from './foreign.ts';
 import { openDirectoryBeneath } from './file-calls.ts';
-import { readBatches } from './names.ts';
+import { readBatches } from './directory.ts';
 import { FileStatus, isDirectory } from './status.ts';
 import { fdPath, pathIn } from './tree.ts';
 

@@ -2,7 +2,7 @@ import { closeSync } from 'node:fs';
 import { errnoOf, isGone } from './errno.ts';
 import { cString } from './foreign.ts';
 import { openBelowMounts, openDirectory, openDirectoryBeneath } from './file-calls.ts';
-import { type DirectoryEntry, merged, readBatches } from './names.ts';
+import { type DirectoryEntry, merged, readBatches } from './directory.ts';
 import { FileStatus, isDirectory } from './status.ts';
 
 /** One file of a tree. The objects are filled in anew for each, so keep nothing of them. */

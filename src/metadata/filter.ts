@@ -1,7 +1,8 @@
 import { isUtf8 } from 'node:buffer';
 import { RE2JS, RE2JSSyntaxException } from 're2js';
 import { SnapshotError } from '../errors.ts';
-import { kindOf, quote } from '../names.ts';
+import { kindOf } from '../arguments.ts';
+import { quote } from '../quote.ts';
 
 /** How a condition compares; `present` stands for a field alone. */
 export type Operator = 'present' | '==' | '!=' | '~=';

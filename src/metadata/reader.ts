@@ -1,6 +1,7 @@
 import type { Database, Statement } from 'better-sqlite3';
 import { SnapshotError, toSnapshotError } from '../errors.ts';
-import { checkName, quote } from '../names.ts';
+import { checkName } from '../arguments.ts';
+import { quote } from '../quote.ts';
 import type { Kind, SnapshotRecord, Usage } from '../snapshot.ts';
 import { DEFAULT_BUSY_TIMEOUT_MS } from './busy.ts';
 import { Listing, type Span } from './listing.ts';

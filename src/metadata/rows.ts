@@ -1,5 +1,5 @@
 import { SnapshotError } from '../errors.ts';
-import { quote } from '../names.ts';
+import { quote } from '../quote.ts';
 import type { Kind, Labels, SnapshotRecord } from '../snapshot.ts';
 
 /** The columns of a record, from `snapshot` and, where there is one, its row as `parent`. */

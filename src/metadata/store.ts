@@ -1,6 +1,7 @@
 import type { Database, Statement } from 'better-sqlite3';
 import { SnapshotError } from '../errors.ts';
-import { checkLabels, checkName, checkParent, kindOf, quote } from '../names.ts';
+import { checkLabels, checkName, checkParent, isThenable, labelKeys } from '../arguments.ts';
+import { quote } from '../quote.ts';
 import type { Labels, SnapshotRecord, UpdateOptions, Usage } from '../snapshot.ts';
 import { nowUs } from './clock.ts';
 import { type Found, MetadataReader, type MetadataOptions, type Removal, openForService } from './reader.ts';
@@ -419,31 +420,10 @@ interface Flip {
   inUse: number | null;
 }
 
-/** Whether a function that must not be asynchronous was. */
-export function isThenable(value: unknown): boolean {
-  return typeof value === 'object' && value !== null && typeof Reflect.get(value, 'then') === 'function';
-}
-
 function a({ kind }: Found): string {
   return kind === 'active' ? 'active' : kind === 'view' ? 'a view' : 'committed';
 }
 
 function taken(name: string): SnapshotError {
   return new SnapshotError('ALREADY_EXISTS', `${quote(name)} is taken`);
-}
-
-/** The label keys that field paths name, or all. */
-function labelKeys(fieldpaths: readonly string[]): 'all' | string[] {
-  if (!Array.isArray(fieldpaths))
-    throw new TypeError(`field paths must be an array, not ${kindOf(fieldpaths)}`);
-  const keys = fieldpaths.map((path: unknown) => {
-    if (typeof path !== 'string') throw new TypeError(`a field path must be a string, not ${kindOf(path)}`);
-    if (path === 'labels') return null;
-    if (path.startsWith('labels.') && path.length > 'labels.'.length) return path.slice('labels.'.length);
-    throw new SnapshotError('INVALID_ARGUMENT', `field path ${quote(path)} is not of labels`, {
-      hint: 'only labels can be changed: use labels, or labels.KEY',
-    });
-  });
-  const named = keys.filter((key) => key !== null);
-  return named.length === 0 || named.length < keys.length ? 'all' : named;
 }

@@ -2,7 +2,7 @@ import { closeSync, constants, openSync } from 'node:fs';
 import { SnapshotError } from '../errors.ts';
 import { isGone } from '../linux/errno.ts';
 import { cloneMounts, setMountAttributes } from '../linux/mount-calls.ts';
-import { quote } from '../names.ts';
+import { quote } from '../quote.ts';
 import { withMappedIds } from './idmap.ts';
 import type { MountOptions } from './options.ts';
 

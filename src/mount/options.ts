@@ -1,5 +1,5 @@
 import { SnapshotError } from '../errors.ts';
-import { quote } from '../names.ts';
+import { quote } from '../quote.ts';
 
 /** The most lower layers that overlayfs stacks. */
 export const MAX_LOWERS = 500;

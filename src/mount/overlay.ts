@@ -14,7 +14,7 @@ import {
   setString,
 } from '../linux/mount-calls.ts';
 import { fdPath } from '../linux/tree.ts';
-import { quote } from '../names.ts';
+import { quote } from '../quote.ts';
 import { withMappedIds } from './idmap.ts';
 import { ATTRIBUTES, type MountOptions, READ_ONLY } from './options.ts';
 

@@ -11,7 +11,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { verifySeal } from '../../src/driver/seal.ts';
+import { verifySeal } from '../../src/layers/seal.ts';
 import { type Info, OverlayDriver } from '../../src/index.ts';
 import { isRoot } from '../support/mount.ts';
 import { useStore } from '../support/store.ts';

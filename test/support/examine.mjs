@@ -3,7 +3,7 @@
 import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { examine } from '../../src/check/examine.ts';
+import { examine } from '../../src/check/check.task.ts';
 
 async function answer(input) {
   const directory = mkdtempSync(join(tmpdir(), 'overlite-examine-'));

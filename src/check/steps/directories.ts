@@ -3,11 +3,11 @@ import { join, relative } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { errnoOf, isGone } from '../../linux/errno.ts';
 import { ownMounts } from '../../linux/mountinfo.ts';
-import { type DirectoryEntry, readBatchesOf } from '../../linux/names.ts';
-import type { SeenRemoval, SeenSnapshot } from '../../metadata/inspector.ts';
+import { type DirectoryEntry, readBatchesOf } from '../../linux/directory.ts';
+import type { SeenRemoval, SeenSnapshot } from '../../metadata/repair/inspector.ts';
 import type { FindingCode } from '../findings.ts';
-import { quoteWhole } from '../../names.ts';
-import type { Particulars, Subject } from '../subject.ts';
+import { quoteWhole } from '../../quote.ts';
+import type { Details, CheckContext } from '../context.ts';
 
 /** What is found is looked at again after so many milliseconds, while others work on the store. */
 const SECOND_LOOKS_MS = [0, 150, 1000, 1500];
@@ -15,7 +15,7 @@ const SECOND_LOOKS_MS = [0, 150, 1000, 1500];
 /** Something about a directory that is not as it should be. */
 export interface Problem {
   readonly code: FindingCode;
-  readonly particulars: Particulars;
+  readonly details: Details;
 }
 
 /**
@@ -23,16 +23,16 @@ export interface Problem {
  * any more: others may have been in the middle of it.
  */
 export async function confirm(
-  subject: Subject,
+  context: CheckContext,
   suspects: Map<number, Problem[]>,
   lookAgain: (id: number) => Problem[],
 ): Promise<Problem[]> {
-  const rounds = subject.inspector.shared ? SECOND_LOOKS_MS : SECOND_LOOKS_MS.slice(0, 1);
+  const rounds = context.inspector.shared ? SECOND_LOOKS_MS : SECOND_LOOKS_MS.slice(0, 1);
   for (const pause of rounds) {
     if (suspects.size === 0) break;
     if (pause > 0) await sleep(pause);
     for (const [id, before] of suspects) {
-      subject.looked(0);
+      context.looked(0);
       const still = lookAgain(id).filter(({ code }) => before.some((suspected) => suspected.code === code));
       if (still.length === 0) suspects.delete(id);
       else suspects.set(id, still);
@@ -42,92 +42,92 @@ export async function confirm(
 }
 
 /** Rows against directories, and the directories that all is in. */
-export async function checkDirectories(subject: Subject): Promise<void> {
-  const { layout, snapshots } = subject;
-  checkRoot(subject);
-  findCovered(subject);
+export async function checkDirectories(context: CheckContext): Promise<void> {
+  const { layout, snapshots } = context;
+  checkRoot(context);
+  findCovered(context);
   const top = lstatSync(layout.snapshots, { throwIfNoEntry: false });
   if (top === undefined || !top.isDirectory()) {
-    subject.add(top === undefined ? 'snapshots-missing' : 'not-a-directory', {
+    context.add(top === undefined ? 'snapshots-missing' : 'not-a-directory', {
       message: `${layout.snapshots} is ${top === undefined ? 'missing' : `not a directory but ${whatIs(top)}`}`,
       path: layout.snapshots,
     });
   } else if (top.dev !== lstatSync(layout.root).dev) {
-    subject.add('snapshots-filesystem', {
+    context.add('snapshots-filesystem', {
       message: `${layout.snapshots} is on another filesystem than the database`,
       path: layout.snapshots,
     });
   }
   const isThere = top?.isDirectory() === true;
-  const listed = isThere ? list(subject) : new Map<number, DirectoryEntry>();
-  subject.expect(snapshots.size + listed.size);
+  const listed = isThere ? list(context) : new Map<number, DirectoryEntry>();
+  context.expect(snapshots.size + listed.size);
   const suspects = new Map<number, Problem[]>();
   const suspect = (id: number, problems: Problem[]): void => {
     if (problems.length > 0) suspects.set(id, problems);
   };
   for (const [id, row] of snapshots) {
-    subject.looked();
-    if (!subject.wants(id) || subject.covered.has(id)) continue;
+    context.looked();
+    if (!context.wants(id) || context.covered.has(id)) continue;
     // Through a link in the place of `snapshots/` there is nothing to see.
-    const entry = isThere ? (listed.get(id) ?? entryOf(subject, id)) : undefined;
-    suspect(id, look(subject, id, row, subject.removals.get(id) ?? [], entry));
+    const entry = isThere ? (listed.get(id) ?? entryOf(context, id)) : undefined;
+    suspect(id, look(context, id, row, context.removals.get(id) ?? [], entry));
   }
-  if (subject.only === undefined) {
+  if (context.only === undefined) {
     for (const [id, entry] of listed) {
-      subject.looked();
-      if (snapshots.has(id) || subject.covered.has(id)) continue;
-      suspect(id, look(subject, id, undefined, subject.removals.get(id) ?? [], entry));
+      context.looked();
+      if (snapshots.has(id) || context.covered.has(id)) continue;
+      suspect(id, look(context, id, undefined, context.removals.get(id) ?? [], entry));
     }
   }
-  const { inspector } = subject;
-  const confirmed = await confirm(subject, suspects, (id) =>
+  const { inspector } = context;
+  const confirmed = await confirm(context, suspects, (id) =>
     look(
-      subject,
+      context,
       id,
       inspector.snapshot(id),
       inspector.removalsOf(id),
-      isThere ? entryOf(subject, id) : undefined,
+      isThere ? entryOf(context, id) : undefined,
     ),
   );
-  for (const { code, particulars } of confirmed) subject.add(code, particulars);
-  checkAge(subject, confirmed);
+  for (const { code, details } of confirmed) context.add(code, details);
+  checkAge(context, confirmed);
 }
 
 /** What a database does not know of, although it hands out the ids in their order, was written later than all it knows. */
-function checkAge(subject: Subject, problems: readonly Problem[]): void {
-  const { highWater, inspector } = subject;
-  if (highWater === undefined || inspector.files.wal || subject.has('wal-missing')) return;
+function checkAge(context: CheckContext, problems: readonly Problem[]): void {
+  const { highWater, inspector } = context;
+  if (highWater === undefined || inspector.files.wal || context.has('wal-missing')) return;
   const newer = problems.filter(
-    ({ code, particulars }) => code === 'directory-unknown' && (particulars.id ?? 0) > highWater,
+    ({ code, details }) => code === 'directory-unknown' && (details.id ?? 0) > highWater,
   );
   if (newer.length === 0) return;
-  const most = newer.reduce((highest, { particulars }) => Math.max(highest, particulars.id ?? 0), 0);
-  subject.add('wal-missing', {
+  const most = newer.reduce((highest, { details }) => Math.max(highest, details.id ?? 0), 0);
+  context.add('wal-missing', {
     message: `the database knows no id above ${highWater}, but directories go up to ${most}: it was copied without its -wal, or is older than they are`,
-    path: `${subject.layout.database}-wal`,
+    path: `${context.layout.database}-wal`,
   });
 }
 
-function checkRoot(subject: Subject): void {
-  const { layout } = subject;
+function checkRoot(context: CheckContext): void {
+  const { layout } = context;
   const { uid, mode } = lstatSync(layout.root);
   const me = process.geteuid?.() ?? 0;
   if (uid !== me && uid !== 0) {
-    subject.add('root-owner', { message: `the root belongs to user ${uid}, not ${me}`, path: layout.root });
+    context.add('root-owner', { message: `the root belongs to user ${uid}, not ${me}`, path: layout.root });
   }
   const octal = (mode & 0o7777).toString(8).padStart(4, '0');
   if ((mode & 0o022) !== 0) {
     const message = `others may write to the root: its mode is ${octal}`;
-    subject.add('root-mode', { message, path: layout.root, severity: 'error' });
+    context.add('root-mode', { message, path: layout.root, severity: 'error' });
   } else if ((mode & 0o077) !== 0) {
-    subject.add('root-mode', {
+    context.add('root-mode', {
       message: `others may look into the root: its mode is ${octal}`,
       path: layout.root,
     });
   }
   const database = lstatSync(layout.database);
   if ((database.mode & 0o077) !== 0) {
-    subject.add('database-mode', {
+    context.add('database-mode', {
       message: `others may read the database: its mode is ${(database.mode & 0o7777).toString(8).padStart(4, '0')}`,
       path: layout.database,
     });
@@ -135,8 +135,8 @@ function checkRoot(subject: Subject): void {
 }
 
 /** Finds what is mounted over directories of the store, so that nobody sees what is in them. */
-function findCovered(subject: Subject): void {
-  const { layout, snapshots, covered } = subject;
+function findCovered(context: CheckContext): void {
+  const { layout, snapshots, covered } = context;
   for (const { mountPoint } of ownMounts().entries) {
     const below = relative(layout.snapshots, mountPoint);
     const [, text, within] = /^([1-9]\d{0,15})(?:\/(?:fs|work)(\/.+)?)?$/s.exec(below) ?? [];
@@ -146,26 +146,26 @@ function findCovered(subject: Subject): void {
       if (id !== undefined) covered.set(id, mountPoint);
       const message = `something is mounted over ${mountPoint}`;
       const severity = id === undefined ? 'warning' : 'error';
-      subject.add('mounted-over', { message, id, path: mountPoint, severity });
+      context.add('mounted-over', { message, id, path: mountPoint, severity });
     } else if (snapshots.get(id)?.kind === 'committed') {
       const message = `something is mounted at ${mountPoint}, in a layer that is committed: overlays do not show it`;
-      subject.add('mounted-over', { message, id, path: mountPoint, severity: 'info' });
+      context.add('mounted-over', { message, id, path: mountPoint, severity: 'info' });
     }
   }
 }
 
 /** The directories that are called like an id; what is called otherwise is told of. */
-function list(subject: Subject): Map<number, DirectoryEntry> {
+function list(context: CheckContext): Map<number, DirectoryEntry> {
   const listed = new Map<number, DirectoryEntry>();
-  for (const batch of readBatchesOf(subject.layout.snapshots)) {
+  for (const batch of readBatchesOf(context.layout.snapshots)) {
     for (const entry of batch) {
       if (/^[1-9]\d{0,15}$/.test(entry.text)) {
         listed.set(Number(entry.text), entry);
-      } else if (subject.only === undefined) {
-        subject.looked();
-        subject.add('directory-unknown', {
+      } else if (context.only === undefined) {
+        context.looked();
+        context.add('directory-unknown', {
           message: `${quoteWhole(entry.name.toString())} is not called like the directory of a snapshot`,
-          path: Buffer.concat([Buffer.from(`${subject.layout.snapshots}/`), entry.name]),
+          path: Buffer.concat([Buffer.from(`${context.layout.snapshots}/`), entry.name]),
         });
       }
     }
@@ -179,25 +179,25 @@ function whatIs(found: Pick<Stats, 'isSymbolicLink' | 'isFile'>): string {
 }
 
 /** What is called like an id in `snapshots/`, if anything is. */
-function entryOf(subject: Subject, id: number): Stats | undefined {
-  return lstatSync(subject.layout.directory(id), { throwIfNoEntry: false });
+function entryOf(context: CheckContext, id: number): Stats | undefined {
+  return lstatSync(context.layout.directory(id), { throwIfNoEntry: false });
 }
 
 /** Looks at the directory of an id, going by what the database says of that. */
 function look(
-  subject: Subject,
+  context: CheckContext,
   id: number,
   row: SeenSnapshot | undefined,
   removals: readonly SeenRemoval[],
   entry: Stats | DirectoryEntry | undefined,
 ): Problem[] {
-  const { layout } = subject;
+  const { layout } = context;
   const path = layout.directory(id);
   if (row === undefined) {
     if (entry === undefined || removals.some(({ part }) => part === 'all')) return [];
     return [unknown(id, path, entry)];
   }
-  const me = subject.quote(id);
+  const me = context.quote(id);
   const open = row.kind !== 'committed';
   const again = open ? 'make it anew, empty' : null;
   const needsNone = row.kind === 'view' && row.parentId !== null;
@@ -250,9 +250,9 @@ function problem(
   id: number,
   path: string | Buffer,
   message: string,
-  more: Partial<Particulars> = {},
+  more: Partial<Details> = {},
 ): Problem {
-  return { code, particulars: { message, id, path, ...more } };
+  return { code, details: { message, id, path, ...more } };
 }
 
 function unknown(id: number, path: string, entry: Stats | DirectoryEntry): Problem {

@@ -1,8 +1,8 @@
 import { lstatSync, realpathSync, statSync } from 'node:fs';
-import type { Workplace } from '../child/run.ts';
-import { Layout } from '../driver/layout.ts';
+import type { TaskContext } from '../linux/child.ts';
+import { Layout } from '../layers/layout.ts';
 import { SnapshotError, toSnapshotError } from '../errors.ts';
-import { quote } from '../names.ts';
+import { quote } from '../quote.ts';
 import {
   type CheckProgress,
   type Repair,
@@ -18,7 +18,7 @@ import { checkGraph } from './steps/graph.ts';
 import { checkLayers } from './steps/layers.ts';
 import { checkLeftovers } from './steps/leftovers.ts';
 import { checkMounts } from './steps/mounts.ts';
-import { type Settings, Subject, TimeOver } from './subject.ts';
+import { type Settings, CheckContext, TimeOver } from './context.ts';
 
 /** What is to be checked. */
 export interface CheckInput {
@@ -29,7 +29,7 @@ export interface CheckInput {
 /** How often it is tried to repair what an earlier repair has brought to light. */
 const REPAIR_ROUNDS = 3;
 
-const RUN: Readonly<Record<Exclude<Step, 'database'>, (subject: Subject) => void | Promise<void>>> = {
+const RUN: Readonly<Record<Exclude<Step, 'database'>, (context: CheckContext) => void | Promise<void>>> = {
   graph: checkGraph,
   directories: checkDirectories,
   layers: checkLayers,
@@ -46,29 +46,30 @@ const RUN: Readonly<Record<Exclude<Step, 'database'>, (subject: Subject) => void
  */
 export async function examine(
   { root: given, settings }: CheckInput,
-  { emit, scratch }: Workplace<CheckProgress>,
+  { emit, scratch }: TaskContext<CheckProgress>,
 ): Promise<Report> {
   const root = findRoot(given);
   const layout = new Layout(root);
   const deadline = performance.now() + (settings.maxDuration ?? Infinity);
-  const check = (): Promise<Outcome> => checkOnce(new Subject(layout, settings, deadline, emit), scratch);
+  const check = (): Promise<Outcome> =>
+    checkOnce(new CheckContext(layout, settings, deadline, emit), scratch);
   let outcome = await check();
   const repairs: Repair[] = [];
   if (settings.repair === true) {
     for (let round = 0; round < REPAIR_ROUNDS; round += 1) {
-      const made = await repairStore(layout, outcome.subject, { dryRun: settings.dryRun === true });
+      const made = await repairStore(layout, outcome.context, { dryRun: settings.dryRun === true });
       repairs.push(...made);
       if (settings.dryRun === true || made.every(({ outcome: came }) => came === 'refused')) break;
       outcome = await check();
     }
   }
-  const { subject, steps } = outcome;
-  const findings = subject.found.map(({ finding }) => finding);
+  const { context, steps } = outcome;
+  const findings = context.found.map(({ finding }) => finding);
   const damaged = findings.some(({ severity }) => severity === 'error');
   const incomplete = steps.some(({ state, reason }) => state !== 'done' && reason !== undefined);
   const repaired = repairs.some(({ outcome: came }) => came === 'done');
   const whole = incomplete ? 'incomplete' : repaired ? 'repaired' : 'clean';
-  return { root, status: damaged ? 'damaged' : whole, findings, steps, rebuild: subject.rebuild(), repairs };
+  return { root, status: damaged ? 'damaged' : whole, findings, steps, rebuild: context.rebuild(), repairs };
 }
 
 function findRoot(given: string): string {
@@ -89,23 +90,23 @@ function findRoot(given: string): string {
 
 /** What one pass over all steps found. */
 interface Outcome {
-  readonly subject: Subject;
+  readonly context: CheckContext;
   readonly steps: StepResult[];
 }
 
-async function checkOnce(subject: Subject, scratch: () => string): Promise<Outcome> {
-  const { settings } = subject;
+async function checkOnce(context: CheckContext, scratch: () => string): Promise<Outcome> {
+  const { settings } = context;
   const { wanted, names } = readOnly(settings);
   const steps: StepResult[] = [];
   let over: string | undefined;
   const runDatabase = (): void => {
-    if (!openDatabaseOf(subject, scratch)) {
+    if (!openDatabaseOf(context, scratch)) {
       over = 'the database cannot be read';
       return;
     }
-    if (wanted.has('database')) checkDatabase(subject);
-    if (!readRows(subject)) over = 'the database cannot be read as a whole';
-    else if (names.length > 0) limit(subject, names);
+    if (wanted.has('database')) checkDatabase(context);
+    if (!readRows(context)) over = 'the database cannot be read as a whole';
+    else if (names.length > 0) limit(context, names);
   };
   try {
     for (const step of STEPS) {
@@ -115,27 +116,27 @@ async function checkOnce(subject: Subject, scratch: () => string): Promise<Outco
         steps.push({ step, state: 'skipped', checked: 0, ...why });
         continue;
       }
-      subject.begin(step);
+      context.begin(step);
       try {
-        await (isDatabase ? runDatabase() : RUN[step](subject));
+        await (isDatabase ? runDatabase() : RUN[step](context));
         // The other steps need the rows, whether or not the database is to be checked.
         const state = wanted.has(step) || over !== undefined ? 'done' : 'skipped';
-        steps.push({ step, state, checked: subject.checked });
+        steps.push({ step, state, checked: context.checked });
       } catch (error) {
         if (error instanceof TimeOver) {
           over = `the ${settings.maxDuration} ms that it was given are over`;
         } else if (error instanceof SnapshotError && error.code === 'DATA_LOSS') {
-          addCorruption(subject, error);
+          addCorruption(context, error);
           over = 'the database cannot be read as a whole';
         } else {
           throw error;
         }
-        steps.push({ step, state: 'partial', checked: subject.checked, reason: over });
+        steps.push({ step, state: 'partial', checked: context.checked, reason: over });
       }
     }
-    return { subject, steps };
+    return { context, steps };
   } finally {
-    subject.close();
+    context.close();
   }
 }
 
@@ -151,8 +152,8 @@ function readOnly({ only = [], quick = false }: Settings): { wanted: Set<Step>; 
 }
 
 /** Limits a check to some snapshots and what they stand on. */
-function limit(subject: Subject, names: readonly string[]): void {
-  const ids = new Map([...subject.snapshots.values()].map(({ id, name }) => [name, id]));
+function limit(context: CheckContext, names: readonly string[]): void {
+  const ids = new Map([...context.snapshots.values()].map(({ id, name }) => [name, id]));
   const only = new Set<number>();
   for (const name of names) {
     const first = ids.get(name);
@@ -160,10 +161,10 @@ function limit(subject: Subject, names: readonly string[]): void {
     for (
       let id: number | null = first;
       id !== null && !only.has(id);
-      id = subject.snapshots.get(id)?.parentId ?? null
+      id = context.snapshots.get(id)?.parentId ?? null
     ) {
       only.add(id);
     }
   }
-  subject.only = only;
+  context.only = only;
 }

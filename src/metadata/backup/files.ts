@@ -1,10 +1,10 @@
 import { existsSync, linkSync, readdirSync, rmSync, statSync, unlinkSync, writeFileSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import BetterSqlite3, { type Database } from 'better-sqlite3';
-import { SnapshotError } from '../errors.ts';
-import { errnoOf } from '../linux/errno.ts';
-import { syncPath } from '../linux/sync.ts';
-import { quote } from '../names.ts';
+import { SnapshotError } from '../../errors.ts';
+import { errnoOf } from '../../linux/errno.ts';
+import { syncPath } from '../../linux/sync.ts';
+import { quote } from '../../quote.ts';
 
 /** Where this process writes a file until it is complete. */
 export function partialOf(file: string): string {

@@ -14,7 +14,7 @@ import { join, relative, sep } from 'node:path';
 export class Layout {
   readonly root: string;
   readonly database: string;
-  readonly reserve: string;
+  readonly spareSpace: string;
   readonly restoring: string;
   readonly snapshots: string;
   readonly lostAndFound: string;
@@ -23,7 +23,7 @@ export class Layout {
   constructor(root: string) {
     this.root = root;
     this.database = join(root, 'metadata.db');
-    this.reserve = join(root, 'metadata.db-reserve');
+    this.spareSpace = join(root, 'metadata.db-reserve');
     this.restoring = join(root, 'metadata.db-restoring');
     this.snapshots = join(root, 'snapshots');
     this.lostAndFound = join(root, 'lost+found');

@@ -4,7 +4,7 @@ import { type Hash, createHash } from 'node:crypto';
 const GATHER_BYTES = 16 * 1024;
 
 /** A hash over many small pieces. */
-export class GatheredHash {
+export class BufferedHash {
   readonly #hash: Hash;
   readonly #buffer = Buffer.allocUnsafe(GATHER_BYTES);
   #used = 0;

@@ -1,7 +1,7 @@
 import { existsSync, lstatSync, mkdirSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { SnapshotError } from '../errors.ts';
-import { quote } from '../names.ts';
+import { quote } from '../quote.ts';
 import { syncPath } from '../linux/sync.ts';
 import type { Layout } from './layout.ts';
 

@@ -6,8 +6,8 @@ import { cString } from '../linux/foreign.ts';
 import { listXattrs, readXattr } from '../linux/file-calls.ts';
 import { FileStatus, isDirectory, isRegular } from '../linux/status.ts';
 import type { TreeEntry } from '../linux/tree.ts';
-import { quote } from '../names.ts';
-import { GatheredHash } from './gathered-hash.ts';
+import { quote } from '../quote.ts';
+import { BufferedHash } from './buffered-hash.ts';
 
 const readOf = promisify(read);
 
@@ -18,7 +18,7 @@ export const OVERLAY_XATTRS = new Set(
 
 /** A digest over fields, each with its length before it, so that no two series of fields look the same. */
 class Fields {
-  readonly #hash = new GatheredHash('sha256');
+  readonly #hash = new BufferedHash('sha256');
 
   add(bytes: Buffer): void {
     this.#hash.addText(`${bytes.length}:`);

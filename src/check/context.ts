@@ -1,7 +1,7 @@
-import type { Layout } from '../driver/layout.ts';
-import type { Inspector, SeenRemoval, SeenSnapshot } from '../metadata/inspector.ts';
+import type { Layout } from '../layers/layout.ts';
+import type { Inspector, SeenRemoval, SeenSnapshot } from '../metadata/repair/inspector.ts';
 import type { SchemaDifference } from '../metadata/schema.ts';
-import { quote } from '../names.ts';
+import { quote } from '../quote.ts';
 import type { Usage } from '../snapshot.ts';
 import {
   type CheckOptions,
@@ -18,7 +18,7 @@ import {
 const PROGRESS_MS = 100;
 
 /** What is said of a finding beside its code. */
-export interface Particulars {
+export interface Details {
   readonly message: string;
   readonly id?: number | undefined;
   /** Where on disk, in raw bytes where the name may be anything. */
@@ -35,7 +35,7 @@ export interface Particulars {
 /** A finding with what repair needs of it. */
 export interface Found {
   readonly finding: Finding;
-  readonly particulars: Particulars;
+  readonly details: Details;
 }
 
 /** Ends a check whose time is over. */
@@ -45,7 +45,7 @@ export class TimeOver extends Error {}
 export type Settings = Omit<CheckOptions, 'signal' | 'onProgress'>;
 
 /** A store that is being checked: what is known of it, and what was found. */
-export class Subject {
+export class CheckContext {
   readonly layout: Layout;
   readonly settings: Settings;
   readonly found: Found[] = [];
@@ -125,20 +125,20 @@ export class Subject {
     return this.only === undefined || this.only.has(id);
   }
 
-  add(code: FindingCode, particulars: Particulars): void {
+  add(code: FindingCode, details: Details): void {
     const { step, severity, repair } = describe(code);
-    const { id, path, message } = particulars;
+    const { id, path, message } = details;
     const finding: Finding = {
       code,
       step,
-      severity: particulars.severity ?? severity,
+      severity: details.severity ?? severity,
       message,
       snapshot: id === undefined ? null : (this.snapshots.get(id)?.name ?? null),
       id: id ?? null,
       path: path === undefined ? null : path.toString(),
-      repair: particulars.repair === undefined ? (repair ?? null) : particulars.repair,
+      repair: details.repair === undefined ? (repair ?? null) : details.repair,
     };
-    this.found.push({ finding, particulars });
+    this.found.push({ finding, details });
   }
 
   has(code: FindingCode, id?: number): boolean {

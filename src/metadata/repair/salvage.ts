@@ -1,12 +1,13 @@
 import { copyFileSync, existsSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import BetterSqlite3, { type Database } from 'better-sqlite3';
-import { SnapshotError, toSnapshotError } from '../errors.ts';
-import { checkLabels, checkName, quote } from '../names.ts';
-import type { Labels } from '../snapshot.ts';
-import { copyInto } from './backup-files.ts';
-import { DEFAULT_BUSY_TIMEOUT_MS } from './busy.ts';
-import { openDatabase } from './open.ts';
+import { SnapshotError, toSnapshotError } from '../../errors.ts';
+import { checkLabels, checkName } from '../../arguments.ts';
+import { quote } from '../../quote.ts';
+import type { Labels } from '../../snapshot.ts';
+import { copyInto } from '../backup/files.ts';
+import { DEFAULT_BUSY_TIMEOUT_MS } from '../busy.ts';
+import { openDatabase } from '../open.ts';
 
 /** How many ids are tried one by one, at the most. */
 const MOST_TRIED = 5_000_000;

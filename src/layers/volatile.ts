@@ -2,7 +2,7 @@ import { chmodSync, existsSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { SnapshotError } from '../errors.ts';
 import { currentBoot } from '../linux/boot.ts';
-import { quote } from '../names.ts';
+import { quote } from '../quote.ts';
 import type { Layout } from './layout.ts';
 
 /** A snapshot that may be volatile. */

@@ -1,10 +1,10 @@
 import { overlayKnowsIndex } from '../linux/filesystem.ts';
 import { SnapshotError } from '../errors.ts';
 import { MAX_LOWERS } from '../mount/options.ts';
-import { quote } from '../names.ts';
+import { quote } from '../quote.ts';
 import type { Kind, Labels, Mount } from '../snapshot.ts';
-import { idMapOptions } from './idmap.ts';
-import type { Layout } from './layout.ts';
+import { idMapOptions } from '../layers/id-mapping.ts';
+import type { Layout } from '../layers/layout.ts';
 import type { Settings } from './options.ts';
 
 /** An open snapshot and what it stands on. */

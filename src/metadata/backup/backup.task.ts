@@ -2,12 +2,12 @@ import { existsSync, lstatSync, statSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { Database } from 'better-sqlite3';
-import type { Workplace } from '../child/run.ts';
-import { SnapshotError, toSnapshotError } from '../errors.ts';
-import { quote } from '../names.ts';
-import { copyInto, partialOf } from './backup-files.ts';
-import { DEFAULT_BUSY_TIMEOUT_MS } from './busy.ts';
-import { openDatabase } from './open.ts';
+import type { TaskContext } from '../../linux/child.ts';
+import { SnapshotError, toSnapshotError } from '../../errors.ts';
+import { quote } from '../../quote.ts';
+import { copyInto, partialOf } from './files.ts';
+import { DEFAULT_BUSY_TIMEOUT_MS } from '../busy.ts';
+import { openDatabase } from '../open.ts';
 
 /** What is to be copied, and where to. */
 export interface BackupInput {
@@ -29,7 +29,7 @@ export interface BackupBegun {
  */
 export async function writeBackup(
   { database, file }: BackupInput,
-  { emit }: Workplace<BackupBegun>,
+  { emit }: TaskContext<BackupBegun>,
 ): Promise<void> {
   let db: Database | undefined;
   try {

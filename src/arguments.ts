@@ -1,20 +1,9 @@
 import { SnapshotError } from './errors.ts';
+import { quote } from './quote.ts';
 import type { Labels } from './snapshot.ts';
 
 /** The most bytes of UTF-8 that a key or name holds, and a label's key and value together. */
 const MAX_BYTES = 4096;
-
-/** Quotes text as JSON, in which nothing is left that a terminal does not show as it is, or takes for a command. */
-export function quoteWhole(text: string): string {
-  return JSON.stringify(text).replaceAll(/[\p{C}\p{Zl}\p{Zp}]/gu, (hidden) =>
-    hidden.replaceAll(/[^]/g, (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`),
-  );
-}
-
-/** Quotes an identifier for a message, and not too long. */
-export function quote(identifier: string): string {
-  return quoteWhole(identifier.length > 120 ? `${identifier.slice(0, 117)}...` : identifier);
-}
 
 /** Says what kind of thing a value is, for a `TypeError`. */
 export function kindOf(value: unknown): string {
@@ -113,4 +102,25 @@ export function checkWatched({
   if (onProgress !== undefined && typeof onProgress !== 'function') {
     throw new TypeError(`onProgress must be a function, not ${kindOf(onProgress)}`);
   }
+}
+
+/** Whether a function that must not be asynchronous was. */
+export function isThenable(value: unknown): boolean {
+  return typeof value === 'object' && value !== null && typeof Reflect.get(value, 'then') === 'function';
+}
+
+/** The label keys that field paths name, or all. */
+export function labelKeys(fieldpaths: readonly string[]): 'all' | string[] {
+  if (!Array.isArray(fieldpaths))
+    throw new TypeError(`field paths must be an array, not ${kindOf(fieldpaths)}`);
+  const keys = fieldpaths.map((path: unknown) => {
+    if (typeof path !== 'string') throw new TypeError(`a field path must be a string, not ${kindOf(path)}`);
+    if (path === 'labels') return null;
+    if (path.startsWith('labels.') && path.length > 'labels.'.length) return path.slice('labels.'.length);
+    throw new SnapshotError('INVALID_ARGUMENT', `field path ${quote(path)} is not of labels`, {
+      hint: 'only labels can be changed: use labels, or labels.KEY',
+    });
+  });
+  const named = keys.filter((key) => key !== null);
+  return named.length === 0 || named.length < keys.length ? 'all' : named;
 }

@@ -2,7 +2,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { Database } from 'better-sqlite3';
 import { isFull } from '../errors.ts';
 import { retryWhileBusy } from './busy.ts';
-import type { Reserve } from './reserve.ts';
+import type { SpareSpace } from './spare-space.ts';
 import type { Transactor } from './transactor.ts';
 
 /** How long one transaction goes on taking writes in, in milliseconds: it holds the lock and the event loop. */
@@ -25,16 +25,16 @@ interface Job {
 export interface WriteOptions {
   /** Never run it a second time. */
   once?: boolean;
-  /** It leads to space being freed: let it have the reserve when the disk is full. */
+  /** It leads to space being freed: let it have the spare space when the disk is full. */
   frees?: boolean;
   /** Do not begin it any more once this has aborted. */
   signal?: AbortSignal | undefined;
 }
 
 /** How a group commit works. */
-interface GroupCommitOptions {
+interface WriteQueueOptions {
   readonly busyTimeout: number;
-  readonly reserve: Reserve;
+  readonly spareSpace: SpareSpace;
   /** Told after each transaction how many writes it held. */
   readonly onCommit?: ((writes: number) => void) | undefined;
 }
@@ -45,20 +45,20 @@ type Outcome = { readonly value: unknown } | { readonly error: unknown };
  * Lets the writes that wait at the same moment share one transaction, and so one sync. Each is a savepoint
  * within it, so that it fails alone.
  */
-export class GroupCommit {
+export class WriteQueue {
   readonly #db: Database;
   readonly #transactor: Transactor;
   readonly #busyTimeout: number;
-  readonly #reserve: Reserve;
-  readonly #onCommit: GroupCommitOptions['onCommit'];
+  readonly #spareSpace: SpareSpace;
+  readonly #onCommit: WriteQueueOptions['onCommit'];
   #waiting: Job[] = [];
   #draining: Promise<void> | undefined;
 
-  constructor(db: Database, transactor: Transactor, options: GroupCommitOptions) {
+  constructor(db: Database, transactor: Transactor, options: WriteQueueOptions) {
     this.#db = db;
     this.#transactor = transactor;
     this.#busyTimeout = options.busyTimeout;
-    this.#reserve = options.reserve;
+    this.#spareSpace = options.spareSpace;
     this.#onCommit = options.onCommit;
   }
 
@@ -111,7 +111,7 @@ export class GroupCommit {
 
   /**
    * When the disk is full, what frees space must not fail together with what needs it: each write is tried alone, and
-   * only what frees space gets the reserve.
+   * only what frees space gets the spare space.
    */
   async #commitEach(batch: Job[], full: unknown): Promise<void> {
     for (const job of batch) {
@@ -125,7 +125,7 @@ export class GroupCommit {
 
   async #attemptWhenFull(job: Job): Promise<void> {
     if (job.frees) {
-      this.#reserve.release();
+      this.#spareSpace.release();
       try {
         await this.#attempt([job]);
         return;
@@ -158,7 +158,7 @@ export class GroupCommit {
       }
     };
     await retryWhileBusy(() => this.#transactor.run(run), this.#busyTimeout, 'waiting to write');
-    this.#reserve.hold();
+    this.#spareSpace.hold();
     for (const [index, job] of batch.entries()) {
       const outcome = outcomes[index];
       if (outcome === undefined) this.#waiting.push(job);

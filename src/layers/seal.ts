@@ -3,7 +3,7 @@ import { type Watch, inSlices } from '../linux/slices.ts';
 import { type TreeEntry, type Walk, walkTree } from '../linux/tree.ts';
 import type { Usage } from '../snapshot.ts';
 import { ContentDigest, MetadataDigest } from './digest.ts';
-import { GatheredHash } from './gathered-hash.ts';
+import { BufferedHash } from './buffered-hash.ts';
 import { Meter } from './usage.ts';
 
 /** What a walk over a layer found. */
@@ -28,7 +28,7 @@ export interface Measuring extends Watch {
 
 /** Digests the inode numbers and times of change of a layer's files: cheap, and different after any change. */
 class Version {
-  readonly #hash = new GatheredHash('sha1');
+  readonly #hash = new BufferedHash('sha1');
 
   add({ status }: TreeEntry): void {
     for (const part of status.versionParts) this.#hash.add(part);

@@ -1,11 +1,11 @@
 import { copyFileSync, existsSync, lstatSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import BetterSqlite3, { type Database } from 'better-sqlite3';
-import { SnapshotError, isBusy, isNotADatabase, toSnapshotError } from '../errors.ts';
-import { errnoOf, isSystemError } from '../linux/errno.ts';
-import { quote } from '../names.ts';
-import { APPLICATION_ID, LATEST_VERSION, readVersion } from './migrate.ts';
-import { type SchemaDifference, schemaDifferences } from './schema.ts';
+import { SnapshotError, isBusy, isNotADatabase, toSnapshotError } from '../../errors.ts';
+import { errnoOf, isSystemError } from '../../linux/errno.ts';
+import { quote } from '../../quote.ts';
+import { APPLICATION_ID, LATEST_VERSION, readVersion } from '../migrate.ts';
+import { type SchemaDifference, schemaDifferences } from '../schema.ts';
 import { findWalDamage } from './wal.ts';
 
 /** How long a look at the database waits for whoever recovers or locks it, in milliseconds. */

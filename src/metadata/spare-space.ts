@@ -11,7 +11,7 @@ const RESERVE_BYTES = 131_072;
  * Some disk space set aside in a file, so that when the disk is full the store can still be opened, and what frees
  * space still has room for its own transaction.
  */
-export class Reserve {
+export class SpareSpace {
   readonly #path: string;
   #held = false;
 
@@ -39,7 +39,7 @@ export class Reserve {
 
   /** Gives the space back. */
   release(): void {
-    Reserve.give(this.#path);
+    SpareSpace.give(this.#path);
     this.#held = false;
   }
 }

@@ -2,11 +2,11 @@ import { SnapshotError, toSnapshotError } from '../errors.ts';
 import { isGone, isSystemError } from '../linux/errno.ts';
 import { findUse, lookAtAllMounts, lookAtOwnMounts, ownMounts } from '../linux/mountinfo.ts';
 import type { Watch } from '../linux/slices.ts';
-import { quote } from '../names.ts';
+import { quote } from '../quote.ts';
 import type { Progress, Usage, Watched } from '../snapshot.ts';
 import { copyLayer } from './copy.ts';
-import type { Ground } from './ground.ts';
-import type { LayerSync } from './layer-sync.ts';
+import type { SnapshotsView } from './snapshots-view.ts';
+import type { LayerSync } from './sync.ts';
 import type { Layout } from './layout.ts';
 import { isInOverlay, lastMount } from './overlay-use.ts';
 import { type Measure, measure, measureNow, versionOf } from './seal.ts';
@@ -28,7 +28,7 @@ export interface LayerSeal extends Pick<Measure, 'usage' | 'digest'> {
 
 interface Parts {
   readonly layout: Layout;
-  readonly ground: Ground;
+  readonly snapshotsView: SnapshotsView;
   /** Absent where the contents of layers are not made durable. */
   readonly sync: LayerSync | undefined;
   /** Whether a seal covers the contents of files. */
@@ -40,14 +40,14 @@ interface Parts {
 /** What is done to layers outside any transaction, since it takes long: they are measured, copied and synced. */
 export class Layers {
   readonly #layout: Layout;
-  readonly #ground: Ground;
+  readonly #snapshotsView: SnapshotsView;
   readonly #sync: LayerSync | undefined;
   readonly #contents: boolean;
   readonly #isKnown: (id: number) => boolean;
 
-  constructor({ layout, ground, sync, contents, isKnown }: Parts) {
+  constructor({ layout, snapshotsView, sync, contents, isKnown }: Parts) {
     this.#layout = layout;
-    this.#ground = ground;
+    this.#snapshotsView = snapshotsView;
     this.#sync = sync;
     this.#contents = contents;
     this.#isKnown = isKnown;
@@ -55,7 +55,7 @@ export class Layers {
 
   /** What a layer holds now. */
   async usage(layer: Layer): Promise<Usage> {
-    return this.#reading(layer, 'measuring', () => measureUsage(this.#ground.walk(layer.id)));
+    return this.#reading(layer, 'measuring', () => measureUsage(this.#snapshotsView.walk(layer.id)));
   }
 
   /** Measures and digests a layer and makes it durable. */
@@ -67,7 +67,7 @@ export class Layers {
       const mounted = await this.inUse(layer);
       const changed = async (): Promise<boolean> =>
         before === undefined
-          ? (await versionOf(this.#ground.walk(layer.id), watched)) !== version
+          ? (await versionOf(this.#snapshotsView.walk(layer.id), watched)) !== version
           : before.mounted || before.last !== lastMount(this.#layout, layer.id);
       return { usage, digest, inUse: mounted || (await changed()) };
     });
@@ -75,7 +75,7 @@ export class Layers {
 
   /** Does the same on the spot, for a layer that a transaction both makes and commits. */
   sealNow(layer: Layer): LayerSeal {
-    const { usage, digest } = measureNow(this.#ground.walk(layer.id), this.#contents);
+    const { usage, digest } = measureNow(this.#snapshotsView.walk(layer.id), this.#contents);
     this.#sync?.syncNow(layer.id, usage.inodes);
     return { usage, digest, inUse: findUse([ownMounts()], this.#layout.directory(layer.id)) !== undefined };
   }
@@ -116,7 +116,7 @@ export class Layers {
   async #seal(id: number, watched: Watched, versioned: boolean): Promise<Measure> {
     const meter = new Meter();
     const watch = begin(watched, 'measuring', meter);
-    const measured = await measure(this.#ground.walk(id), {
+    const measured = await measure(this.#snapshotsView.walk(id), {
       ...watch,
       meter,
       contents: this.#contents,

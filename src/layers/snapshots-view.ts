@@ -9,7 +9,7 @@ import type { Layout } from './layout.ts';
  * The directory of the snapshots as it is below whatever is mounted in it, held from the first walk on: opened anew
  * for each, it would cost more than the walk over a small layer.
  */
-export class Ground {
+export class SnapshotsView {
   readonly #layout: Layout;
   #opened: { readonly fd: number | undefined } | undefined;
 

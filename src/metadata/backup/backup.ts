@@ -1,12 +1,16 @@
 import { rmSync, statSync } from 'node:fs';
 import { resolve } from 'node:path';
-import { runInChild } from '../child/run.ts';
-import { SnapshotError } from '../errors.ts';
-import { checkOptions, checkWatched, kindOf, quote } from '../names.ts';
-import type { BackupOptions } from '../snapshot.ts';
-import type { BackupBegun, BackupInput } from './backup.ts';
+import { defineTask, runInChild } from '../../linux/child.ts';
+import { SnapshotError } from '../../errors.ts';
+import { checkOptions, checkWatched, kindOf } from '../../arguments.ts';
+import { quote } from '../../quote.ts';
+import type { BackupOptions } from '../../snapshot.ts';
+import type { BackupBegun, BackupInput } from './backup.task.ts';
 
-/** How often it is looked how long a copy has grown, in milliseconds. */
+/** A backup, as it runs in a child process. */
+export const backupTask = defineTask<BackupInput, BackupBegun, void>('backup');
+
+/** How often the size of the growing copy is read, in milliseconds. */
 const LOOK_MS = 100;
 
 /**
@@ -36,14 +40,14 @@ export async function backupDatabase(database: string, file: string, options?: B
       failed.abort(error);
     }
   };
-  const onEvent = (event: unknown): void => {
-    begun = event as BackupBegun;
+  const onEvent = (event: BackupBegun): void => {
+    begun = event;
     look();
   };
   const timer = onProgress && setInterval(look, LOOK_MS);
   try {
     const input: BackupInput = { database, file: resolve(file) };
-    await runInChild('backup', input, { signal: ended, onEvent });
+    await runInChild(backupTask, input, { signal: ended, onEvent });
   } catch (error) {
     if (begun !== undefined) rmSync(begun.partial, { force: true });
     throw ended.aborted ? ended.reason : error;

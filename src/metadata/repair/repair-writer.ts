@@ -1,8 +1,8 @@
 import type { Database } from 'better-sqlite3';
-import type { Labels, Usage } from '../snapshot.ts';
-import { retryWhileBusy, DEFAULT_BUSY_TIMEOUT_MS } from './busy.ts';
-import { openDatabase } from './open.ts';
-import type { SchemaDifference } from './schema.ts';
+import type { Labels, Usage } from '../../snapshot.ts';
+import { retryWhileBusy, DEFAULT_BUSY_TIMEOUT_MS } from '../busy.ts';
+import { openDatabase } from '../open.ts';
+import type { SchemaDifference } from '../schema.ts';
 
 /** What repair needs to know of a snapshot, under the lock. */
 export interface MendedSnapshot {
@@ -17,7 +17,7 @@ export interface MendedSnapshot {
 export type TakenRow = Readonly<Record<string, unknown>>;
 
 /** Writes to a database what its own rules would not let anyone write, since it is damaged. */
-export class Mender {
+export class RepairWriter {
   readonly #db: Database;
 
   private constructor(db: Database) {
@@ -25,8 +25,10 @@ export class Mender {
   }
 
   /** @throws {SnapshotError} as `openDatabase` */
-  static async open(file: string): Promise<Mender> {
-    return new Mender(await openDatabase(file, { readonly: false, busyTimeout: DEFAULT_BUSY_TIMEOUT_MS }));
+  static async open(file: string): Promise<RepairWriter> {
+    return new RepairWriter(
+      await openDatabase(file, { readonly: false, busyTimeout: DEFAULT_BUSY_TIMEOUT_MS }),
+    );
   }
 
   /** Runs `body` with the write lock held, all or nothing. */

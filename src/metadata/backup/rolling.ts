@@ -1,6 +1,6 @@
 import { mkdirSync, statSync } from 'node:fs';
-import { backupDatabase } from '../metadata/backup-database.ts';
-import { backupsOf, listBackups, nameBackup, pruneBackups } from '../metadata/backup-files.ts';
+import { backupDatabase } from './backup.ts';
+import { backupsOf, listBackups, nameBackup, pruneBackups } from './files.ts';
 
 /** How backups are made by themselves. */
 export interface BackupSettings {

@@ -1,10 +1,14 @@
 import { resolve } from 'node:path';
-import { runInChild } from '../child/run.ts';
+import { defineTask, runInChild } from '../linux/child.ts';
 import { SnapshotError } from '../errors.ts';
-import { checkOptions, checkWatched, kindOf, quote } from '../names.ts';
-import type { CheckInput } from './examine.ts';
+import { checkOptions, checkWatched, kindOf } from '../arguments.ts';
+import { quote } from '../quote.ts';
+import type { CheckInput } from './check.task.ts';
 import type { CheckOptions, CheckProgress, Report } from './findings.ts';
-import type { Settings } from './subject.ts';
+import type { Settings } from './context.ts';
+
+/** A check, as it runs in a child process. */
+export const checkTask = defineTask<CheckInput, CheckProgress, Report>('check');
 
 /**
  * Checks a store, whether someone has it open or not, and also one that cannot be opened any more. It changes nothing
@@ -25,8 +29,7 @@ export async function checkStore(root: string, options: CheckOptions = {}): Prom
   }
   const { signal, onProgress } = options;
   const input: CheckInput = { root: resolve(root), settings: toSettings(options) };
-  const onEvent = (event: unknown): void => onProgress?.(event as CheckProgress);
-  return (await runInChild('check', input, { signal, onEvent })) as Report;
+  return runInChild(checkTask, input, { signal, onEvent: (progress) => onProgress?.(progress) });
 }
 
 function toSettings(given: CheckOptions): Settings {

@@ -1,5 +1,5 @@
 import { SnapshotError } from '../errors.ts';
-import { quote } from '../names.ts';
+import { quote } from '../quote.ts';
 import type { Labels } from '../snapshot.ts';
 
 /** containerd's label for the user ids of a snapshot, in the form `container:host:length[,…]`. */

@@ -1,0 +1,116 @@
+import { fork } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
+import { rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { SnapshotError, type ErrorCode } from '../errors.ts';
+import { workerProgram } from './worker-program.ts';
+
+/** A kind of work that runs in a process of its own: its name, and the types of what goes there and comes back. */
+export interface Task<Input, Event, Result> {
+  readonly name: string;
+  /** Carries the types; it has no value. */
+  readonly types?: { readonly input: Input; readonly event: Event; readonly result: Result };
+}
+
+/** Declares a task. The program of the child processes, `worker.ts`, says which function carries it out. */
+export function defineTask<Input, Event, Result>(name: string): Task<Input, Event, Result> {
+  return { name };
+}
+
+/** A message from a child process. */
+export type ChildMessage =
+  | { readonly type: 'event'; readonly event: unknown }
+  | { readonly type: 'result'; readonly result: unknown }
+  | {
+      readonly type: 'error';
+      readonly code: ErrorCode;
+      readonly message: string;
+      readonly hint: string | undefined;
+    };
+
+/** The message that starts the work of a child process. */
+export interface ChildRequest {
+  readonly task: string;
+  readonly input: unknown;
+  /** The path of a directory that it may create; it is removed when the process ends, however it ends. */
+  readonly scratch: string;
+}
+
+/** What a task is given beside its input. */
+export interface TaskContext<Event = never> {
+  /** Sends an event to the parent process. */
+  readonly emit: (event: Event) => void;
+  /** Creates a scratch directory, removed when the task ends. @returns its path */
+  readonly scratch: () => string;
+}
+
+/** Cancellation and events of a task. */
+interface RunOptions<Event> {
+  readonly signal?: AbortSignal | undefined;
+  /** Called for each event that the task emits. An error that it throws ends the task and rejects the promise. */
+  readonly onEvent?: (event: Event) => void;
+}
+
+/**
+ * Runs a task in a process of its own. There it does not block this process's event loop, a crash ends only the child,
+ * and database files can be read without dropping this process's locks.
+ *
+ * @throws the error of the task, if that is a `SnapshotError`
+ * @throws {SnapshotError} INTERNAL if the process ends without a result
+ * @throws the signal's reason; the process is killed
+ */
+export function runInChild<Input, Event, Result>(
+  task: Task<Input, Event, Result>,
+  input: Input,
+  { signal, onEvent }: RunOptions<Event> = {},
+): Promise<Result> {
+  signal?.throwIfAborted();
+  const scratch = join(tmpdir(), `overlite-${task.name}-${randomUUID()}`);
+  return new Promise((resolve, reject) => {
+    const child = fork(workerProgram, [], {
+      execArgv: [],
+      serialization: 'advanced',
+      stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
+    });
+    let outcome: (() => void) | undefined;
+    let errorText = '';
+    const kill = (): void => {
+      outcome = () => reject(signal?.reason instanceof Error ? signal.reason : new Error('aborted'));
+      child.kill('SIGKILL');
+    };
+    signal?.addEventListener('abort', kill, { once: true });
+    child.stderr?.on('data', (data: Buffer) => {
+      errorText = `${errorText}${data.toString()}`.slice(-2000);
+    });
+    child.on('message', (message: ChildMessage) => {
+      if (message.type === 'event') {
+        try {
+          // The other side of this border is `worker.ts`, which runs the function of this very task.
+          onEvent?.(message.event as Event);
+        } catch (error) {
+          outcome = () => reject(error);
+          child.kill('SIGKILL');
+        }
+      } else if (message.type === 'result') {
+        outcome ??= () => resolve(message.result as Result);
+      } else {
+        const { code, message: text, hint } = message;
+        outcome ??= () => reject(new SnapshotError(code, text, hint === undefined ? {} : { hint }));
+      }
+    });
+    child.on('error', (error) => {
+      outcome ??= () =>
+        reject(new SnapshotError('INTERNAL', 'a process cannot be started', { cause: error }));
+      if (child.pid === undefined) outcome();
+    });
+    child.on('close', (status, killedBy) => {
+      signal?.removeEventListener('abort', kill);
+      rmSync(scratch, { recursive: true, force: true });
+      const how = killedBy === null ? `with status ${status}` : `by ${killedBy}`;
+      const details = errorText.trim() === '' ? '' : `: ${errorText.trim()}`;
+      (outcome ?? (() => reject(new SnapshotError('INTERNAL', `the process ended ${how}${details}`))))();
+    });
+    child.send({ task: task.name, input, scratch } satisfies ChildRequest);
+  });
+}
