@@ -17,7 +17,7 @@ import { describe, expect, test } from 'vitest';
 import { type CheckProgress, OverlayDriver, checkStore } from '../../src/index.ts';
 import { breakRules, leaveOpen, useExample } from '../support/damage.ts';
 import { makeDisk } from '../support/disk.ts';
-import { isRoot } from '../support/mount.ts';
+import { isRoot } from '../support/needs.ts';
 import { hasShell } from '../support/shell.ts';
 
 const needs = [isRoot ? '' : 'root', hasShell ? '' : 'sqlite3'].filter((need) => need !== '').join(' and ');

@@ -21,7 +21,7 @@ import { FINDINGS, type FindingCode, OverlayDriver, type Report, checkStore } fr
 import { type Example, breakRules, leaveOpen, useExample } from '../support/damage.ts';
 import { makeDisk } from '../support/disk.ts';
 import { Examiner } from '../support/examiner.ts';
-import { isRoot } from '../support/mount.ts';
+import { isRoot } from '../support/needs.ts';
 import { hasShell, mustRun, queryShell } from '../support/shell.ts';
 
 const needs = [isRoot ? '' : 'root', hasShell ? '' : 'sqlite3'].filter((need) => need !== '').join(' and ');

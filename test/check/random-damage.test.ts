@@ -20,7 +20,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { Report } from '../../src/index.ts';
 import { breakRules, leaveOpen, makeExample } from '../support/damage.ts';
 import { Examiner } from '../support/examiner.ts';
-import { isRoot } from '../support/mount.ts';
+import { isRoot } from '../support/needs.ts';
 import { hasShell, mustRun } from '../support/shell.ts';
 import { makeRoot } from '../support/store.ts';
 

@@ -18,7 +18,7 @@ import { beforeEach, describe, expect, test } from 'vitest';
 import { OverlayDriver, checkStore, restoreStore } from '../../src/index.ts';
 import { useExample } from '../support/damage.ts';
 import { makeDisk } from '../support/disk.ts';
-import { isRoot } from '../support/mount.ts';
+import { isRoot } from '../support/needs.ts';
 import { hasShell, mustRun, queryShell } from '../support/shell.ts';
 
 const needs = [isRoot ? '' : 'root', hasShell ? '' : 'sqlite3'].filter((need) => need !== '').join(' and ');

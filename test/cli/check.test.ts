@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, test } from 'vitest';
 import { commandLine, main } from '../support/cli.ts';
 import { useExample } from '../support/damage.ts';
-import { isRoot } from '../support/mount.ts';
+import { isRoot } from '../support/needs.ts';
 
 const needs = isRoot ? '' : ' (needs root)';
 

@@ -6,7 +6,7 @@ import { describe, expect, test } from 'vitest';
 import { OverlayDriver } from '../../src/index.ts';
 import { commandLine, main } from '../support/cli.ts';
 import { useExample } from '../support/damage.ts';
-import { isRoot } from '../support/mount.ts';
+import { isRoot } from '../support/needs.ts';
 import { queryShell } from '../support/shell.ts';
 
 const needs = isRoot ? '' : ' (needs root)';

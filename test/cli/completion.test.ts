@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url';
 import { beforeEach, describe, expect, test } from 'vitest';
 import { commandLine, main } from '../support/cli.ts';
 import { useExample } from '../support/damage.ts';
-import { isRoot } from '../support/mount.ts';
+import { isRoot } from '../support/needs.ts';
 import { missing } from '../support/tree.ts';
 
 const needs = isRoot ? '' : ' (needs root)';

@@ -5,7 +5,7 @@ import { program } from '../../src/cli/program.ts';
 import { helpOf } from '../../src/cli/command.ts';
 import { commandLine } from '../support/cli.ts';
 import { useExample } from '../support/damage.ts';
-import { isRoot } from '../support/mount.ts';
+import { isRoot } from '../support/needs.ts';
 import { missing, sh } from '../support/tree.ts';
 
 const needs = isRoot ? '' : ' (needs root)';

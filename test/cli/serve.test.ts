@@ -5,7 +5,7 @@ import { request } from 'node:http';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { isRoot } from '../support/mount.ts';
+import { isRoot } from '../support/needs.ts';
 import { SnapshotsClient, failure } from '../support/snapshots-client.ts';
 import { assertWhole, makeRoot } from '../support/store.ts';
 

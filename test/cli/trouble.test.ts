@@ -8,7 +8,7 @@ import { OverlayDriver } from '../../src/index.ts';
 import { commandLine, main } from '../support/cli.ts';
 import { useExample } from '../support/damage.ts';
 import { makeDisk } from '../support/disk.ts';
-import { isRoot } from '../support/mount.ts';
+import { isRoot } from '../support/needs.ts';
 import { queryShell } from '../support/shell.ts';
 import { assertWhole } from '../support/store.ts';
 import { missing, sh } from '../support/tree.ts';

@@ -1,7 +1,8 @@
 import { describe, test } from 'vitest';
 import { conformanceCases } from '../../src/conformance/index.ts';
 import { type DriverOptions, OverlayDriver } from '../../src/index.ts';
-import { isRoot, withMount } from '../support/mount.ts';
+import { withMount } from '../support/mount.ts';
+import { isRoot } from '../support/needs.ts';
 import { assertWhole, makeRoot } from '../support/store.ts';
 
 const optionSets: readonly DriverOptions[] = [

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import Database from 'better-sqlite3';
 import { describe, expect, test } from 'vitest';
 import type { CallRecord } from '../../src/containerd/index.ts';
-import { isRoot } from '../support/mount.ts';
+import { isRoot } from '../support/needs.ts';
 import { useService } from '../support/service.ts';
 import { failure, firstBlock } from '../support/snapshots-client.ts';
 

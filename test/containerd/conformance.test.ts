@@ -3,7 +3,8 @@ import { describe, expect, test } from 'vitest';
 import { conformanceCases } from '../../src/conformance/index.ts';
 import { serve } from '../../src/containerd/index.ts';
 import { OverlayDriver } from '../../src/index.ts';
-import { isRoot, withMount } from '../support/mount.ts';
+import { withMount } from '../support/mount.ts';
+import { isRoot } from '../support/needs.ts';
 import { RemoteSnapshotter } from '../support/remote-snapshotter.ts';
 import { assertWhole, makeRoot } from '../support/store.ts';
 

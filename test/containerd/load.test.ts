@@ -1,7 +1,7 @@
 import { spawnSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, test } from 'vitest';
-import { isRoot } from '../support/mount.ts';
+import { isRoot } from '../support/needs.ts';
 
 const client = fileURLToPath(new URL('../../bench/containerd-load.mjs', import.meta.url));
 

@@ -5,7 +5,7 @@ import { type ServiceError, status } from '@grpc/grpc-js';
 import { service as healthDefinition } from 'grpc-health-check';
 import { describe, expect, test } from 'vitest';
 import { serve } from '../../src/containerd/index.ts';
-import { isRoot } from '../support/mount.ts';
+import { isRoot } from '../support/needs.ts';
 import { useService } from '../support/service.ts';
 import { type SnapshotsClient, failure, firstBlock } from '../support/snapshots-client.ts';
 

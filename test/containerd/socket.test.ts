@@ -15,7 +15,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { type RunningServer, serve } from '../../src/containerd/index.ts';
 import { OverlayDriver } from '../../src/index.ts';
-import { isRoot } from '../support/mount.ts';
+import { isRoot } from '../support/needs.ts';
 import { SnapshotsClient } from '../support/snapshots-client.ts';
 import { useStore } from '../support/store.ts';
 

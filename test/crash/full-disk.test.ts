@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { OverlayDriver, SnapshotError } from '../../src/index.ts';
 import { type Disk, makeDisk } from '../support/disk.ts';
-import { isRoot } from '../support/mount.ts';
+import { isRoot } from '../support/needs.ts';
 import { assertWhole } from '../support/store.ts';
 import { describeTree, missing, sh } from '../support/tree.ts';
 

@@ -4,7 +4,7 @@ import { expect, describe, test } from 'vitest';
 import { OverlayDriver, checkStore } from '../../src/index.ts';
 import { filesystemOf } from '../../src/linux/filesystem.ts';
 import { makeDisk } from '../support/disk.ts';
-import { isRoot } from '../support/mount.ts';
+import { isRoot } from '../support/needs.ts';
 import { assertWhole } from '../support/store.ts';
 import { missing } from '../support/tree.ts';
 import { cutPower } from './power-cut.ts';

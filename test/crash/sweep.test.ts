@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { isRoot } from '../support/mount.ts';
+import { isRoot } from '../support/needs.ts';
 import { missing } from '../support/tree.ts';
 import { operations } from './operate.mjs';
 import { type Point, Sweep, inParallel } from './sweep.ts';

@@ -15,7 +15,8 @@ import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { MetadataStore, OverlayDriver, type Progress } from '../../src/index.ts';
 import { makeDisk } from '../support/disk.ts';
-import { isRoot, mount, unmount, withMount } from '../support/mount.ts';
+import { mount, unmount, withMount } from '../support/mount.ts';
+import { isRoot } from '../support/needs.ts';
 import { assertWhole, makeRoot, useStore } from '../support/store.ts';
 import { describeTree, makeOddTree, missing, sh, treeCommands } from '../support/tree.ts';
 

@@ -17,7 +17,8 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { type CommitOptions, OverlayDriver, type Progress } from '../../src/index.ts';
 import { isUpperInUse } from '../../src/linux/probe.ts';
 import { makeDisk } from '../support/disk.ts';
-import { isRoot, mount, unmount, withMount } from '../support/mount.ts';
+import { mount, unmount, withMount } from '../support/mount.ts';
+import { isRoot } from '../support/needs.ts';
 import { makeRoot, useStore } from '../support/store.ts';
 import { describeTree, missing, sh } from '../support/tree.ts';
 

@@ -4,7 +4,7 @@ import fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { type Change, type DiffOptions, OverlayDriver } from '../../src/index.ts';
 import { withMount } from '../../src/mount/index.ts';
-import { isRoot } from '../support/mount.ts';
+import { isRoot } from '../support/needs.ts';
 import { assertWhole, makeRoot } from '../support/store.ts';
 import { makeOddTree, missing, sh, treeCommands } from '../support/tree.ts';
 

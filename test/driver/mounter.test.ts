@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { OverlayDriver } from '../../src/index.ts';
 import { makeDisk } from '../support/disk.ts';
-import { isRoot } from '../support/mount.ts';
+import { isRoot } from '../support/needs.ts';
 import { mustRun } from '../support/shell.ts';
 import { assertWhole, makeRoot } from '../support/store.ts';
 import { missing, sh } from '../support/tree.ts';

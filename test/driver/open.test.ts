@@ -3,7 +3,7 @@ import { chmodSync, chownSync, lstatSync, mkdirSync, symlinkSync, writeFileSync 
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { type DriverOptions, OverlayDriver } from '../../src/index.ts';
-import { isRoot } from '../support/mount.ts';
+import { isRoot } from '../support/needs.ts';
 import { assertWhole, makeRoot } from '../support/store.ts';
 
 let place: ReturnType<typeof makeRoot>;

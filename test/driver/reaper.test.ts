@@ -12,7 +12,8 @@ import {
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { OverlayDriver } from '../../src/index.ts';
-import { isRoot, mount, unmount, withMount } from '../support/mount.ts';
+import { mount, unmount, withMount } from '../support/mount.ts';
+import { isRoot } from '../support/needs.ts';
 import { makeRoot, useStore } from '../support/store.ts';
 
 const store = useStore();

@@ -13,7 +13,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { verifySeal } from '../../src/layers/seal.ts';
 import { type Info, OverlayDriver } from '../../src/index.ts';
-import { isRoot } from '../support/mount.ts';
+import { isRoot } from '../support/needs.ts';
 import { useStore } from '../support/store.ts';
 import { makeOddTree, missing, sh, treeCommands } from '../support/tree.ts';
 

@@ -6,7 +6,7 @@ import type { Info, Usage } from '../../src/index.ts';
 import { ContainerdNode, nodeCommands, until } from '../support/containerd.ts';
 import { makeWaitingImage } from '../support/containerd-image.ts';
 import { CriClient } from '../support/cri.ts';
-import { isRoot } from '../support/mount.ts';
+import { isRoot } from '../support/needs.ts';
 import { missing } from '../support/tree.ts';
 
 const lacking = [...(isRoot ? [] : ['root']), ...missing(...nodeCommands)];

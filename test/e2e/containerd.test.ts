@@ -13,7 +13,7 @@ import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { ContainerdNode, nodeCommands, until } from '../support/containerd.ts';
 import { makeLargeImage, makeTestImage } from '../support/containerd-image.ts';
-import { isRoot } from '../support/mount.ts';
+import { isRoot } from '../support/needs.ts';
 import { describeTree, missing, sh, treeCommands } from '../support/tree.ts';
 
 const lacking = [...(isRoot ? [] : ['root']), ...missing(...nodeCommands, ...treeCommands)];

@@ -14,7 +14,8 @@ import {
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { OverlayDriver } from '../../src/index.ts';
-import { isRoot, withMount } from '../support/mount.ts';
+import { withMount } from '../support/mount.ts';
+import { isRoot } from '../support/needs.ts';
 import { useStore } from '../support/store.ts';
 
 const store = useStore();

@@ -18,7 +18,7 @@ import { OverlayDriver } from '../../src/index.ts';
 import { ownMounts } from '../../src/linux/mountinfo.ts';
 import { type MountMethod, mount, openMount, unmount, withMount } from '../../src/mount/index.ts';
 import type { Mount } from '../../src/snapshot.ts';
-import { isRoot } from '../support/mount.ts';
+import { isRoot } from '../support/needs.ts';
 import { assertWhole, makeRoot } from '../support/store.ts';
 import { sh } from '../support/tree.ts';
 

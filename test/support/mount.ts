@@ -4,9 +4,6 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import type { Mount } from '../../src/index.ts';
 
-/** Whether this process may mount. */
-export const isRoot = process.geteuid?.() === 0;
-
 /** The longest option string that the kernel takes without cutting it off. */
 const MAX_OPTIONS = 4095;
 

@@ -1,0 +1,64 @@
+import { execFileSync } from 'node:child_process';
+import { existsSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test as base, expect } from 'vitest';
+import { type DriverOptions, OverlayDriver } from '../../src/index.ts';
+import { ownMounts } from '../../src/linux/mountinfo.ts';
+import { type Example, makeExample } from './damage.ts';
+import { assertWhole } from './store.ts';
+
+/** What a test can ask for. Each is made when a test names it, and taken away after it. */
+export interface Fixtures {
+  /** An empty directory of the test's own. It fails a test to leave a mount in it. */
+  place: string;
+  /** Where a store can be, in `place`. If there is one when the test ends, it has to be whole. */
+  root: string;
+  /** How `driver` is opened: `test.override({ driverOptions: … })` sets it for a file or a `describe`. */
+  driverOptions: DriverOptions;
+  /** A driver on `root`, closed after the test. */
+  driver: OverlayDriver;
+  /** An empty directory in `place`, to mount on. */
+  target: string;
+  /** A closed store with one of everything, in `place`; a test may damage it, and it is not looked at afterwards. */
+  example: Example;
+  /** Adds a step to take after the test, before the driver is closed. The step added last is taken first. */
+  undo: (step: () => unknown) => void;
+}
+
+/** Vitest's `test`, with a store and what goes with it. */
+export const test = base.extend<Fixtures>({
+  // oxlint-disable-next-line no-empty-pattern -- Vitest reads the names of what a fixture needs from its parameter.
+  place: async ({}, use) => {
+    const place = mkdtempSync(join(tmpdir(), 'overlite-test-'));
+    await use(place);
+    const left = ownMounts().entries.filter(({ mountPoint }) => mountPoint.startsWith(`${place}/`));
+    for (const { mountPoint } of left.toReversed()) execFileSync('umount', ['-l', mountPoint]);
+    rmSync(place, { recursive: true, force: true });
+    expect(left).toEqual([]);
+  },
+  root: async ({ place }, use) => {
+    const root = join(place, 'store');
+    await use(root);
+    if (existsSync(join(root, 'metadata.db'))) assertWhole(root);
+  },
+  driverOptions: { backups: false },
+  driver: async ({ root, driverOptions }, use) => {
+    const driver = await OverlayDriver.open(root, driverOptions);
+    await use(driver);
+    await driver.close();
+  },
+  target: async ({ place }, use) => {
+    const target = join(place, 'target');
+    mkdirSync(target);
+    await use(target);
+  },
+  example: async ({ place }, use) => {
+    await use(await makeExample(join(place, 'example')));
+  },
+  undo: async ({ root: _afterwards }, use) => {
+    const steps: (() => unknown)[] = [];
+    await use((step) => steps.push(step));
+    for (const step of steps.toReversed()) await step();
+  },
+});
