@@ -17,7 +17,7 @@ export default defineConfig({
       .map((name) => [name, `src/${name}.ts`]),
   ),
   platform: 'node',
-  external: Object.keys({ ...dependencies, ...peerDependencies }),
+  external: Object.keys({ ...dependencies, ...peerDependencies }).map((name) => new RegExp(`^${name}(/|$)`)),
   transform: { target: 'node20' },
   // As deep as the sources are, which find what is beside them by their own paths.
   output: { dir: 'dist', chunkFileNames: 'shared/[name].js' },
