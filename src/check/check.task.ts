@@ -3,14 +3,7 @@ import type { TaskContext } from '../linux/child.ts';
 import { Layout } from '../layers/layout.ts';
 import { SnapshotError, toSnapshotError } from '../errors.ts';
 import { quote } from '../quote.ts';
-import {
-  type CheckProgress,
-  type Repair,
-  type Report,
-  STEPS,
-  type Step,
-  type StepResult,
-} from './findings.ts';
+import { STEPS } from './findings.ts';
 import { repairStore } from './repair.ts';
 import { addCorruption, checkDatabase, openDatabaseOf, readRows } from './steps/database.ts';
 import { checkDirectories } from './steps/directories.ts';
@@ -19,6 +12,7 @@ import { checkLayers } from './steps/layers.ts';
 import { checkLeftovers } from './steps/leftovers.ts';
 import { checkMounts } from './steps/mounts.ts';
 import { type Settings, CheckContext, TimeOver } from './context.ts';
+import type { CheckProgress, Repair, Report, Step, StepResult } from '../report.ts';
 
 /** What is to be checked. */
 export interface CheckInput {

@@ -4,8 +4,8 @@ import { SnapshotError } from '../errors.ts';
 import { checkOptions, checkWatched, kindOf } from '../arguments.ts';
 import { quote } from '../quote.ts';
 import type { CheckInput } from './check.task.ts';
-import type { CheckOptions, CheckProgress, Report } from './findings.ts';
 import type { Settings } from './context.ts';
+import type { CheckOptions, CheckProgress, Report } from '../report.ts';
 
 /** A check, as it runs in a child process. */
 export const checkTask = defineTask<CheckInput, CheckProgress, Report>('check');

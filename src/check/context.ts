@@ -3,16 +3,16 @@ import type { Inspector, SeenRemoval, SeenSnapshot } from '../metadata/repair/in
 import type { SchemaDifference } from '../metadata/schema.ts';
 import { quote } from '../quote.ts';
 import type { Usage } from '../snapshot.ts';
-import {
-  type CheckOptions,
-  type CheckProgress,
-  type Finding,
-  type FindingCode,
-  type Rebuild,
-  type Severity,
-  type Step,
-  describe,
-} from './findings.ts';
+import { describe } from './findings.ts';
+import type {
+  CheckOptions,
+  CheckProgress,
+  Finding,
+  FindingCode,
+  Rebuild,
+  Severity,
+  Step,
+} from '../report.ts';
 
 /** How often progress is told, in milliseconds. */
 const PROGRESS_MS = 100;

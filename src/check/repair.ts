@@ -10,10 +10,11 @@ import { type Mounts, findUse, lookAtAllMounts } from '../linux/mountinfo.ts';
 import { syncPath } from '../linux/sync.ts';
 import { walkTree } from '../linux/tree.ts';
 import { RepairWriter } from '../metadata/repair/repair-writer.ts';
-import { type FindingCode, type Repair, describe } from './findings.ts';
+import { describe } from './findings.ts';
 import { highestIdOnDisk } from './ids-on-disk.ts';
 import { isSkeleton } from './steps/directories.ts';
 import type { Found, CheckContext } from './context.ts';
+import type { FindingCode, Repair } from '../report.ts';
 
 /** What came of one repair: where something was set aside, or that there was nothing left to do. */
 type Outcome = { readonly outcome: 'done' | 'gone' | 'refused'; readonly detail?: string };

@@ -4,8 +4,8 @@ import { SnapshotError } from '../errors.ts';
 import { checkOptions, kindOf } from '../arguments.ts';
 import { quote } from '../quote.ts';
 import { checkStore } from './check.ts';
-import type { Report } from './findings.ts';
 import type { RestoreInput, Restored } from './restore.task.ts';
+import type { Report } from '../report.ts';
 
 /** A restoration, as it runs in a child process. */
 export const restoreTask = defineTask<RestoreInput, never, Restored>('restore');

@@ -1,11 +1,12 @@
 import { checkStore } from '../check/check.ts';
-import { type CheckProgress, type Finding, type Report, STEPS } from '../check/findings.ts';
+import { STEPS } from '../check/findings.ts';
 import { SnapshotError } from '../errors.ts';
 import { type Statuses, storeCommand, toMilliseconds } from './command.ts';
 import { say, sayJson } from './output.ts';
 import { ProgressBar } from './progress.ts';
 import { quoteWhole } from '../quote.ts';
 import { stopSignal } from './stopping.ts';
+import type { CheckProgress, Finding, Report } from '../report.ts';
 
 /** The exit statuses, which are fsck(8)'s. */
 const STATUS = { clean: 0, repaired: 1, damaged: 4, incomplete: 8, usage: 16 } as const;

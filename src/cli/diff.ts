@@ -1,8 +1,8 @@
-import type { Change } from '../layers/change.ts';
 import { type StoreOptions, storeCommand } from './command.ts';
 import { paint, say, sayJsonArray, shown } from './output.ts';
 import { stopSignal } from './stopping.ts';
 import { lookAtStore } from './store.ts';
+import type { Change } from '../snapshot.ts';
 
 const SIGNS = {
   added: { letter: 'A', style: 'green' },

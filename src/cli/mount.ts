@@ -1,8 +1,8 @@
 import { resolve } from 'node:path';
-import type { MountMethod } from '../mount/method.ts';
 import { type StoreOptions, byOption, writeCommand } from './command.ts';
 import { say, sayJson, shown } from './output.ts';
 import { openStore } from './store.ts';
+import type { MountMethod } from '../snapshot.ts';
 
 /** `overlite mount` */
 export const mountCommand = writeCommand('mount', 'Mount an active snapshot or a view on a directory', {

@@ -1,7 +1,7 @@
 import { Counter, Gauge, Histogram, Registry, collectDefaultMetrics } from 'prom-client';
-import type { Report, Severity } from '../check/findings.ts';
 import type { CallRecord } from './calls.ts';
 import { SNAPSHOTS } from './protocol.ts';
+import type { Report, Severity } from '../report.ts';
 
 const SEVERITIES: readonly Severity[] = ['error', 'warning', 'info'];
 

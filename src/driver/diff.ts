@@ -3,10 +3,10 @@ import { isGone, isSystemError } from '../linux/errno.ts';
 import { openMount } from '../mount/mount.ts';
 import { checkName, checkOptions, checkWatched, kindOf } from '../arguments.ts';
 import { quote } from '../quote.ts';
-import type { Change, DiffOptions } from '../layers/change.ts';
 import type { Layout } from '../layers/layout.ts';
 import type { Look } from './mount-table.ts';
 import { diffTrees } from '../layers/compare.ts';
+import type { Change, DiffOptions } from '../snapshot.ts';
 
 /** What comparing needs of the driver. */
 interface Parts {

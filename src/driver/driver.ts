@@ -1,7 +1,6 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { Database } from 'better-sqlite3';
 import { checkStore } from '../check/check.ts';
-import type { CheckOptions, Report } from '../check/findings.ts';
 import { SnapshotError, isBusy, toSnapshotError } from '../errors.ts';
 import { needsUserxattr } from '../linux/probe.ts';
 import { retryWhileBusy } from '../metadata/busy.ts';
@@ -13,20 +12,24 @@ import type { Removal } from '../metadata/reader.ts';
 import { SpareSpace } from '../metadata/spare-space.ts';
 import { MetadataStore } from '../metadata/store.ts';
 import { Transactor } from '../metadata/transactor.ts';
-import type { DetachedMount, MountCallOptions } from '../mount/mount.ts';
 import { checkName, checkOptions, checkWatched, isThenable, kindOf } from '../arguments.ts';
 import { quote } from '../quote.ts';
 import type {
   BackupOptions,
+  Change,
   CheckpointOptions,
   CleanupOptions,
   CleanupResult,
   CommitOptions,
+  DetachedMount,
+  DiffOptions,
   Info,
   Mount,
+  MountCallOptions,
   Owner,
   PrepareOptions,
   RemoveResult,
+  Seal,
   Snapshotter,
   UpdateOptions,
   Usage,
@@ -34,7 +37,6 @@ import type {
   Waiting,
   Watched,
 } from '../snapshot.ts';
-import type { Change, DiffOptions } from '../layers/change.ts';
 import { Committer } from './committer.ts';
 import { checkDiffOptions, diffSnapshots } from './diff.ts';
 import { Directories } from '../layers/directories.ts';
@@ -44,12 +46,13 @@ import { Layers } from '../layers/layers.ts';
 import type { Layout } from '../layers/layout.ts';
 import { Mounter } from './mounter.ts';
 import { type Look, MountTable } from './mount-table.ts';
-import { Operations, type Seal, toCommitOptions, toMakeArguments } from './operations.ts';
+import { Operations, toCommitOptions, toMakeArguments } from './operations.ts';
 import { type DriverOptions, type Settings, toSettings } from './options.ts';
 import { Reaper } from '../layers/reaper.ts';
 import { type Root, openRoot } from './root.ts';
 import { RollingBackup } from '../metadata/backup/rolling.ts';
 import { Transaction } from './transaction.ts';
+import type { CheckOptions, Report } from '../report.ts';
 
 /** What is opened before a driver can be made. */
 interface Base {

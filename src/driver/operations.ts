@@ -9,6 +9,8 @@ import type {
   Labels,
   Mount,
   PrepareOptions,
+  Seal,
+  SealedCommitOptions,
   SnapshotRecord,
   UpdateOptions,
 } from '../snapshot.ts';
@@ -24,25 +26,6 @@ import type { DirectoryLock } from '../layers/directory-lock.ts';
 
 /** The label that tells containerd where a snapshot's own layer is. */
 const UPPERDIR = 'containerd.io/snapshot/overlay.upperdir';
-
-/**
- * A layer that has been measured, digested and made durable, ready to be committed. It is good for that very snapshot
- * only.
- */
-export interface Seal extends LayerSeal {
-  readonly key: string;
-  readonly id: number;
-}
-
-/** The options of a commit within a transaction. */
-export interface SealedCommitOptions {
-  labels?: Labels | undefined;
-  parent?: string | undefined;
-  /** What to do when the layer was in use as it was sealed; there is no copying within a transaction. */
-  inUse?: 'allow' | 'refuse';
-  /** What `driver.seal(key)` gave; not needed for a key that was prepared in the same transaction. */
-  seal?: Seal;
-}
 
 /** How a copy becomes a committed snapshot. */
 interface CaptureOptions {

@@ -2,14 +2,15 @@ import { SnapshotError } from '../errors.ts';
 import type { Removal } from '../metadata/reader.ts';
 import { checkName } from '../arguments.ts';
 import { quote } from '../quote.ts';
-import type { Info, Mount, PrepareOptions, UpdateOptions, ViewOptions } from '../snapshot.ts';
-import {
-  type Operations,
-  type SealedCommitOptions,
-  checkUse,
-  toCommitOptions,
-  toMakeArguments,
-} from './operations.ts';
+import type {
+  Info,
+  Mount,
+  PrepareOptions,
+  SealedCommitOptions,
+  UpdateOptions,
+  ViewOptions,
+} from '../snapshot.ts';
+import { type Operations, checkUse, toCommitOptions, toMakeArguments } from './operations.ts';
 
 /**
  * What the function of a transaction gets: the driver's methods with the same semantics, returning at once. What one

@@ -6,8 +6,9 @@ import { listXattrs, openDirectory, readXattr } from '../linux/file-calls.ts';
 import { Pace } from '../linux/slices.ts';
 import { FileStatus, isDirectory, isRegular } from '../linux/status.ts';
 import { type TreeEntry, pathIn, walkOpen } from '../linux/tree.ts';
-import { type Change, type DiffOptions, type Difference, typeOf } from './change.ts';
+import { typeOf } from './file-type.ts';
 import { OVERLAY_XATTRS, openRegular } from './digest.ts';
+import type { Change, DiffOptions, Difference } from '../snapshot.ts';
 
 const readOf = promisify(read);
 

@@ -3,7 +3,7 @@ import { isGone, isSystemError } from '../linux/errno.ts';
 import { findUse, lookAtAllMounts, lookAtOwnMounts, ownMounts } from '../linux/mountinfo.ts';
 import type { Watch } from '../linux/slices.ts';
 import { quote } from '../quote.ts';
-import type { Progress, Usage, Watched } from '../snapshot.ts';
+import type { Progress, Seal, Usage, Watched } from '../snapshot.ts';
 import { copyLayer } from './copy.ts';
 import type { SnapshotsView } from './snapshots-view.ts';
 import type { LayerSync } from './sync.ts';
@@ -21,10 +21,7 @@ export interface Layer {
 }
 
 /** What was found out about a layer that is about to be committed. */
-export interface LayerSeal extends Pick<Measure, 'usage' | 'digest'> {
-  /** Whether something had it mounted, or it changed meanwhile. */
-  readonly inUse: boolean;
-}
+export type LayerSeal = Omit<Seal, 'key' | 'id'>;
 
 interface Parts {
   readonly layout: Layout;

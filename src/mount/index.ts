@@ -1,2 +1,2 @@
-export type { MountMethod } from './method.ts';
-export { mount, openMount, unmount, withMount, type DetachedMount, type MountCallOptions } from './mount.ts';
+export { mount, openMount, unmount, withMount } from './mount.ts';
+export type { DetachedMount, MountCallOptions, MountMethod } from '../snapshot.ts';

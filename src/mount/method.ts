@@ -1,15 +1,15 @@
 import { closeSync, constants, openSync } from 'node:fs';
 import { errnoOf } from '../linux/errno.ts';
 import { beginFilesystem, setDirectory, setString } from '../linux/mount-calls.ts';
+import type { MountMethod } from '../snapshot.ts';
 
-/**
- * How an overlay is mounted, the best first: each layer by a descriptor, which needs no escaping and has no limit
- * (Linux 6.13); each layer by a string (6.8); all in one string of 4,095 bytes at the most, by mount(2); by the
- * program mount(8).
- */
-export const MOUNT_METHODS = ['descriptors', 'strings', 'mount(2)', 'mount(8)'] as const;
-
-export type MountMethod = (typeof MOUNT_METHODS)[number];
+/** Every method, the best first. */
+export const MOUNT_METHODS = [
+  'descriptors',
+  'strings',
+  'mount(2)',
+  'mount(8)',
+] as const satisfies readonly MountMethod[];
 
 let best: MountMethod | undefined;
 

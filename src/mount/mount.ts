@@ -11,10 +11,10 @@ import { FileStatus } from '../linux/status.ts';
 import { fdPath } from '../linux/tree.ts';
 import { kindOf } from '../arguments.ts';
 import { quote } from '../quote.ts';
-import type { Mount } from '../snapshot.ts';
+import type { DetachedMount, Mount, MountCallOptions, MountMethod } from '../snapshot.ts';
 import { openBind } from './bind.ts';
 import { toMountError } from './errors.ts';
-import { type MountMethod, bestMethod } from './method.ts';
+import { bestMethod } from './method.ts';
 import { type MountOptions, parseOptions } from './options.ts';
 import { checkWritable, mountOverlayByCommand, mountOverlayByString, openOverlay } from './overlay.ts';
 
@@ -46,21 +46,6 @@ class Gate {
 }
 
 const gate = new Gate();
-
-/** How something is mounted. */
-export interface MountCallOptions {
-  /** Mount overlays in this way; the best that the kernel knows unless given. */
-  by?: MountMethod;
-}
-
-/** A mount that is nowhere in the file tree. */
-export interface DetachedMount extends AsyncDisposable {
-  /** Its root, as a path that this process, and what inherits the descriptor, can use. */
-  readonly path: string;
-  readonly fd: number;
-  /** Undoes it, unless something still has a file of it open. May be called more than once. */
-  close(): Promise<void>;
-}
 
 /**
  * Mounts what a snapshotter's `mounts` told, on a directory on which nothing is mounted yet.

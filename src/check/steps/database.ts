@@ -1,8 +1,8 @@
 import { existsSync } from 'node:fs';
 import { SnapshotError } from '../../errors.ts';
 import { Inspector, UnopenableError, type Unopenable } from '../../metadata/repair/inspector.ts';
-import type { FindingCode } from '../findings.ts';
 import type { CheckContext } from '../context.ts';
+import type { FindingCode } from '../../report.ts';
 
 const CODES: Readonly<Record<Unopenable, FindingCode>> = {
   missing: 'database-missing',

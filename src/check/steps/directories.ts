@@ -5,9 +5,9 @@ import { errnoOf, isGone } from '../../linux/errno.ts';
 import { ownMounts } from '../../linux/mountinfo.ts';
 import { type DirectoryEntry, readBatchesOf } from '../../linux/directory.ts';
 import type { SeenRemoval, SeenSnapshot } from '../../metadata/repair/inspector.ts';
-import type { FindingCode } from '../findings.ts';
 import { quoteWhole } from '../../quote.ts';
 import type { Details, CheckContext } from '../context.ts';
+import type { FindingCode } from '../../report.ts';
 
 /** What is found is looked at again after so many milliseconds, while others work on the store. */
 const SECOND_LOOKS_MS = [0, 150, 1000, 1500];

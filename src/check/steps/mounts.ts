@@ -1,6 +1,6 @@
 import { lookAtAllMounts } from '../../linux/mountinfo.ts';
-import type { FindingCode } from '../findings.ts';
 import type { CheckContext } from '../context.ts';
+import type { FindingCode } from '../../report.ts';
 
 /** Overlays that are mounted now, over what they should not be. */
 export async function checkMounts(context: CheckContext): Promise<void> {
