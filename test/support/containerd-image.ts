@@ -76,15 +76,15 @@ function* base(): Generator<TarEntry> {
   yield directory('odd/setgid.d', { mode: 0o2775, gid: 50 });
   yield { path: 'odd/owner', uid: 4_000_000_000, gid: 3_000_000_000, content: 'far away' };
   yield { path: 'odd/fifo', type: 'fifo', mode: 0o600 };
-  yield { path: 'odd/null', type: 'character', mode: 0o666, device: [1, 3] };
-  yield { path: 'odd/disk', type: 'block', mode: 0o660, gid: 6, device: [7, 300] };
+  yield { path: 'odd/null', type: 'character-device', mode: 0o666, device: [1, 3] };
+  yield { path: 'odd/disk', type: 'block-device', mode: 0o660, gid: 6, device: [7, 300] };
   yield { path: 'odd/link', type: 'symlink', target: '/etc/passwd', uid: 9, gid: 10 };
   yield { path: 'odd/dangling', type: 'symlink', target: '../../no/where' };
   yield { path: 'odd/farther', type: 'symlink', target: `/${'t'.repeat(300)}` };
   yield { path: 'odd/empty' };
   yield { path: 'odd/old', mtime: '-86400.5' };
   yield { path: 'odd/precise', mtime: '1234567890.123456789' };
-  yield { path: 'odd/future', mtime: 4_102_444_800 };
+  yield { path: 'odd/future', mtime: '4102444800' };
   yield {
     path: 'odd/attributes',
     content: 'x',

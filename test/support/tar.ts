@@ -1,13 +1,16 @@
+import { randomBytes } from 'node:crypto';
+import { pack } from 'tar-stream';
+
 /** A member of a tar archive. What is left out is an empty regular file of root, of the first second of 2020. */
 export interface TarEntry {
   /** Bytes where the name is not UTF-8; such a name has at most 100 of them. */
   readonly path: string | Buffer;
-  readonly type?: keyof typeof typeFlags;
+  readonly type?: 'file' | 'link' | 'symlink' | 'directory' | 'fifo' | 'character-device' | 'block-device';
   /** 0755 for directories and 0644 for all else, if it is not given. */
   readonly mode?: number;
   readonly uid?: number;
   readonly gid?: number;
-  /** Seconds since the epoch, as decimal text where there are fractions. */
+  /** Seconds since the epoch; decimal text where that is no whole number from 0 to 2^31 - 1. */
   readonly mtime?: number | string;
   readonly content?: string | Buffer;
   /** What a hard or symbolic link leads to. */
@@ -18,76 +21,54 @@ export interface TarEntry {
 }
 
 const BLOCK = 512;
-const typeFlags = {
-  file: '0',
-  link: '1',
-  symlink: '2',
-  character: '3',
-  block: '4',
-  directory: '5',
-  fifo: '6',
-  extended: 'x',
-} as const;
 
 /** Writes an archive in the POSIX format of 2001 (pax), in which attributes and long names can be told. */
 export function tar(entries: Iterable<TarEntry>): Buffer {
-  const parts: Buffer[] = [];
-  for (const entry of entries) {
-    const records = extendedRecords(entry);
-    if (records.length > 0) parts.push(...member({ path: 'pax', type: 'extended' }, records));
-    parts.push(...member(entry, Buffer.from(entry.content ?? '')));
-  }
-  return Buffer.concat([...parts, Buffer.alloc(2 * BLOCK)]);
+  return Buffer.concat([...Array.from(entries, member), Buffer.alloc(2 * BLOCK)]);
 }
 
-/** What the fixed header of an entry has no room for. */
-function extendedRecords(entry: TarEntry): Buffer {
-  const records: Buffer[] = [];
-  const add = (key: string, value: string | Buffer): void =>
-    void records.push(record(key, Buffer.from(value)));
-  if (typeof entry.path === 'string' && !fits(entry.path)) add('path', entry.path);
-  if (typeof entry.target === 'string' && !fits(entry.target)) add('linkpath', entry.target);
-  if (!fitsNumber(entry.mtime ?? 0)) add('mtime', String(entry.mtime));
-  for (const id of ['uid', 'gid'] as const) if ((entry[id] ?? 0) > 0o7777777) add(id, String(entry[id]));
-  for (const [name, value] of Object.entries(entry.xattrs ?? {})) add(`SCHILY.xattr.${name}`, value);
-  return Buffer.concat(records);
-}
-
-const fits = (text: string): boolean => text.length <= 100 && Buffer.byteLength(text) === text.length;
-
-const fitsNumber = (seconds: number | string): boolean => Number.isInteger(seconds) && Number(seconds) >= 0;
-
-/** A record begins with its own length in bytes, the digits of that length included. */
-function record(key: string, value: Buffer): Buffer {
-  const rest = Buffer.concat([Buffer.from(` ${key}=`), value, Buffer.from('\n')]);
-  let length = rest.length;
-  while (length !== rest.length + String(length).length) length = rest.length + String(length).length;
-  return Buffer.concat([Buffer.from(String(length)), rest]);
-}
-
-function member(entry: TarEntry, content: Buffer): Buffer[] {
+function member(entry: TarEntry): Buffer {
   const { type = 'file', path, target = '', device = [0, 0], mtime = 1_577_836_800 } = entry;
-  const mode = entry.mode ?? (type === 'directory' ? 0o755 : 0o644);
-  const header = Buffer.alloc(BLOCK);
-  const octal = (value: number, at: number, digits: number): void =>
-    void header.write(value.toString(8).padStart(digits, '0'), at);
-  Buffer.from(path).copy(header, 0, 0, 100);
-  octal(mode, 100, 7);
-  octal(Math.min(entry.uid ?? 0, 0o7777777), 108, 7);
-  octal(Math.min(entry.gid ?? 0, 0o7777777), 116, 7);
-  octal(content.length, 124, 11);
-  octal(fitsNumber(mtime) ? Number(mtime) : 0, 136, 11);
-  header.write(' '.repeat(8), 148);
-  header.write(typeFlags[type], 156);
-  Buffer.from(target).copy(header, 157, 0, 100);
-  header.write('ustar\u000000', 257);
-  octal(device[0], 329, 7);
-  octal(device[1], 337, 7);
-  octal(
-    header.reduce((sum, byte) => sum + byte, 0),
-    148,
-    6,
+  const { mode = type === 'directory' ? 0o755 : 0o644, uid = 0, gid = 0, content = '', xattrs = {} } = entry;
+  // tar-stream writes only text: bytes take the place of a text of their length in what it has written.
+  const standIns = new Map<string, Buffer>();
+  const toText = (value: string | Buffer): string => {
+    if (typeof value === 'string') return value;
+    const standIn = randomBytes(value.length).toString('hex').slice(0, value.length);
+    standIns.set(standIn, value);
+    return standIn;
+  };
+  const records = Object.fromEntries([
+    ...Object.entries(xattrs).map(([name, value]) => [`SCHILY.xattr.${name}`, toText(value)]),
+    ...(typeof mtime === 'string' ? [['mtime', mtime]] : []),
+    ...Object.entries({ uid, gid }).filter(([, id]) => id > 0o777777),
+  ]);
+  const archive = pack();
+  archive.entry(
+    {
+      name: toText(path),
+      type,
+      // With a bit that does not go into the archive: tar-stream takes 0 for a mode that was left out.
+      mode: mode | 0o100000,
+      uid,
+      gid,
+      mtime: new Date(typeof mtime === 'string' ? 0 : mtime * 1000),
+      ...(target !== '' && { linkname: toText(target) }),
+      devmajor: device[0],
+      devminor: device[1],
+      ...(Object.keys(records).length > 0 && { pax: records }),
+    },
+    Buffer.from(content),
   );
-  header.write('\0 ', 154);
-  return [header, content, Buffer.alloc((BLOCK - (content.length % BLOCK)) % BLOCK)];
+  archive.finalize();
+  const bytes: Buffer = archive.read().subarray(0, -2 * BLOCK);
+  for (const [standIn, value] of standIns) value.copy(bytes, bytes.indexOf(standIn));
+  if (standIns.size > 0) setChecksum(bytes.subarray(0, BLOCK));
+  return bytes;
+}
+
+function setChecksum(header: Buffer): void {
+  header.fill(' ', 148, 156);
+  const sum = header.reduce((total, byte) => total + byte, 0);
+  header.write(`${sum.toString(8).padStart(6, '0')}\0`, 148);
 }
