@@ -1,16 +1,18 @@
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { createHash } from 'node:crypto';
+import { lstatSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach } from 'vitest';
 import { OverlayDriver } from '../../src/index.ts';
-import { mustRun } from './shell.ts';
+import { mustRun, queryShell } from './shell.ts';
 import { makeRoot } from './store.ts';
 
-/** The snapshots of a store that is to be damaged, with their ids. */
+/** A closed store with one of everything, which a test may damage. */
 export interface Example {
   readonly root: string;
+  /** The ids of its snapshots. */
   readonly ids: Readonly<Record<'base' | 'app' | 'work' | 'scratch' | 'reader' | 'empty', number>>;
-  /** The path of something in the store. */
+  /** Joins a path in the store. */
   readonly at: (...path: (string | number)[]) => string;
 }
 
@@ -41,7 +43,7 @@ export function useExample(): Example & { readonly parent: string } {
   };
 }
 
-/** Makes a store with one of everything: a base, what stands on it, workspaces and views. Nobody has it open. */
+/** Makes a store with a base, a snapshot on it, workspaces and views, and closes it. */
 export async function makeExample(root: string): Promise<Example> {
   const driver = await OverlayDriver.open(root, { backups: false });
   const layer = async (key: string): Promise<string> => `${(await driver.stat(key)).directory}/fs`;
@@ -63,28 +65,49 @@ export async function makeExample(root: string): Promise<Example> {
   for await (const { name, id } of driver.snapshots()) ids[name as keyof Example['ids']] = id;
   await driver.cleanup();
   await driver.close();
+  return exampleAt(root, ids);
+}
+
+/** Copies an example to another root. Copying is quicker than making one, which waits for the disk at every step. */
+export function copyExample({ root, ids }: Example, to: string): Example {
+  execFileSync('cp', ['-a', root, to]);
+  return exampleAt(to, ids);
+}
+
+function exampleAt(root: string, ids: Example['ids']): Example {
   return { root, ids, at: (...path) => join(root, ...path.map(String)) };
 }
 
-/** Changes a database as its rules would not let anyone: they are switched off, and on again as they were. */
+/** Changes a database against its rules: drops the triggers and puts them back, with other constraints off meanwhile. */
 export function breakRules(root: string, sql: string): void {
   const file = join(root, 'metadata.db');
-  const rules = execFileSync('sqlite3', [
+  const triggers = queryShell<{ name: string; sql: string }>(
     file,
-    "select sql || ';' from sqlite_schema where type = 'trigger'",
-  ]).toString();
-  const names = mustRun(file, "select name from sqlite_schema where type = 'trigger';\n").trim().split('\n');
+    "select name, sql from sqlite_schema where type = 'trigger'",
+  );
   const script = [
     'pragma foreign_keys = off;',
     'pragma ignore_check_constraints = on;',
-    ...names.map((name) => `drop trigger ${name};`),
+    ...triggers.map(({ name }) => `drop trigger ${name};`),
     sql,
-    rules,
+    ...triggers.map((trigger) => `${trigger.sql};`),
   ];
   mustRun(file, script.join('\n'));
 }
 
-/** Has a process of its own die while it has the store open. */
+/** The hashes of the contents of all files of a store, except those of the database and the notes in `lost+found/`. */
+export function contentsOf(directory: string | Buffer): string[] {
+  return readdirSync(directory, 'buffer').flatMap((bytes) => {
+    const path = Buffer.concat([Buffer.from(directory), Buffer.from('/'), bytes]);
+    const name = bytes.toString();
+    const found = lstatSync(path);
+    if (found.isDirectory()) return contentsOf(path);
+    if (!found.isFile() || name.startsWith('metadata.db') || name.endsWith('.note')) return [];
+    return [createHash('sha256').update(readFileSync(path)).digest('hex')];
+  });
+}
+
+/** Runs a script in a process that opens the store and is killed with the store open. `driver` is the open store. */
 export function leaveOpen(root: string, script: string): void {
   const dist = join(import.meta.dirname, '../../dist/index.js');
   const program = `

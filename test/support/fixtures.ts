@@ -5,7 +5,8 @@ import { join } from 'node:path';
 import { test as base, expect } from 'vitest';
 import { type DriverOptions, OverlayDriver } from '../../src/index.ts';
 import { ownMounts } from '../../src/linux/mountinfo.ts';
-import { type Example, makeExample } from './damage.ts';
+import { type Example, copyExample, makeExample } from './damage.ts';
+import { Examiner } from './examiner.ts';
 import { assertWhole } from './store.ts';
 
 /** What a test can ask for. Each is made when a test names it, and taken away after it. */
@@ -20,14 +21,22 @@ export interface Fixtures {
   driver: OverlayDriver;
   /** An empty directory in `place`, to mount on. */
   target: string;
-  /** A closed store with one of everything, in `place`; a test may damage it, and it is not looked at afterwards. */
+  /** A closed store with one of everything, in `place`. A test may damage it, so it is not checked afterwards. */
   example: Example;
   /** Adds a step to take after the test, before the driver is closed. The step added last is taken first. */
   undo: (step: () => unknown) => void;
 }
 
+/** What the tests of a file share. */
+interface SharedFixtures {
+  /** What `example` is a copy of. */
+  intactExample: Example;
+  /** A process that checks stores. */
+  examiner: Examiner;
+}
+
 /** Vitest's `test`, with a store and what goes with it. */
-export const test = base.extend<Fixtures>({
+export const test = base.extend<{ $test: Fixtures; $file: SharedFixtures }>({
   // oxlint-disable-next-line no-empty-pattern -- Vitest reads the names of what a fixture needs from its parameter.
   place: async ({}, use) => {
     const place = mkdtempSync(join(tmpdir(), 'overlite-test-'));
@@ -53,8 +62,26 @@ export const test = base.extend<Fixtures>({
     mkdirSync(target);
     await use(target);
   },
-  example: async ({ place }, use) => {
-    await use(await makeExample(join(place, 'example')));
+  intactExample: [
+    // oxlint-disable-next-line no-empty-pattern -- as above
+    async ({}, use) => {
+      const directory = mkdtempSync(join(tmpdir(), 'overlite-test-'));
+      await use(await makeExample(join(directory, 'store')));
+      rmSync(directory, { recursive: true });
+    },
+    { scope: 'file' },
+  ],
+  examiner: [
+    // oxlint-disable-next-line no-empty-pattern -- as above
+    async ({}, use) => {
+      const examiner = new Examiner();
+      await use(examiner);
+      examiner.end();
+    },
+    { scope: 'file' },
+  ],
+  example: async ({ place, intactExample }, use) => {
+    await use(copyExample(intactExample, join(place, 'example')));
   },
   undo: async ({ root: _afterwards }, use) => {
     const steps: (() => unknown)[] = [];
