@@ -5,7 +5,7 @@ export { OverlayDriver } from './driver/driver.ts';
 export type { DriverOptions } from './driver/options.ts';
 export { SnapshotError, type ErrorCode } from './errors.ts';
 export { MetadataReader, type MetadataOptions, type Removal } from './metadata/reader.ts';
-export type { LeftRemoval, LostRow } from './metadata/repair/salvage.ts';
+export type { LeftRemoval, LostRow } from './metadata/repair/rebuilt.ts';
 export { MetadataStore, type CommitRecord, type PrepareRecord } from './metadata/store.ts';
 export type {
   CheckOptions,

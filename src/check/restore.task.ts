@@ -7,35 +7,38 @@ import { SnapshotError, toSnapshotError } from '../errors.ts';
 import { syncPath } from '../linux/sync.ts';
 import { listBackups } from '../metadata/backup/files.ts';
 import { Inspector } from '../metadata/repair/inspector.ts';
+import { plausibleId } from '../metadata/repair/plausible-id.ts';
 import { RepairWriter } from '../metadata/repair/repair-writer.ts';
-import { type Rebuilt, copyBackup, salvage } from '../metadata/repair/salvage.ts';
+import { copyBackup } from '../metadata/repair/copy-backup.ts';
+import type { Rebuilt } from '../metadata/repair/rebuilt.ts';
+import { salvage } from '../metadata/repair/salvage.ts';
 import { quote } from '../quote.ts';
 import { highestIdOnDisk, idsOnDisk } from './ids-on-disk.ts';
 
-/** What a database is to be made of. */
+/** What a new database is created from. */
 export interface RestoreInput {
   readonly root: string;
-  /** A backup; the newest that was made by itself unless given. */
+  /** A backup (default: the newest automatic one). */
   readonly from: string | undefined;
-  /** Use no backup, but what can be read of the database that is there. */
+  /** Use what can be read of the present database, not a backup. */
   readonly salvage: boolean;
 }
 
-/** What came of a restoration. */
+/** The result of a restoration. */
 export interface Restored extends Rebuilt {
-  /** The backup that was used; `null` if it was what could be read of the database that was there. */
+  /** The backup that was used; `null` if the old database was salvaged. */
   readonly from: string | null;
-  /** Where the database is that was there; `null` if there was none. */
+  /** Where the old database is now; `null` if there was none. */
   readonly setAside: string | null;
-  /** Whether this was a restoration that had been interrupted, and only had to be finished. */
+  /** Whether this only finished a restoration that had been interrupted. */
   readonly finished: boolean;
 }
 
 /**
- * Puts a new database in the place of one that is lost or damaged. That one is kept in `lost+found/`, and no directory
- * is touched. It is to run in a process of its own, which has the store open in no other way.
+ * Replaces a lost or damaged database by a new one. The old one is kept in `lost+found/`; directories are not touched.
+ * Run it in a process of its own that has the store open in no other way.
  *
- * @throws {SnapshotError} FAILED_PRECONDITION if there is no root or no backup, or someone has the store open
+ * @throws {SnapshotError} FAILED_PRECONDITION if the root or the backup is missing, or a process has the store open
  * @throws {SnapshotError} DATA_LOSS if the backup is damaged
  */
 export async function restoreDatabase(input: RestoreInput, { scratch }: TaskContext): Promise<Restored> {
@@ -54,9 +57,9 @@ export async function restoreDatabase(input: RestoreInput, { scratch }: TaskCont
       from === null
         ? await salvage({ damaged: layout.database, file, scratch: scratch(), ids: idsOnDisk(layout) })
         : await copyBackup(from, file);
-    await raise(layout, file, scratch());
+    await raiseHighWater(layout, file, scratch());
     syncPath(file);
-    // While it is called so, nobody opens the store.
+    // While a file of this name exists, no driver opens the store.
     renameSync(file, layout.restoring);
     syncPath(root);
     return { from, ...rebuilt, setAside: putInPlace(layout), finished: false };
@@ -72,12 +75,12 @@ function findBackup(layout: Layout, given: string | undefined): string {
   const [newest] = listBackups(layout.database, 'any');
   if (newest !== undefined) return newest;
   throw new SnapshotError('FAILED_PRECONDITION', `there is no backup beside ${quote(layout.database)}`, {
-    hint: 'name one, or salvage what can be read of the database that is there',
+    hint: 'name one, or salvage what can be read of the present database',
   });
 }
 
-/** No id that was ever used may be handed out again, whatever the new database knows of it. */
-async function raise(layout: Layout, file: string, scratch: string): Promise<void> {
+/** No id that was ever used may be assigned again, even if the new database does not know it. */
+async function raiseHighWater(layout: Layout, file: string, scratch: string): Promise<void> {
   const writer = await RepairWriter.open(file);
   try {
     const least = Math.max(highestIdOnDisk(layout), highWaterOf(layout.database, scratch));
@@ -91,9 +94,7 @@ function highWaterOf(database: string, scratch: string): number {
   try {
     const inspector = Inspector.open(database, () => scratch);
     try {
-      const highWater = inspector.highWater() ?? 0;
-      // A damaged page can hold any number.
-      return Number.isSafeInteger(highWater) && highWater < 2 ** 48 ? highWater : 0;
+      return plausibleId(inspector.highWater());
     } finally {
       inspector.close();
     }
@@ -102,7 +103,10 @@ function highWaterOf(database: string, scratch: string): number {
   }
 }
 
-/** Sets the old database aside and gives the new one its name. An old log in its place would be read into the new one. */
+/**
+ * Moves the old database to `lost+found/` and gives the new one its name. The old log goes first: SQLite would apply it to
+ * the new database.
+ */
 function putInPlace(layout: Layout): string | null {
   const old = ['', '-wal', '-shm', '-journal'].filter(
     (suffix) => lstatSync(`${layout.database}${suffix}`, { throwIfNoEntry: false }) !== undefined,
@@ -111,7 +115,7 @@ function putInPlace(layout: Layout): string | null {
   if (old.length > 0) {
     place = placeFor(layout, undefined);
     mkdirSync(place, { mode: 0o700 });
-    writeNote(layout, { what: 'the database that was there', why: 'it was restored' }, place);
+    writeNote(layout, { what: 'the old database', why: 'it was restored' }, place);
     for (const suffix of old.toReversed()) {
       renameSync(`${layout.database}${suffix}`, join(place, `metadata.db${suffix}`));
     }
@@ -125,9 +129,9 @@ function putInPlace(layout: Layout): string | null {
 }
 
 /**
- * Looks that nobody has the database open, as far as this can be seen: whoever has, holds a lock.
+ * Checks that no visible process has the database open: each one that has holds a lock on it.
  *
- * @throws {SnapshotError} FAILED_PRECONDITION if someone does
+ * @throws {SnapshotError} FAILED_PRECONDITION if one does
  */
 function checkUnused(layout: Layout): void {
   const files = [layout.database, `${layout.database}-shm`].flatMap((path) => {
@@ -139,7 +143,7 @@ function checkUnused(layout: Layout): void {
       /(\S+) ([0-9a-f]+):([0-9a-f]+):(\d+) \S+ \S+$/.exec(line) ?? [];
     const device =
       (parseInt(minor, 16) & 0xff) | (parseInt(major, 16) << 8) | ((parseInt(minor, 16) & ~0xff) << 12);
-    // Filesystems without a device of their own show another number to statx(2).
+    // Filesystems without a device of their own report another number to statx(2).
     const isIt = files.some(
       ({ ino, dev }) => String(ino) === inode && (dev === device || parseInt(major, 16) === 0),
     );
@@ -148,7 +152,7 @@ function checkUnused(layout: Layout): void {
       'FAILED_PRECONDITION',
       `process ${pid} has the store ${quote(layout.root)} open`,
       {
-        hint: 'stop what uses it first',
+        hint: 'stop that process first',
       },
     );
   }

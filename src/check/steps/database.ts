@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs';
 import { SnapshotError } from '../../errors.ts';
-import { Inspector, UnopenableError, type Unopenable } from '../../metadata/repair/inspector.ts';
+import { Inspector } from '../../metadata/repair/inspector.ts';
+import { UnopenableError, type Unopenable } from '../../metadata/repair/open-unchanged.ts';
 import type { CheckContext } from '../context.ts';
 import type { FindingCode } from '../../report.ts';
 

@@ -9,13 +9,13 @@ import { copyInto, partialOf } from './files.ts';
 import { DEFAULT_BUSY_TIMEOUT_MS } from '../busy.ts';
 import { openDatabase } from '../open.ts';
 
-/** What is to be copied, and where to. */
+/** The database to copy, and the new file. */
 export interface BackupInput {
   readonly database: string;
   readonly file: string;
 }
 
-/** What is told when a copy begins. */
+/** Sent when the copy begins. */
 export interface BackupBegun {
   /** The file that grows until it is complete. */
   readonly partial: string;
@@ -24,8 +24,8 @@ export interface BackupBegun {
 }
 
 /**
- * Writes a consistent copy of a database that others may be writing to. It appears under its name when it is complete
- * and durable, or not at all.
+ * Writes a consistent copy of a database while others may be writing to it. The copy gets its name once it is complete
+ * and durable.
  */
 export async function writeBackup(
   { database, file }: BackupInput,
@@ -36,7 +36,7 @@ export async function writeBackup(
     checkFree(file);
     db = await openDatabase(database, { readonly: true, busyTimeout: DEFAULT_BUSY_TIMEOUT_MS });
     emit({ partial: partialOf(file), total: statSync(database).size });
-    // From here on this process does nothing else.
+    // The event is sent in the next turn; the copy blocks this process.
     await nextTurn();
     copyInto(db, file);
   } catch (error) {

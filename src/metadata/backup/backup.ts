@@ -7,11 +7,11 @@ import { quote } from '../../quote.ts';
 import type { BackupOptions } from '../../snapshot.ts';
 import type { BackupBegun, BackupInput } from './backup.task.ts';
 
-/** A backup, as it runs in a child process. */
+/** Backs up a database, in a child process. */
 export const backupTask = defineTask<BackupInput, BackupBegun, void>('backup');
 
-/** How often the size of the growing copy is read, in milliseconds. */
-const LOOK_MS = 100;
+/** How often progress is reported, in milliseconds. */
+const PROGRESS_MS = 100;
 
 /**
  * Writes a consistent copy of a database to a new file, in a process of its own.
@@ -27,11 +27,11 @@ export async function backupDatabase(database: string, file: string, options?: B
   }
   const { signal, onProgress } = checkOptions(options, ['signal', 'onProgress']);
   checkWatched({ signal, onProgress });
-  // What the caller's function throws ends the copy too.
+  // An error that `onProgress` throws ends the copy too.
   const failed = new AbortController();
   const ended = signal === undefined ? failed.signal : AbortSignal.any([signal, failed.signal]);
   let begun: BackupBegun | undefined;
-  const look = (): void => {
+  const report = (): void => {
     if (begun === undefined) return;
     const size = statSync(begun.partial, { throwIfNoEntry: false })?.size ?? begun.total;
     try {
@@ -42,9 +42,9 @@ export async function backupDatabase(database: string, file: string, options?: B
   };
   const onEvent = (event: BackupBegun): void => {
     begun = event;
-    look();
+    report();
   };
-  const timer = onProgress && setInterval(look, LOOK_MS);
+  const timer = onProgress && setInterval(report, PROGRESS_MS);
   try {
     const input: BackupInput = { database, file: resolve(file) };
     await runInChild(backupTask, input, { signal: ended, onEvent });

@@ -6,25 +6,30 @@ import { errnoOf } from '../../linux/errno.ts';
 import { syncPath } from '../../linux/sync.ts';
 import { quote } from '../../quote.ts';
 
-/** Where this process writes a file until it is complete. */
+/** The path that a file has until it is complete. */
 export function partialOf(file: string): string {
   return `${file}.partial-${process.pid}`;
 }
 
-/** Writes what a connection sees to a new file: one that needs no log beside it. */
+/**
+ * Copies a database to a new file, without a write-ahead log beside it. It gets its name once it is complete and durable.
+ *
+ * @throws {SnapshotError} ALREADY_EXISTS if the file exists
+ * @throws {SnapshotError} DATA_LOSS if the copy is damaged
+ */
 export function copyInto(db: Database, file: string): void {
   const partial = partialOf(file);
   rmSync(partial, { force: true });
   try {
     writeFileSync(partial, '', { mode: 0o600, flag: 'wx' });
-    // Nothing is written to the database itself, but SQLite takes it for a write.
+    // VACUUM INTO does not change the database, but SQLite counts it as a write.
     const queryOnly = db.pragma('query_only', { simple: true });
     db.pragma('query_only = off');
     db.prepare('vacuum into ?').run(partial);
     db.pragma(`query_only = ${Number(queryOnly)}`);
     verify(partial);
     syncPath(partial);
-    // Unlike a rename, this never takes the place of something that is there.
+    // Unlike a rename, a link never replaces an existing file.
     linkSync(partial, file);
   } catch (error) {
     if (errnoOf(error) === 'EEXIST')
@@ -47,12 +52,12 @@ function verify(file: string): void {
   }
 }
 
-/** Where the backups are kept that are made by themselves. */
+/** The directory of the automatic backups. */
 export function backupsOf(database: string): string {
   return join(dirname(database), 'backups');
 }
 
-/** The backups that were made by themselves, of one kind, the newest first. */
+/** The automatic backups of one kind, the newest first. */
 export function listBackups(database: string, kind: 'rolling' | 'migration' | 'any'): string[] {
   const directory = backupsOf(database);
   if (!existsSync(directory)) return [];
@@ -68,17 +73,17 @@ export function listBackups(database: string, kind: 'rolling' | 'migration' | 'a
     .map(({ name }) => join(directory, name));
 }
 
-/** The path of a backup that is made now: its name sorts by time. */
+/** The path of a new automatic backup. Names sort by time. */
 export function nameBackup(database: string, version?: number): string {
   const time = new Date().toISOString().replace(/[-:.]/g, '');
   const kind = version === undefined ? '' : `-v${version}`;
   return join(backupsOf(database), `${basename(database, '.db')}${kind}-${time}.db`);
 }
 
-/** How long something half written is left alone, in milliseconds: its process may still be at it. */
+/** After how long a partial file is removed, in milliseconds: until then its process may still be writing. */
 const ABANDONED_MS = 24 * 60 * 60 * 1000;
 
-/** Lets go of all but the newest few backups of a kind, and of what crashes left half written. */
+/** Deletes all but the newest `keep` backups of a kind, and the partial files that crashes left. */
 export function pruneBackups(database: string, kind: 'rolling' | 'migration', keep: number): void {
   const directory = backupsOf(database);
   const partial = readdirSync(directory)
@@ -89,7 +94,7 @@ export function pruneBackups(database: string, kind: 'rolling' | 'migration', ke
     try {
       unlinkSync(old);
     } catch (error) {
-      // Another process that has the store open does the same.
+      // Other processes that have the store open prune too.
       if (errnoOf(error) !== 'ENOENT') throw error;
     }
   }

@@ -2,18 +2,18 @@ import { mkdirSync, statSync } from 'node:fs';
 import { backupDatabase } from './backup.ts';
 import { backupsOf, listBackups, nameBackup, pruneBackups } from './files.ts';
 
-/** How backups are made by themselves. */
+/** How automatic backups are made. */
 export interface BackupSettings {
-  /** How old the newest has to be for another to be made, in milliseconds. */
+  /** The time between two backups, in milliseconds. */
   readonly every: number;
-  /** How many are kept. */
+  /** How many backups are kept. */
   readonly keep: number;
 }
 
-/** The longest between two looks at how old the newest backup is, in milliseconds, and the time until the first. */
-const LOOK_MS = 60_000;
+/** The longest time between two checks of the newest backup's age, in milliseconds, and the time until the first. */
+const CHECK_MS = 60_000;
 
-/** Copies the database to `backups/` every so often, for as long as a driver is open. */
+/** Copies the database to `backups/` at intervals, while a driver is open. */
 export class RollingBackup {
   readonly #database: string;
   readonly #settings: BackupSettings;
@@ -23,17 +23,17 @@ export class RollingBackup {
   constructor(database: string, settings: BackupSettings) {
     this.#database = database;
     this.#settings = settings;
-    // Whoever opens the store for a moment only is not kept waiting.
-    this.#timer = setInterval(() => this.#look(), Math.min(settings.every, LOOK_MS)).unref();
+    // Not at once: a process that opens the store only for a moment must not wait for a backup.
+    this.#timer = setInterval(() => this.#start(), Math.min(settings.every, CHECK_MS)).unref();
   }
 
-  /** Lets a copy that has begun be finished, which does not take long. */
+  /** Stops, and waits for a backup that has begun. */
   async close(): Promise<void> {
     clearInterval(this.#timer);
     await this.#running;
   }
 
-  #look(): void {
+  #start(): void {
     this.#running ??= this.#makeIfDue()
       .catch((error: unknown) => {
         process.emitWarning(`the database could not be backed up: ${String(error)}`, 'OverliteWarning');

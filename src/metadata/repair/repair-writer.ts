@@ -4,8 +4,8 @@ import { retryWhileBusy, DEFAULT_BUSY_TIMEOUT_MS } from '../busy.ts';
 import { openDatabase } from '../open.ts';
 import type { SchemaDifference } from '../schema.ts';
 
-/** What repair needs to know of a snapshot, under the lock. */
-export interface MendedSnapshot {
+/** The columns of a snapshot that repair needs, read under the lock. */
+export interface RowToRepair {
   readonly id: number;
   readonly kind: string;
   readonly parentId: number | null;
@@ -13,10 +13,10 @@ export interface MendedSnapshot {
   readonly size: number | null;
 }
 
-/** A row that was taken out of the database, with all its columns. */
+/** A row that was removed from the database, with all its columns. */
 export type TakenRow = Readonly<Record<string, unknown>>;
 
-/** Writes to a database what its own rules would not let anyone write, since it is damaged. */
+/** Corrects a damaged database, past its own triggers where they are in the way. */
 export class RepairWriter {
   readonly #db: Database;
 
@@ -37,10 +37,10 @@ export class RepairWriter {
     return retryWhileBusy(() => transaction.immediate(), DEFAULT_BUSY_TIMEOUT_MS, 'repairing');
   }
 
-  /** The snapshot of an id. */
-  snapshot(id: number): MendedSnapshot | undefined {
+  /** The snapshot with an id. */
+  snapshot(id: number): RowToRepair | undefined {
     return this.#db
-      .prepare<[number], MendedSnapshot>(`
+      .prepare<[number], RowToRepair>(`
         select id, kind, parent_id as parentId, inodes, size
           from snapshot
          where id = ?`)
@@ -54,24 +54,24 @@ export class RepairWriter {
     return Object.fromEntries(rows.map(({ key, value }) => [key, value]));
   }
 
-  /** The parts of an id that are in the removal journal. */
+  /** The parts of an id that the removal journal names. */
   journalled(id: number): string[] {
     return this.#db.prepare<[number], string>('select part from removal where id = ?').pluck().all(id);
   }
 
-  /** Makes a view, trigger or index as the migrations make it. */
+  /** Creates a view, trigger or index as the migrations do. */
   remake({ type, name, sql }: SchemaDifference): void {
     if (sql === undefined || !['view', 'trigger', 'index'].includes(type)) return;
     this.#db.exec(`drop ${type} if exists "${name}"`);
     this.#db.exec(sql);
   }
 
-  /** Builds all indexes anew from their tables. */
+  /** Rebuilds all indexes from their tables. */
   reindex(): void {
     this.#db.exec('reindex');
   }
 
-  /** Takes out the labels that belong to no snapshot. @returns them */
+  /** Removes the labels that belong to no snapshot. @returns them */
   takeStrayLabels(): TakenRow[] {
     return this.#db
       .prepare<[], TakenRow>(
@@ -80,7 +80,7 @@ export class RepairWriter {
       .all();
   }
 
-  /** Takes out of the removal journal what contradicts a snapshot that is there. @returns it */
+  /** Removes the entries of the removal journal that contradict an existing snapshot. @returns them */
   takeContradictions(id: number): TakenRow[] {
     return this.#db
       .prepare<[number], TakenRow>(`
@@ -96,7 +96,7 @@ export class RepairWriter {
       .all(id);
   }
 
-  /** Lifts the mark of the highest id above every id in use and at least to the one given. Whether it was too low. */
+  /** Raises the high-water mark to at least `least` and every id in use. @returns whether it was too low */
   raiseHighWater(least: number): boolean {
     const used = this.#db
       .prepare<[], number>(`
@@ -113,9 +113,9 @@ export class RepairWriter {
     return this.#db.prepare('update high_water set id = ? where id < ?').run(mark, mark).changes > 0;
   }
 
-  /** Gives a snapshot the usage that its kind wants. The rule that a row never changes is left out for that. */
+  /** Sets the usage of a snapshot. The trigger that forbids it is dropped, and created again in the same transaction. */
   setUsage(id: number, usage: Usage | null): void {
-    const rule = this.#db
+    const trigger = this.#db
       .prepare<[], string>(
         `select sql from sqlite_schema where type = 'trigger' and name = 'snapshot_update'`,
       )
@@ -125,7 +125,7 @@ export class RepairWriter {
     this.#db
       .prepare('update snapshot set inodes = ?, size = ? where id = ?')
       .run(usage?.inodes ?? null, usage?.size ?? null, id);
-    if (rule !== undefined) this.#db.exec(rule);
+    if (trigger !== undefined) this.#db.exec(trigger);
   }
 
   close(): void {

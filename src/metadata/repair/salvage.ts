@@ -1,18 +1,18 @@
 import { copyFileSync, existsSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import BetterSqlite3, { type Database } from 'better-sqlite3';
-import { SnapshotError, toSnapshotError } from '../../errors.ts';
+import { toSnapshotError } from '../../errors.ts';
 import { checkLabels, checkName } from '../../arguments.ts';
-import { quote } from '../../quote.ts';
 import type { Labels } from '../../snapshot.ts';
-import { copyInto } from '../backup/files.ts';
 import { DEFAULT_BUSY_TIMEOUT_MS } from '../busy.ts';
 import { openDatabase } from '../open.ts';
+import { plausibleId } from './plausible-id.ts';
+import type { LostRow, Rebuilt } from './rebuilt.ts';
 
-/** How many ids are tried one by one, at the most. */
+/** If ids go beyond this, only those with a directory are read one by one. */
 const MOST_TRIED = 5_000_000;
 
-/** A snapshot as it was read from a damaged database, whole in itself. */
+/** A valid row, with its labels, read from a damaged database. */
 interface Salvaged {
   readonly id: number;
   readonly name: string;
@@ -28,97 +28,45 @@ interface Salvaged {
   readonly labels: Labels;
 }
 
-/** A row that was read and cannot be used. */
-export interface LostRow {
-  readonly id: number;
-  readonly name: string | null;
-  readonly why: string;
-}
-
-/** An entry of a removal journal that was left behind. */
-export interface LeftRemoval {
-  readonly id: number;
-  readonly part: string;
-  readonly state: string;
-}
-
-/** What a new database was made of. */
-export interface Rebuilt {
-  /** How many snapshots it has. */
-  readonly snapshots: number;
-  readonly lost: readonly LostRow[];
-  /** The removal journal that was left behind: these directories are not going to be deleted. */
-  readonly journal: readonly LeftRemoval[];
-}
-
-/** Where a damaged database is, and what is known from elsewhere. */
+/** A damaged database, and what is known from elsewhere. */
 export interface SalvageInput {
   readonly damaged: string;
-  /** The new file. */
+  /** The new database. */
   readonly file: string;
-  /** A directory for a copy. */
+  /** A directory for a copy of the damaged database. */
   readonly scratch: string;
-  /** The ids that directories are called after. */
+  /** The ids that have a directory. */
   readonly ids: readonly number[];
 }
 
-/** Makes a new database of what SQLite can still read of a damaged one, which stays as it is. */
-export async function salvage({ damaged, file, scratch, ids }: SalvageInput): Promise<Rebuilt> {
-  const { rows, highWater } = readDamaged(damaged, scratch, ids);
-  const { whole, lost } = sort(rows);
+/** Creates a new database from what SQLite can still read of a damaged one, which is not changed. */
+export async function salvage({ damaged, file, scratch, ids: known }: SalvageInput): Promise<Rebuilt> {
+  const { rows, highWater } = readDamaged(damaged, scratch, known);
+  const { kept, lost } = sort(rows);
+  const ids = [...kept.map((row) => row.id), ...lost.map((row) => plausibleId(row.id))];
+  const highest = ids.reduce((most, id) => Math.max(most, id), highWater);
   const db = await openDatabase(file, { readonly: false, busyTimeout: DEFAULT_BUSY_TIMEOUT_MS });
   try {
-    insert(db, whole, Math.max(highWater, 0, ...lost.map(({ id }) => id), ...whole.map(({ id }) => id)));
+    insert(db, kept, highest);
   } finally {
     db.close();
   }
-  return { snapshots: whole.length, lost, journal: [] };
-}
-
-/**
- * Makes a new database of a backup, with an empty removal journal: what was journalled then may be something else's
- * now.
- *
- * @throws {SnapshotError} DATA_LOSS if the backup is no database, or damaged
- * @throws {SnapshotError} FAILED_PRECONDITION if it is not there, or of another application or a newer version
- */
-export async function copyBackup(backup: string, file: string): Promise<Rebuilt> {
-  try {
-    if (!existsSync(backup))
-      throw new SnapshotError('FAILED_PRECONDITION', `there is no backup ${quote(backup)}`);
-    const from = new BetterSqlite3(backup, { readonly: true, fileMustExist: true });
-    try {
-      copyInto(from, file);
-    } finally {
-      from.close();
-    }
-    const db = await openDatabase(file, {
-      readonly: false,
-      busyTimeout: DEFAULT_BUSY_TIMEOUT_MS,
-      backup: false,
-    });
-    try {
-      const journal = db
-        .prepare<[], LeftRemoval>('select id, part, state from removal order by id, part')
-        .all();
-      db.prepare('delete from removal').run();
-      const snapshots = db.prepare<[], number>('select count(*) from snapshot').pluck().get() ?? 0;
-      return { snapshots, lost: [], journal };
-    } finally {
-      db.close();
-    }
-  } catch (error) {
-    throw toSnapshotError(error, `reading the backup ${quote(backup)}`);
-  }
+  return { snapshots: kept.length, lost, journal: [] };
 }
 
 type Raw = Record<string, unknown> & { id: number };
+
+/** A row as it was read, and its labels. */
+interface ReadRow {
+  readonly raw: Raw;
+  readonly labels: Labels;
+}
 
 function readDamaged(
   damaged: string,
   scratch: string,
   ids: readonly number[],
-): { rows: { raw: Raw; labels: Labels }[]; highWater: number } {
+): { rows: ReadRow[]; highWater: number } {
   for (const withLog of [true, false]) {
     const copy = join(scratch, 'damaged.db');
     for (const suffix of ['', '-wal', '-shm']) rmSync(`${copy}${suffix}`, { force: true });
@@ -128,16 +76,17 @@ function readDamaged(
     let db: Database | undefined;
     try {
       db = new BetterSqlite3(copy);
-      // Whatever else is wrong with the schema, the tables may be readable.
+      // Even if the rest of the schema is damaged, the tables may be readable.
       db.unsafeMode(true);
       db.pragma('writable_schema = on');
       const opened = db;
-      const highWater =
-        attempt(() => opened.prepare<[], number>('select id from high_water').pluck().get()) ?? 0;
+      const highWater = plausibleId(
+        attempt(() => opened.prepare<[]>('select id from high_water').pluck().get()),
+      );
       const rows = readRows(opened, [...ids], highWater);
       if (rows.length > 0 || !withLog) return { rows, highWater };
     } catch {
-      // Without its log it may still be readable.
+      // It may still be readable without its log.
     } finally {
       db?.close();
     }
@@ -145,8 +94,8 @@ function readDamaged(
   return { rows: [], highWater: 0 };
 }
 
-/** Reads rows from both ends of the table, and then one by one: a damaged page hides what comes after it. */
-function readRows(db: Database, known: number[], highWater: number): { raw: Raw; labels: Labels }[] {
+/** Reads rows from both ends of the table, then one by one: a damaged page hides the rows after it. */
+function readRows(db: Database, known: number[], highWater: number): ReadRow[] {
   const found = new Map<number, Raw>();
   for (const order of ['asc', 'desc']) {
     attempt(() => {
@@ -176,7 +125,7 @@ function readRows(db: Database, known: number[], highWater: number): { raw: Raw;
     });
 }
 
-/** What `body` gives, unless what it reads is damaged. */
+/** The result of `body`; `undefined` if what it reads is damaged. */
 function attempt<T>(body: () => T): T | undefined {
   try {
     return body();
@@ -185,57 +134,64 @@ function attempt<T>(body: () => T): T | undefined {
   }
 }
 
-/** Keeps the rows that are whole in themselves and stand on such ones, and says of the others why they are lost. */
-function sort(read: readonly { raw: Raw; labels: Labels }[]): { whole: Salvaged[]; lost: LostRow[] } {
-  const whole = new Map<number, Salvaged>();
+/** Keeps the rows that are valid and have valid ancestors, and says why the others are lost. */
+function sort(read: readonly ReadRow[]): { kept: Salvaged[]; lost: LostRow[] } {
+  const valid = new Map<number, Salvaged>();
   const names = new Set<string>();
   const lost: LostRow[] = [];
   for (const { raw, labels } of read) {
-    try {
-      const row = toSalvaged(raw, labels);
-      if (names.has(row.name)) throw new Error('another one has the same name');
+    const row = toSalvaged(raw, labels);
+    if ('why' in row) {
+      lost.push({ id: raw.id, name: typeof raw['name'] === 'string' ? raw['name'] : null, why: row.why });
+    } else if (names.has(row.name)) {
+      lost.push({ id: row.id, name: row.name, why: 'another snapshot has the same name' });
+    } else {
       names.add(row.name);
-      whole.set(row.id, row);
-    } catch (error) {
-      const name = typeof raw['name'] === 'string' ? raw['name'] : null;
-      lost.push({ id: raw.id, name, why: error instanceof Error ? error.message : String(error) });
+      valid.set(row.id, row);
     }
   }
-  const stands = new Map<number, boolean>();
+  const known = new Map<number, boolean>();
   const isSound = (id: number, path: Set<number>): boolean => {
-    const row = whole.get(id);
+    const row = valid.get(id);
     if (row === undefined || path.has(id)) return false;
-    let sound = stands.get(id);
+    let sound = known.get(id);
     if (sound === undefined) {
       path.add(id);
-      const parent = row.parentId === null ? undefined : whole.get(row.parentId);
+      const parent = row.parentId === null ? undefined : valid.get(row.parentId);
       sound = row.parentId === null || (parent?.kind === 'committed' && isSound(row.parentId, path));
-      stands.set(id, sound);
+      known.set(id, sound);
     }
     return sound;
   };
   const kept: Salvaged[] = [];
-  for (const row of whole.values()) {
+  for (const row of valid.values()) {
     if (isSound(row.id, new Set())) kept.push(row);
-    else lost.push({ id: row.id, name: row.name, why: 'what it stands on is lost' });
+    else lost.push({ id: row.id, name: row.name, why: 'one of its ancestors is lost' });
   }
-  return { whole: kept, lost };
+  return { kept, lost };
 }
 
-function toSalvaged(raw: Raw, labels: Labels): Salvaged {
+/** Checks a row that was read. @returns the row, or why it cannot be used */
+function toSalvaged(raw: Raw, labels: Labels): Salvaged | { readonly why: string } {
   const { id, kind } = raw;
-  if (kind !== 'active' && kind !== 'view' && kind !== 'committed') throw new Error('it is of no known kind');
-  if (!Number.isSafeInteger(id) || id < 1) throw new Error('its id is none');
+  if (kind !== 'active' && kind !== 'view' && kind !== 'committed') return { why: 'it has an unknown kind' };
+  if (!Number.isSafeInteger(id) || id < 1) return { why: 'its id is not a positive integer' };
+  const name = toName(raw['name']);
+  if (typeof name !== 'string') return name;
   const committed = kind === 'committed';
+  const columns = ['parent_id', 'created_us', 'updated_us', ...(committed ? ['inodes', 'size'] : [])];
+  const wrong = columns.find((column) => (raw[column] ?? null) !== null && !isCount(raw[column]));
+  if (wrong !== undefined) return { why: `its ${wrong} is not an integer of at least 0` };
+  const count = (column: string): number | null => (isCount(raw[column]) ? raw[column] : null);
   return {
     id,
-    name: checkName(raw['name'], 'name'),
+    name,
     kind,
-    parentId: integer(raw['parent_id']),
-    createdUs: integer(raw['created_us']) ?? 0,
-    updatedUs: integer(raw['updated_us']) ?? 0,
-    inodes: committed ? (integer(raw['inodes']) ?? 0) : null,
-    size: committed ? (integer(raw['size']) ?? 0) : null,
+    parentId: count('parent_id'),
+    createdUs: count('created_us') ?? 0,
+    updatedUs: count('updated_us') ?? 0,
+    inodes: committed ? (count('inodes') ?? 0) : null,
+    size: committed ? (count('size') ?? 0) : null,
     seal: committed && typeof raw['seal'] === 'string' ? raw['seal'] : null,
     inUse: committed && (raw['in_use'] === 0 || raw['in_use'] === 1) ? raw['in_use'] : null,
     volatileBoot: kind === 'active' && typeof raw['volatile_boot'] === 'string' ? raw['volatile_boot'] : null,
@@ -243,21 +199,27 @@ function toSalvaged(raw: Raw, labels: Labels): Salvaged {
   };
 }
 
-function integer(value: unknown): number | null {
-  if (value === null || value === undefined) return null;
-  if (typeof value === 'number' && Number.isSafeInteger(value) && value >= 0) return value;
-  throw new Error('a number in it is none');
+function toName(value: unknown): string | { readonly why: string } {
+  try {
+    return checkName(value, 'name');
+  } catch (error) {
+    return { why: toSnapshotError(error, 'reading its name').message };
+  }
 }
 
-/** Writes rows in any order: the rules are put back in their place before anyone can see it. */
+function isCount(value: unknown): value is number {
+  return typeof value === 'number' && Number.isSafeInteger(value) && value >= 0;
+}
+
+/** Writes rows in any order: the triggers are dropped, and created again within the same transaction. */
 function insert(db: Database, rows: readonly Salvaged[], highWater: number): void {
   const write = db.transaction(() => {
-    const rules = db
+    const triggers = db
       .prepare<[], { name: string; sql: string }>(
         `select name, sql from sqlite_schema where type = 'trigger'`,
       )
       .all();
-    for (const { name } of rules) db.exec(`drop trigger "${name}"`);
+    for (const { name } of triggers) db.exec(`drop trigger "${name}"`);
     const row = db.prepare(`
       insert into snapshot (id, name, kind, parent_id, created_us, updated_us, inodes, size, seal, in_use, volatile_boot)
       values (:id, :name, :kind, :parentId, :createdUs, :updatedUs, :inodes, :size, :seal, :inUse, :volatileBoot)`);
@@ -269,7 +231,7 @@ function insert(db: Database, rows: readonly Salvaged[], highWater: number): voi
     }
     db.prepare('update high_water set id = ?').run(highWater);
     db.prepare(`update sqlite_sequence set seq = ? where name = 'snapshot'`).run(highWater);
-    for (const { sql } of rules) db.exec(sql);
+    for (const { sql } of triggers) db.exec(sql);
   });
   write.immediate();
 }

@@ -4,7 +4,7 @@ const HEADER_BYTES = 32;
 const FRAME_HEADER_BYTES = 24;
 const MAGIC = 0x377f0682;
 
-/** Goes on with SQLite's checksum of the WAL: over pairs of 32-bit words, of either order of bytes. */
+/** Continues SQLite's checksum of the WAL: over pairs of 32-bit words, in either byte order. */
 function checksum(bytes: Buffer, bigEndian: boolean, [first, second]: Sums): Sums {
   const words = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
   let a = first;
@@ -27,14 +27,13 @@ function isSame(a: Sums, b: Sums): boolean {
 }
 
 /**
- * Looks through the write-ahead log beside a database for what SQLite silently leaves out when it opens it: everything
- * from the first frame on whose checksum is wrong. At the end of a log that is what a write leaves that was interrupted,
- * and nothing is missed. In front of other frames of the same log it is damage, or an unfinished write of which the disk
- * has kept only the later part.
+ * Searches a write-ahead log for frames that SQLite silently ignores: those from the first one on whose checksum is wrong.
+ * At the end of a log that is the rest of an interrupted write, and nothing is lost. If valid frames of the same log follow,
+ * it is damage, or an interrupted write of which the disk kept only the later part.
  *
  * The format: https://www.sqlite.org/fileformat2.html#the_write_ahead_log
  *
- * @returns what is wrong, if anything is
+ * @returns what is wrong; `undefined` if nothing is
  */
 export function findWalDamage(file: string): string | undefined {
   const fd = openSync(file, 'r');
@@ -44,17 +43,17 @@ export function findWalDamage(file: string): string | undefined {
     const header = Buffer.alloc(HEADER_BYTES);
     if (readSync(fd, header, 0, HEADER_BYTES, 0) < HEADER_BYTES) return 'it ends within its header';
     const magic = header.readUInt32BE(0);
-    if ((magic & ~1) >>> 0 !== MAGIC) return 'it does not begin as a write-ahead log does';
+    if ((magic & ~1) >>> 0 !== MAGIC) return 'it does not begin like a write-ahead log';
     const bigEndian = (magic & 1) === 1;
     let sums = checksum(header.subarray(0, 24), bigEndian, [0, 0]);
     if (!isSame(sums, sumsAt(header, 24))) return 'the checksum of its header is wrong';
     const page = header.readUInt32BE(8);
-    if (page < 512 || page > 65_536) return `it gives pages ${page} bytes`;
+    if (page < 512 || page > 65_536) return `its header gives a page size of ${page} bytes`;
     const frame = Buffer.alloc(FRAME_HEADER_BYTES + page);
     let broken: number | undefined;
     for (let number = 1, at = HEADER_BYTES; at + frame.length <= size; number += 1, at += frame.length) {
       if (readSync(fd, frame, 0, frame.length, at) < frame.length) break;
-      // The salts tell the frames of this log from those that were there before it was begun anew.
+      // The salts distinguish the frames of this log from older ones that it has not overwritten yet.
       const current = frame.compare(header, 16, 24, 8, 16) === 0;
       if (broken === undefined) {
         sums = checksum(
@@ -64,7 +63,7 @@ export function findWalDamage(file: string): string | undefined {
         );
         if (!current || !isSame(sums, sumsAt(frame, 16))) broken = number;
       } else if (current) {
-        // Unless a writer has begun the log anew while it was read.
+        // A changed header means that a writer restarted the log meanwhile.
         const again = Buffer.alloc(HEADER_BYTES);
         readSync(fd, again, 0, HEADER_BYTES, 0);
         return again.equals(header)
