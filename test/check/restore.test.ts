@@ -1,144 +1,47 @@
-import { execFileSync } from 'node:child_process';
 import {
   copyFileSync,
-  existsSync,
-  mkdirSync,
   readFileSync,
   readdirSync,
   renameSync,
   rmSync,
   statSync,
   truncateSync,
-  utimesSync,
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
-import { beforeEach, describe, expect, test } from 'vitest';
+import { copySync } from 'fs-extra/esm';
+import { describe, expect } from 'vitest';
 import { OverlayDriver, checkStore, restoreStore } from '../../src/index.ts';
-import { useExample } from '../support/damage.ts';
-import { makeDisk } from '../support/disk.ts';
-import { isRoot } from '../support/needs.ts';
-import { hasShell, mustRun, queryShell } from '../support/shell.ts';
+import { test } from '../support/fixtures.ts';
+import { needs } from '../support/needs.ts';
+import { mustRun } from '../support/shell.ts';
 
-const needs = [isRoot ? '' : 'root', hasShell ? '' : 'sqlite3'].filter((need) => need !== '').join(' and ');
+const lacking = needs('root', 'sqlite3');
 
-const example = useExample();
-let backup: string;
-beforeEach(() => {
-  backup = join(example.parent, 'backup.db');
-});
-
-async function namesIn(root: string): Promise<string[]> {
+/** Opens a store for some work, and closes it. */
+async function withDriver<T>(root: string, work: (driver: OverlayDriver) => Promise<T>): Promise<T> {
   await using driver = await OverlayDriver.open(root, { asyncRemove: true, backups: false });
-  const names: string[] = [];
-  for await (const { name } of driver.snapshots()) names.push(name);
-  return names.toSorted();
+  return await work(driver);
 }
 
-async function withDriver(work: (driver: OverlayDriver) => Promise<unknown>): Promise<void> {
-  await using driver = await OverlayDriver.open(example.root, { asyncRemove: true, backups: false });
-  await work(driver);
+/** The keys and names in a store. */
+function namesIn(root: string): Promise<string[]> {
+  return withDriver(root, async (driver) => {
+    const names: string[] = [];
+    for await (const { name } of driver.snapshots()) names.push(name);
+    return names.toSorted();
+  });
 }
 
 const NAMES = ['app', 'base', 'empty', 'reader', 'scratch', 'work'];
 
-describe.skipIf(needs !== '')(`a backup${needs && ` (needs ${needs})`}`, () => {
-  test('is one whole file, made while the store is written to', async () => {
-    await withDriver(async (driver) => {
-      const stop = new AbortController();
-      const writer = (async () => {
-        for (let number = 0; !stop.signal.aborted; number += 1) await driver.prepare(`k${number}`, 'app');
-      })();
-      await driver.backup(backup);
-      stop.abort();
-      await writer;
-    });
-    expect(statSync(backup).mode & 0o777).toBe(0o600);
-    expect(mustRun(backup, 'pragma integrity_check;\n')).toBe('ok\n');
-    const names = queryShell<{ name: string }>(backup, 'select name from snapshot').map(({ name }) => name);
-    expect(names).toEqual(expect.arrayContaining(NAMES));
-    expect(readdirSync(example.parent).toSorted()).toEqual(['backup.db', 'store']);
-  });
-
-  test('never takes the place of something, and needs a directory', async () => {
-    await withDriver(async (driver) => {
-      writeFileSync(backup, 'mine');
-      await expect(driver.backup(backup)).rejects.toMatchObject({ code: 'ALREADY_EXISTS' });
-      expect(readFileSync(backup, 'utf8')).toBe('mine');
-      const nowhere = join(example.parent, 'nowhere', 'file');
-      await expect(driver.backup(nowhere)).rejects.toMatchObject({ code: 'FAILED_PRECONDITION' });
-      await expect(driver.backup('')).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
-      await expect(driver.backup(7 as unknown as string)).rejects.toThrow(TypeError);
-    });
-  });
-
-  test('that finds no room leaves nothing behind', async () => {
-    const disk = makeDisk('tmpfs', 1);
-    try {
-      writeFileSync(join(disk.path, 'filler'), Buffer.alloc(1000 * 1024));
-      await withDriver(async (driver) => {
-        await expect(driver.backup(join(disk.path, 'b.db'))).rejects.toMatchObject({
-          code: 'RESOURCE_EXHAUSTED',
-        });
-      });
-      expect(readdirSync(disk.path).toSorted()).toEqual(
-        ['filler', 'root'].filter((name) => existsSync(join(disk.path, name))),
-      );
-    } finally {
-      disk.remove();
-    }
-  });
-
-  test('is made by itself every so often, and a few are kept', async () => {
-    const backups = join(example.root, 'backups');
-    // What crashes have left half written, one long ago and one just now.
-    mkdirSync(backups, { mode: 0o700 });
-    for (const name of ['old', 'new']) writeFileSync(join(backups, `metadata-${name}.db.partial-1`), '');
-    utimesSync(join(backups, 'metadata-old.db.partial-1'), 1, 1);
-    const driver = await OverlayDriver.open(example.root, { backups: { every: 20, keep: 2 } });
-    const seen = new Set<string>();
-    while (seen.size < 4) {
-      for (const name of existsSync(backups) ? readdirSync(backups) : [])
-        if (name.endsWith('Z.db')) seen.add(name);
-      await sleep(10);
-    }
-    await driver.close();
-    const kept = readdirSync(backups).filter((name) => name.endsWith('Z.db'));
-    expect(kept.length).toBeGreaterThanOrEqual(2);
-    expect(kept.length).toBeLessThanOrEqual(3);
-    const partial = readdirSync(backups).filter((name) => name.includes('partial'));
-    expect(partial).toEqual(['metadata-new.db.partial-1']);
-    expect(mustRun(join(backups, kept[0] ?? ''), 'select count(*) from snapshot;\n')).toBe('6\n');
-    expect((await checkStore(example.root)).status).toBe('clean');
-  });
-
-  test('is made before a migration', async () => {
-    mustRun(
-      example.at('metadata.db'),
-      `drop trigger snapshot_volatile; alter table snapshot drop column volatile_boot; pragma user_version = 1;`,
-    );
-    expect(await namesIn(example.root)).toEqual(NAMES);
-    const [made = ''] = readdirSync(example.at('backups'));
-    expect(made).toMatch(/^metadata-v1-.*\.db$/);
-    expect(mustRun(example.at('backups', made), 'pragma user_version;\n')).toBe('1\n');
-    expect(await namesIn(example.root)).toEqual(NAMES);
-    expect(readdirSync(example.at('backups'))).toEqual([made]);
-  });
-
-  test('has settings that are checked', async () => {
-    const open = (backups: unknown): Promise<unknown> =>
-      OverlayDriver.open(example.root, { backups: backups as false });
-    await expect(open({ every: 0 })).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
-    await expect(open({ keep: 1.5 })).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
-    await expect(open({ keep: '2' })).rejects.toThrow(TypeError);
-    await expect(open(7)).rejects.toThrow(TypeError);
-  });
-});
-
-describe.skipIf(needs !== '')(`a restoration${needs && ` (needs ${needs})`}`, () => {
-  test('from a backup tells what does not fit, deletes nothing and hands out no id again', async () => {
-    await withDriver(async (driver) => {
+describe.skipIf(lacking)(`restoreStore()${lacking}`, () => {
+  test('restore from a backup reports what does not fit, deletes nothing and hands out no id again', async ({
+    example,
+    place,
+  }) => {
+    const backup = join(place, 'backup.db');
+    await withDriver(example.root, async (driver) => {
       await driver.prepare('goes');
       await driver.remove('goes');
       await driver.backup(backup);
@@ -161,7 +64,7 @@ describe.skipIf(needs !== '')(`a restoration${needs && ` (needs ${needs})`}`, ()
     expect(readdirSync(report.setAside ?? '')).toContain('metadata.db');
     expect(statSync(join(report.setAside ?? '', 'metadata.db')).size).toBe(100);
     const highest = Math.max(...before.map(Number));
-    await withDriver(async (driver) => {
+    await withDriver(example.root, async (driver) => {
       await driver.prepare('new');
       expect((await driver.stat('new')).id).toBeGreaterThan(highest);
     });
@@ -173,10 +76,9 @@ describe.skipIf(needs !== '')(`a restoration${needs && ` (needs ${needs})`}`, ()
     expect(readFileSync(example.at('lost+found', aside ?? '', 'fs', 'file'), 'utf8')).toBe('later');
   });
 
-  test('takes the newest of the backups that were made by themselves', async () => {
-    mkdirSync(example.at('backups'));
+  test('restore takes the newest automatic backup', async ({ example }) => {
     for (const time of ['20300101T000000000Z', '20310101T000000000Z']) {
-      copyFileSync(example.at('metadata.db'), example.at('backups', `metadata-${time}.db`));
+      copySync(example.at('metadata.db'), example.at('backups', `metadata-${time}.db`));
     }
     rmSync(example.at('metadata.db'));
     const report = await restoreStore(example.root);
@@ -186,14 +88,16 @@ describe.skipIf(needs !== '')(`a restoration${needs && ` (needs ${needs})`}`, ()
     expect(await namesIn(example.root)).toEqual(NAMES);
   });
 
-  test('salvages what can be read', async () => {
-    await withDriver(async (driver) => {
-      for (let number = 0; number < 300; number += 1) {
-        await driver.prepare(`k${String(number).padStart(3, '0')}${'x'.repeat(200)}`, 'app', {
-          labels: { number: String(number) },
-        });
-      }
-    });
+  test('salvage keeps the rows that can still be read', async ({ example }) => {
+    await withDriver(example.root, (driver) =>
+      driver.transaction((tx) => {
+        for (let number = 0; number < 300; number += 1) {
+          tx.prepare(`k${String(number).padStart(3, '0')}${'x'.repeat(200)}`, 'app', {
+            labels: { number: String(number) },
+          });
+        }
+      }),
+    );
     const all = await namesIn(example.root);
     // One page of the table, in its middle: the rows on it are lost, the others are not.
     const file = example.at('metadata.db');
@@ -212,7 +116,7 @@ describe.skipIf(needs !== '')(`a restoration${needs && ` (needs ${needs})`}`, ()
       ({ code }) => code === 'directory-unknown' || code === 'skeleton',
     );
     expect(unknown.length).toBe(all.length - left.length);
-    await withDriver(async (driver) => {
+    await withDriver(example.root, async (driver) => {
       const some = left.find((name) => name.startsWith('k')) ?? '';
       expect(await driver.stat(some)).toMatchObject({
         parent: 'app',
@@ -222,7 +126,9 @@ describe.skipIf(needs !== '')(`a restoration${needs && ` (needs ${needs})`}`, ()
     expect((await checkStore(example.root, { repair: true })).status).toBe('repaired');
   });
 
-  test('salvages nothing from nothing, and lists every directory', async () => {
+  test('salvage of a missing database makes an empty store, and the check lists every directory', async ({
+    example,
+  }) => {
     rmSync(example.at('metadata.db'));
     const { snapshots, check } = await restoreStore(example.root, { salvage: true });
     expect(snapshots).toBe(0);
@@ -231,48 +137,66 @@ describe.skipIf(needs !== '')(`a restoration${needs && ` (needs ${needs})`}`, ()
     expect(await namesIn(example.root)).toEqual([]);
   });
 
-  test('that was interrupted keeps the store closed until it is finished', async () => {
-    await withDriver((driver) => driver.backup(backup));
+  test('an interrupted restoration keeps the store closed until it is finished', async ({
+    example,
+    place,
+  }) => {
+    const backup = join(place, 'backup.db');
+    await withDriver(example.root, (driver) => driver.backup(backup));
     copyFileSync(backup, example.at('metadata.db-restoring'));
     await expect(OverlayDriver.open(example.root)).rejects.toMatchObject({ code: 'FAILED_PRECONDITION' });
     // As far as the old database having gone already.
-    renameSync(example.at('metadata.db'), join(example.parent, 'old.db'));
+    renameSync(example.at('metadata.db'), join(place, 'old.db'));
     await expect(OverlayDriver.open(example.root)).rejects.toMatchObject({ code: 'FAILED_PRECONDITION' });
     expect(await restoreStore(example.root, { from: backup })).toMatchObject({ finished: true });
     expect(await namesIn(example.root)).toEqual(NAMES);
   });
 
-  test('is refused while someone has the store open, and of what is no backup', async () => {
-    await withDriver(async (driver) => {
+  test('restore refuses a store that somebody has open', async ({ example, place }) => {
+    const backup = join(place, 'backup.db');
+    await withDriver(example.root, async (driver) => {
       await driver.backup(backup);
       await expect(restoreStore(example.root, { from: backup })).rejects.toMatchObject({
         code: 'FAILED_PRECONDITION',
       });
+      expect((await driver.stat('base')).name).toBe('base');
     });
-    const before = execFileSync('sha256sum', [example.at('metadata.db')]).toString();
-    const refused = (options: object): Promise<unknown> => restoreStore(example.root, options);
-    await expect(refused({})).rejects.toMatchObject({ code: 'FAILED_PRECONDITION' });
-    await expect(refused({ from: join(example.parent, 'nowhere') })).rejects.toMatchObject({
-      code: 'FAILED_PRECONDITION',
-    });
-    writeFileSync(join(example.parent, 'text'), 'x'.repeat(5000));
-    await expect(refused({ from: join(example.parent, 'text') })).rejects.toMatchObject({
-      code: 'DATA_LOSS',
-    });
-    mustRun(join(example.parent, 'other.db'), 'create table t (x);');
-    await expect(refused({ from: join(example.parent, 'other.db') })).rejects.toMatchObject({
-      code: 'FAILED_PRECONDITION',
-    });
-    await expect(refused({ from: backup, salvage: true })).rejects.toMatchObject({
+    expect(readdirSync(example.root).filter((name) => name.includes('restor'))).toEqual([]);
+  });
+
+  test('restore refuses a missing, foreign or damaged backup, and leaves the database as it is', async ({
+    example,
+    place,
+  }) => {
+    const before = readFileSync(example.at('metadata.db'));
+    const restore = (from?: string): Promise<unknown> =>
+      restoreStore(example.root, from === undefined ? {} : { from: join(place, from) });
+    await expect(restore()).rejects.toMatchObject({ code: 'FAILED_PRECONDITION' });
+    await expect(restore('nowhere')).rejects.toMatchObject({ code: 'FAILED_PRECONDITION' });
+    writeFileSync(join(place, 'text'), 'x'.repeat(5000));
+    await expect(restore('text')).rejects.toMatchObject({ code: 'DATA_LOSS' });
+    mustRun(join(place, 'other.db'), 'create table t (x);');
+    await expect(restore('other.db')).rejects.toMatchObject({ code: 'FAILED_PRECONDITION' });
+    expect(readFileSync(example.at('metadata.db')).equals(before)).toBe(true);
+    expect(readdirSync(example.root).filter((name) => name.includes('restor'))).toEqual([]);
+  });
+
+  test('restoreStore() refuses a root without a store', async ({ place }) => {
+    await expect(restoreStore('')).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
+    await expect(restoreStore(join(place, 'nowhere'))).rejects.toMatchObject({ code: 'FAILED_PRECONDITION' });
+  });
+
+  test('restoreStore() rejects options that are unknown, of a wrong type or contradict each other', async ({
+    example,
+    place,
+  }) => {
+    const before = readFileSync(example.at('metadata.db'));
+    const restore = (options: object): Promise<unknown> => restoreStore(example.root, options);
+    await expect(restore({ from: join(place, 'backup.db'), salvage: true })).rejects.toMatchObject({
       code: 'INVALID_ARGUMENT',
     });
-    await expect(refused({ from: 7 })).rejects.toThrow(TypeError);
-    await expect(refused({ bogus: true })).rejects.toThrow(TypeError);
-    await expect(restoreStore('')).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
-    await expect(restoreStore(join(example.parent, 'nowhere'))).rejects.toMatchObject({
-      code: 'FAILED_PRECONDITION',
-    });
-    expect(execFileSync('sha256sum', [example.at('metadata.db')]).toString()).toBe(before);
-    expect(readdirSync(example.root).filter((name) => name.includes('restor'))).toEqual([]);
+    await expect(restore({ from: 7 })).rejects.toThrow(TypeError);
+    await expect(restore({ bogus: true })).rejects.toThrow(TypeError);
+    expect(readFileSync(example.at('metadata.db')).equals(before)).toBe(true);
   });
 });

@@ -1,0 +1,58 @@
+import { readFileSync, readdirSync, statSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect } from 'vitest';
+import { OverlayDriver } from '../../../src/index.ts';
+import { makeDisk } from '../../support/disk.ts';
+import { test } from '../../support/fixtures.ts';
+import { needs } from '../../support/needs.ts';
+import { mustRun, queryShell } from '../../support/shell.ts';
+
+const lacking = needs('root', 'sqlite3');
+
+describe.skipIf(lacking)(`backup()${lacking}`, () => {
+  test('backup() writes one whole file while the store is written to', async ({ example, place }) => {
+    const backup = join(place, 'backup.db');
+    {
+      await using driver = await OverlayDriver.open(example.root, { asyncRemove: true, backups: false });
+      const stop = new AbortController();
+      const writer = (async () => {
+        for (let number = 0; !stop.signal.aborted; number += 1) await driver.prepare(`k${number}`, 'app');
+      })();
+      await driver.backup(backup);
+      stop.abort();
+      await writer;
+    }
+    expect(statSync(backup).mode & 0o777).toBe(0o600);
+    expect(mustRun(backup, 'pragma integrity_check;\n')).toBe('ok\n');
+    const names = queryShell<{ name: string }>(backup, 'select name from snapshot').map(({ name }) => name);
+    expect(names).toEqual(expect.arrayContaining(['app', 'base', 'empty', 'reader', 'scratch', 'work']));
+    expect(readdirSync(place).toSorted()).toEqual(['backup.db', 'example']);
+  });
+
+  test('backup() refuses to replace a file', async ({ driver, place }) => {
+    const backup = join(place, 'backup.db');
+    writeFileSync(backup, 'mine');
+    await expect(driver.backup(backup)).rejects.toMatchObject({ code: 'ALREADY_EXISTS' });
+    expect(readFileSync(backup, 'utf8')).toBe('mine');
+  });
+
+  test('backup() refuses a path that is empty, not a string, or in no directory', async ({
+    driver,
+    place,
+  }) => {
+    const nowhere = join(place, 'nowhere', 'file');
+    await expect(driver.backup(nowhere)).rejects.toMatchObject({ code: 'FAILED_PRECONDITION' });
+    await expect(driver.backup('')).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
+    await expect(driver.backup(7 as unknown as string)).rejects.toThrow(TypeError);
+  });
+
+  test('backup() leaves nothing behind on a full disk', async ({ driver, undo }) => {
+    const disk = makeDisk('tmpfs', 1);
+    undo(() => disk.remove());
+    writeFileSync(join(disk.path, 'filler'), Buffer.alloc(1000 * 1024));
+    await expect(driver.backup(join(disk.path, 'b.db'))).rejects.toMatchObject({
+      code: 'RESOURCE_EXHAUSTED',
+    });
+    expect(readdirSync(disk.path).toSorted()).toEqual(['filler', 'root']);
+  });
+});
