@@ -7,7 +7,13 @@ export function missing(...commands: string[]): string[] {
 
 /** Runs a script and gives what it printed, byte by byte. */
 export function sh(script: string, cwd: string): string {
-  return execFileSync('bash', ['-euc', script], { cwd, encoding: 'latin1', maxBuffer: 64 * 1024 * 1024 });
+  return execFileSync('bash', ['-euc', script], {
+    cwd,
+    encoding: 'latin1',
+    maxBuffer: 64 * 1024 * 1024,
+    // From a socket, which a pipe of Node is, bash would take itself for a remote shell and read its start files.
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
 }
 
 /** What `makeOddTree` and `describeTree` need beside root. */
