@@ -1,37 +1,34 @@
 import { join } from 'node:path';
-import { afterEach, beforeEach, expect, test } from 'vitest';
+import { expect } from 'vitest';
 import { Chains } from '../../src/driver/chains.ts';
 import { MetadataStore, OverlayDriver } from '../../src/index.ts';
 import { breakRules } from '../support/damage.ts';
-import { missing } from '../support/tree.ts';
-import { makeRoot } from '../support/store.ts';
+import { test } from '../support/fixtures.ts';
+import { commitLayer } from '../support/layers.ts';
+import { needs } from '../support/needs.ts';
 
-let made: ReturnType<typeof makeRoot>;
-let driver: OverlayDriver;
-beforeEach(async () => {
-  made = makeRoot();
-  driver = await OverlayDriver.open(made.root);
-});
-afterEach(async () => {
-  await driver.close();
-  made.remove();
-});
-
-async function base(name: string, parent?: string): Promise<number> {
-  await driver.prepare(`${name} work`, parent);
-  return (await driver.commit(name, `${name} work`)).id;
+/** Commits an empty layer. @returns its id */
+async function commitEmpty(
+  driver: OverlayDriver,
+  name: string,
+  parent: string | null = null,
+): Promise<number> {
+  await commitLayer(driver, name, parent, '');
+  return (await driver.stat(name)).id;
 }
 
 /** The ids of the layers below a snapshot, nearest first, as its mounts have them. */
-async function lowersOf(key: string): Promise<number[]> {
+async function lowersOf(driver: OverlayDriver, key: string): Promise<number[]> {
   const [mount] = await driver.mounts(key);
   const lower = mount?.options.find((option) => option.startsWith('lowerdir=')) ?? '';
   return [...lower.matchAll(/\/snapshots\/(\d+)\/fs/g)].map(([, id]) => Number(id));
 }
 
-test('what a transaction took back is not kept: its ids are given to others', async () => {
-  const below = await base('below');
-  const other = await base('other');
+test('mounts() is right for an id that a transaction gave back and another snapshot got', async ({
+  driver,
+}) => {
+  const below = await commitEmpty(driver, 'below');
+  const other = await commitEmpty(driver, 'other');
   const taken: number[] = [];
   await expect(
     driver.transaction((tx) => {
@@ -41,15 +38,17 @@ test('what a transaction took back is not kept: its ids are given to others', as
       throw new Error('changed my mind');
     }),
   ).rejects.toThrow('changed my mind');
-  expect(await base('layer', 'other')).toBe(taken[0]);
+  expect(await commitEmpty(driver, 'layer', 'other')).toBe(taken[0]);
   await driver.prepare('on it', 'layer');
-  expect(await lowersOf('on it')).toEqual([taken[0], other]);
+  expect(await lowersOf(driver, 'on it')).toEqual([taken[0], other]);
   expect(below).not.toBe(other);
 });
 
-test('what a part of a transaction took back is not kept either', async () => {
-  const below = await base('below');
-  await base('other');
+test('mounts() is right after an operation of a transaction failed that had read a chain', async ({
+  driver,
+}) => {
+  const below = await commitEmpty(driver, 'below');
+  const other = await commitEmpty(driver, 'other');
   await driver.transaction((tx) => {
     tx.prepare('work', 'other');
     const [mount] = tx.prepare('first', 'below');
@@ -58,15 +57,12 @@ test('what a part of a transaction took back is not kept either', async () => {
     tx.commit('layer', 'work');
     tx.prepare('second', 'layer');
   });
-  expect(await lowersOf('first')).toEqual([below]);
-  expect(await lowersOf('second')).toEqual([
-    (await driver.stat('layer')).id,
-    (await driver.stat('other')).id,
-  ]);
+  expect(await lowersOf(driver, 'first')).toEqual([below]);
+  expect(await lowersOf(driver, 'second')).toEqual([(await driver.stat('layer')).id, other]);
 });
 
-test('of more chains than are kept, each is right every time', async () => {
-  const store = await MetadataStore.open(join(made.root, 'other.db'));
+test('Chains gives the right layers every time of more chains than it keeps', async ({ place }) => {
+  const store = await MetadataStore.open(join(place, 'other.db'));
   try {
     // Two ids with this between them are more than a quarter of what is kept.
     const between = '-'.repeat(3 * 1024 * 1024);
@@ -91,13 +87,13 @@ test('of more chains than are kept, each is right every time', async () => {
   }
 });
 
-const needs = missing('sqlite3').length === 0 ? '' : ' (needs sqlite3)';
+const lacking = needs('sqlite3');
 
-test.skipIf(needs !== '')(`nothing is mounted on a parent that is not there${needs}`, async () => {
-  const id = await base('base');
-  await driver.prepare('work', 'base');
-  await driver.close();
-  breakRules(made.root, `delete from snapshot where id = ${id};`);
-  driver = await OverlayDriver.open(made.root);
-  await expect(driver.mounts('work')).rejects.toMatchObject({ code: 'DATA_LOSS' });
-});
+test.skipIf(lacking)(
+  `mounts() is DATA_LOSS if the row of the parent is missing${lacking}`,
+  async ({ example }) => {
+    breakRules(example.root, `delete from snapshot where id = ${example.ids.app};`);
+    await using driver = await OverlayDriver.open(example.root, { backups: false });
+    await expect(driver.mounts('work')).rejects.toMatchObject({ code: 'DATA_LOSS' });
+  },
+);

@@ -1,21 +1,14 @@
-import { existsSync, readdirSync, writeFileSync } from 'node:fs';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { OverlayDriver, type Transaction } from '../../src/index.ts';
-import { useStore } from '../support/store.ts';
-
-const store = useStore();
-let driver: OverlayDriver;
-beforeEach(async () => {
-  driver = await OverlayDriver.open(store.root);
-});
-afterEach(() => driver.close());
-
-function layers(): string[] {
-  return readdirSync(`${store.root}/snapshots`).toSorted();
-}
+import { existsSync, writeFileSync } from 'node:fs';
+import { describe, expect } from 'vitest';
+import type { Transaction } from '../../src/index.ts';
+import { test } from '../support/fixtures.ts';
+import { idsOnDisk } from '../support/layers.ts';
 
 describe('a transaction', () => {
-  test('does several things together and resolves to what the function returned', async () => {
+  test('transaction() does several things together and resolves to what its function returned', async ({
+    driver,
+    root,
+  }) => {
     await driver.prepare('old');
     const result = await driver.transaction((tx) => {
       tx.prepare('k');
@@ -30,10 +23,13 @@ describe('a transaction', () => {
     expect(result.info).toEqual(await driver.stat('base'));
     expect(result.mounts).toEqual(await driver.mounts('next'));
     expect(result.updated.labels).toEqual({ x: 'y' });
-    expect(layers()).toEqual(['2', '3']);
+    expect(idsOnDisk(root)).toEqual(['2', '3']);
   });
 
-  test('that throws leaves nothing, on disk neither, and hands on what was thrown', async () => {
+  test('transaction() whose function throws leaves nothing, not even on disk, and rejects with what was thrown', async ({
+    driver,
+    root,
+  }) => {
     await driver.prepare('keep');
     const thrown = new Error('changed my mind');
     await expect(
@@ -45,13 +41,13 @@ describe('a transaction', () => {
         throw thrown;
       }),
     ).rejects.toBe(thrown);
-    expect(layers()).toEqual(['1']);
+    expect(idsOnDisk(root)).toEqual(['1']);
     expect(await driver.exists('keep')).toBe(true);
     await driver.prepare('d');
     expect((await driver.stat('d')).id).toBe(2);
   });
 
-  test('may throw anything, undefined too', async () => {
+  test('transaction() rejects with undefined if its function throws that', async ({ driver }) => {
     await expect(
       driver.transaction(() => {
         throw undefined;
@@ -59,17 +55,23 @@ describe('a transaction', () => {
     ).rejects.toBe(undefined);
   });
 
-  test('goes on after an operation in it that failed, which changed nothing', async () => {
+  test('a transaction goes on after an operation in it that failed, which changed nothing', async ({
+    driver,
+    root,
+  }) => {
     await driver.transaction((tx) => {
       tx.prepare('a');
       expect(() => tx.prepare('a')).toThrow(expect.objectContaining({ code: 'ALREADY_EXISTS' }));
       expect(() => tx.prepare('b', 'missing')).toThrow(expect.objectContaining({ code: 'NOT_FOUND' }));
       tx.prepare('c');
     });
-    expect(layers()).toEqual(['1', '2']);
+    expect(idsOnDisk(root)).toEqual(['1', '2']);
   });
 
-  test('with an asynchronous function is a TypeError and leaves nothing', async () => {
+  test('transaction() with an asynchronous function is a TypeError and leaves nothing', async ({
+    driver,
+    root,
+  }) => {
     await expect(
       driver.transaction(async (tx) => {
         tx.prepare('a');
@@ -77,10 +79,10 @@ describe('a transaction', () => {
         throw new Error('never seen by anyone');
       }),
     ).rejects.toThrow(TypeError);
-    expect(layers()).toEqual([]);
+    expect(idsOnDisk(root)).toEqual([]);
   });
 
-  test('is over when its function is', async () => {
+  test('a transaction is over when its function has returned', async ({ driver }) => {
     let kept: Transaction | undefined;
     await driver.transaction((tx) => {
       kept = tx;
@@ -88,15 +90,18 @@ describe('a transaction', () => {
     expect(() => kept?.prepare('late')).toThrow(expect.objectContaining({ code: 'FAILED_PRECONDITION' }));
   });
 
-  test('runs its function once, beside sixty others in the same group', async () => {
+  test('transaction() runs its function once, even in a group with sixty other writes', async ({
+    driver,
+    root,
+  }) => {
     let calls = 0;
     const others = Array.from({ length: 60 }, (_, i) => driver.prepare(`o${i}`));
     await Promise.all([...others, driver.transaction((tx) => [calls++, tx.prepare('t')])]);
     expect(calls).toBe(1);
-    expect(layers()).toHaveLength(61);
+    expect(idsOnDisk(root)).toHaveLength(61);
   });
 
-  test('commits a layer with its seal, and with no other', async () => {
+  test('a transaction commits a layer with its own seal, and with no other', async ({ driver }) => {
     const [mount] = await driver.prepare('a');
     await driver.prepare('b');
     writeFileSync(`${mount?.source}/file`, 'content');
@@ -115,7 +120,7 @@ describe('a transaction', () => {
     expect(existsSync(`${info.directory}/fs/file`)).toBe(true);
   });
 
-  test('a seal does not outlive its snapshot', async () => {
+  test('a seal is refused once its snapshot is gone, even if the key is used again', async ({ driver }) => {
     await driver.prepare('a');
     const seal = await driver.seal('a');
     await driver.remove('a');
@@ -124,30 +129,12 @@ describe('a transaction', () => {
       code: 'FAILED_PRECONDITION',
     });
   });
-});
 
-describe('writes that wait together', () => {
-  test('share a transaction and fail each alone', async () => {
-    const results = await Promise.allSettled([
-      driver.prepare('a'),
-      driver.prepare('a'),
-      driver.prepare('b', 'missing'),
-      driver.prepare('c'),
-      driver.remove('missing'),
-      driver.transaction(() => {
-        throw new Error('mine');
-      }),
-      driver.prepare('d'),
-    ]);
-    expect(results.map(({ status }) => status)).toEqual([
-      'fulfilled',
-      'rejected',
-      'rejected',
-      'fulfilled',
-      'rejected',
-      'rejected',
-      'fulfilled',
-    ]);
-    expect(layers()).toEqual(['1', '2', '3']);
+  test('commit() in a transaction cannot copy a layer that is in use', async ({ driver }) => {
+    await driver.prepare('k');
+    const seal = await driver.seal('k');
+    await expect(
+      driver.transaction((tx) => tx.commit('n', 'k', { seal, inUse: 'copy' as 'allow' })),
+    ).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
   });
 });

@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test as base, expect } from 'vitest';
@@ -21,6 +21,8 @@ export interface Fixtures {
   driver: OverlayDriver;
   /** An empty directory in `place`, to mount on. */
   target: string;
+  /** The checkout, read-only, at a path that an ordinary user can reach wherever it lies. Only root can have it. */
+  checkout: string;
   /** A closed store with one of everything, in `place`. A test may damage it, so it is not checked afterwards. */
   example: Example;
   /** Adds a step to take after the test, before the driver is closed. The step added last is taken first. */
@@ -61,6 +63,15 @@ export const test = base.extend<{ $test: Fixtures; $file: SharedFixtures }>({
     const target = join(place, 'target');
     mkdirSync(target);
     await use(target);
+  },
+  checkout: async ({ place }, use) => {
+    const checkout = join(place, 'checkout');
+    mkdirSync(checkout);
+    chmodSync(place, 0o755);
+    // Read-only, so that nothing that deletes `place` can delete what is in it.
+    execFileSync('mount', ['-o', 'bind,ro', join(import.meta.dirname, '../..'), checkout]);
+    await use(checkout);
+    execFileSync('umount', [checkout]);
   },
   intactExample: [
     // oxlint-disable-next-line no-empty-pattern -- as above

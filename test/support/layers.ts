@@ -1,9 +1,16 @@
+import { readdirSync } from 'node:fs';
+import { join } from 'node:path';
 import type { OverlayDriver } from '../../src/index.ts';
 import { sh } from './tree.ts';
 
 /** The path of the layer of a snapshot. */
 export async function layerOf(driver: OverlayDriver, keyOrName: string): Promise<string> {
   return `${(await driver.stat(keyOrName)).directory}/fs`;
+}
+
+/** The names of the directories in `snapshots/` of a store, which are ids. */
+export function idsOnDisk(root: string): string[] {
+  return readdirSync(join(root, 'snapshots')).toSorted();
 }
 
 /** Commits a snapshot, after running a script in its layer. */
