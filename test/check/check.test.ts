@@ -1,7 +1,6 @@
 import { execFileSync, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import {
-  cpSync,
   mkdirSync,
   readFileSync,
   readdirSync,
@@ -10,46 +9,55 @@ import {
   symlinkSync,
   writeFileSync,
 } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
-import { describe, expect, test } from 'vitest';
-import { type CheckProgress, OverlayDriver, checkStore } from '../../src/index.ts';
-import { breakRules, leaveOpen, useExample } from '../support/damage.ts';
+import { inspect } from 'node:util';
+import { copySync, outputFileSync } from 'fs-extra/esm';
+import { describe, expect, vi } from 'vitest';
+import { type CheckOptions, type CheckProgress, OverlayDriver, checkStore } from '../../src/index.ts';
+import { main } from '../support/cli.ts';
+import { type Example, breakRules, leaveOpen } from '../support/damage.ts';
 import { makeDisk } from '../support/disk.ts';
-import { isRoot } from '../support/needs.ts';
-import { hasShell } from '../support/shell.ts';
+import { test } from '../support/fixtures.ts';
+import { commitLayer, layerOf } from '../support/layers.ts';
+import { needs } from '../support/needs.ts';
+import { sh } from '../support/tree.ts';
+import { waitFor } from '../support/wait-for.ts';
 
-const needs = [isRoot ? '' : 'root', hasShell ? '' : 'sqlite3'].filter((need) => need !== '').join(' and ');
+const lacking = needs('root', 'sqlite3');
 
-const example = useExample();
+/** Adds a file to a layer. */
+function change({ at }: Example, id: number): void {
+  writeFileSync(at('snapshots', id, 'fs', 'added'), 'x');
+}
 
-const change = (id: number, file = 'added'): void =>
-  writeFileSync(example.at('snapshots', id, 'fs', file), 'x');
+async function codesIn(root: string, options: CheckOptions = {}): Promise<string[]> {
+  return (await checkStore(root, options)).findings.map(({ code }) => code);
+}
 
-describe.skipIf(needs !== '')(`a check${needs && ` (needs ${needs})`}`, () => {
-  test('finds nothing false beside services that write', { timeout: 120_000 }, async () => {
+describe.skipIf(lacking)(`checkStore()${lacking}`, () => {
+  test('check finds nothing false beside services that write', async ({ example, undo }) => {
     const worker = join(import.meta.dirname, '../support/mixed-work.mjs');
     const workers = ['a', 'b'].map((name) =>
-      spawn(process.execPath, [worker, example.root, name, '240'], { stdio: 'ignore' }),
+      spawn(process.execPath, [worker, example.root, name, 'on'], { stdio: ['pipe', 'ignore', 'inherit'] }),
     );
+    for (const child of workers) undo(() => child.kill());
     const ended = Promise.all(workers.map((child) => once(child, 'exit')));
     // What nobody has open is read from a copy, which is as old as the beginning of the check.
-    while (readdirSync(example.at('snapshots')).length < 8) await sleep(10);
-    let checks = 0;
-    do {
+    await waitFor('both services', () => readdirSync(example.at('snapshots')).length >= 8);
+    for (let checks = 0; checks < 10; checks += 1) {
       const { status, findings } = await checkStore(example.root);
       expect({ status, findings }).toEqual({ status: 'clean', findings: [] });
-      checks += 1;
-    } while (workers.some(({ exitCode }) => exitCode === null));
+    }
+    for (const child of workers) child.stdin?.end();
     expect(await ended).toEqual([
       [0, null],
       [0, null],
     ]);
-    expect(checks).toBeGreaterThan(1);
   });
 
-  test('repairs beside a service that writes, and takes nothing from it', async () => {
+  test('check repairs a store beside a service that writes, and takes nothing from it', async ({
+    example,
+  }) => {
     await using driver = await OverlayDriver.open(example.root);
     rmSync(example.at('snapshots', example.ids.work, 'work'), { recursive: true });
     const stop = new AbortController();
@@ -68,8 +76,8 @@ describe.skipIf(needs !== '')(`a check${needs && ` (needs ${needs})`}`, () => {
     expect((await driver.check()).status).toBe('clean');
   });
 
-  test('names all that stands on what is damaged', async () => {
-    change(example.ids.base);
+  test('check lists everything that stands on a damaged layer', async ({ example }) => {
+    change(example, example.ids.base);
     const { rebuild } = await checkStore(example.root);
     expect(rebuild.map(({ name, because }) => [name, because])).toEqual([
       ['base', 'base'],
@@ -79,10 +87,9 @@ describe.skipIf(needs !== '')(`a check${needs && ` (needs ${needs})`}`, () => {
     ]);
   });
 
-  test('can be limited to steps, and to snapshots and what they stand on', async () => {
-    change(example.ids.app);
-    const at = async (...only: string[]): Promise<string[]> =>
-      (await checkStore(example.root, { only })).findings.map(({ code }) => code);
+  test('check can be limited to steps, and to snapshots and their ancestors', async ({ example }) => {
+    change(example, example.ids.app);
+    const at = (...only: string[]): Promise<string[]> => codesIn(example.root, { only });
     expect(await at('layers')).toEqual(['seal-broken']);
     expect(await at('graph', 'directories')).toEqual([]);
     expect(await at('work')).toEqual(['seal-broken']);
@@ -94,30 +101,22 @@ describe.skipIf(needs !== '')(`a check${needs && ` (needs ${needs})`}`, () => {
     expect(steps.filter(({ state }) => state === 'done').map(({ step }) => step)).toEqual(['graph']);
   });
 
-  test('is quick without the layers, and reads contents where they are sealed', async () => {
+  test('check reads the contents of layers only if it is asked to, and no layer if it is to be quick', async ({
+    example,
+  }) => {
     {
       await using driver = await OverlayDriver.open(example.root, { seal: 'content' });
-      await driver.prepare('k');
-      writeFileSync(`${(await driver.stat('k')).directory}/fs/file`, 'before');
-      await driver.commit('sealed', 'k');
-      const file = `${(await driver.stat('sealed')).directory}/fs/file`;
-      execFileSync(
-        'bash',
-        ['-euc', 'cp -p "$1" ref; printf after1 > "$1"; touch -r ref "$1"; rm ref', '-', file],
-        {
-          cwd: example.parent,
-        },
-      );
+      await commitLayer(driver, 'sealed', null, 'printf before > file');
+      const sealed = await layerOf(driver, 'sealed');
+      sh('cp -p file ../ref; printf after1 > file; touch -r ../ref file; rm ../ref', sealed);
     }
-    const codes = async (options: object): Promise<string[]> =>
-      (await checkStore(example.root, options)).findings.map(({ code }) => code);
-    expect(await codes({})).toEqual([]);
-    expect(await codes({ contents: true })).toEqual(['seal-broken']);
-    change(example.ids.base);
-    expect(await codes({ quick: true })).toEqual([]);
+    expect(await codesIn(example.root)).toEqual([]);
+    expect(await codesIn(example.root, { contents: true })).toEqual(['seal-broken']);
+    change(example, example.ids.base);
+    expect(await codesIn(example.root, { quick: true })).toEqual([]);
   });
 
-  test('ends when its time is over, with what it found', async () => {
+  test('check ends when its time is over, with what it has found', async ({ example }) => {
     const report = await checkStore(example.root, { maxDuration: 0 });
     expect(report.status).toBe('incomplete');
     expect(report.steps.map(({ state }) => state)).toEqual(['partial', ...Array<string>(5).fill('skipped')]);
@@ -125,7 +124,9 @@ describe.skipIf(needs !== '')(`a check${needs && ` (needs ${needs})`}`, () => {
     expect((await checkStore(example.root, { maxDuration: 1e9 })).status).toBe('clean');
   });
 
-  test('ends with its signal, and with what its progress function throws', async () => {
+  test('check ends with the reason of its signal, or with what its progress function throws', async ({
+    example,
+  }) => {
     const reason = new Error('enough');
     await expect(checkStore(example.root, { signal: AbortSignal.abort(reason) })).rejects.toBe(reason);
     const stopping = new AbortController();
@@ -137,57 +138,59 @@ describe.skipIf(needs !== '')(`a check${needs && ` (needs ${needs})`}`, () => {
     await expect(checkStore(example.root, { onProgress: failing })).rejects.toBe(reason);
   });
 
-  test('tells of every step how far it is', async () => {
+  test('check reports the progress of every step', async ({ example }) => {
     const progress: CheckProgress[] = [];
     await checkStore(example.root, { onProgress: (now) => progress.push(now) });
     const steps = [...new Set(progress.map(({ step }) => step))];
     expect(steps).toEqual(['database', 'graph', 'directories', 'layers', 'leftovers', 'mounts']);
   });
 
-  test('works on a read-only filesystem, on a copy without its scratch file, and through a link to the root', async () => {
+  test('check works on a read-only filesystem', async ({ undo }) => {
     const disk = makeDisk('ext4', 64);
-    try {
-      const root = join(disk.path, 'store');
-      leaveOpen(root, `for (let n = 0; n < 20; n += 1) await driver.prepare('k' + n);`);
-      expect(readdirSync(root)).toContain('metadata.db-wal');
-      execFileSync('mount', ['-o', 'remount,ro', disk.path]);
-      const readOnly = await checkStore(root, { repair: false });
-      expect(readOnly.status).toBe('clean');
-      expect(readOnly.steps.every(({ state }) => state === 'done')).toBe(true);
-      const copy = join(example.parent, 'copy');
-      cpSync(root, copy, { recursive: true, preserveTimestamps: true });
-      rmSync(join(copy, 'metadata.db-shm'));
-      execFileSync('chmod', ['700', copy]);
-      expect((await checkStore(copy)).findings.filter(({ severity }) => severity === 'error')).toEqual([]);
-      symlinkSync(copy, join(example.parent, 'link'));
-      expect((await checkStore(join(example.parent, 'link'))).root).toBe(copy);
-    } finally {
-      disk.remove();
-    }
+    undo(() => disk.remove());
+    const root = join(disk.path, 'store');
+    leaveOpen(root, `for (let n = 0; n < 20; n += 1) await driver.prepare('k' + n);`);
+    expect(readdirSync(root)).toContain('metadata.db-wal');
+    execFileSync('mount', ['-o', 'remount,ro', disk.path]);
+    const report = await checkStore(root, { repair: false });
+    expect(report.status).toBe('clean');
+    expect(report.steps.every(({ state }) => state === 'done')).toBe(true);
   });
 
-  test('that finds no room for its copy of the database says so, and not that it is damaged', async () => {
+  test('check works on a copy of a store that lacks the -shm file, and through a link to it', async ({
+    root,
+    place,
+  }) => {
+    leaveOpen(root, `for (let n = 0; n < 20; n += 1) await driver.prepare('k' + n);`);
+    const copy = join(place, 'copy');
+    copySync(root, copy, { preserveTimestamps: true });
+    rmSync(join(copy, 'metadata.db-shm'));
+    expect(readdirSync(copy)).toContain('metadata.db-wal');
+    expect((await checkStore(copy)).findings.filter(({ severity }) => severity === 'error')).toEqual([]);
+    symlinkSync(copy, join(place, 'link'));
+    expect((await checkStore(join(place, 'link'))).root).toBe(copy);
+  });
+
+  test('check without room for its copy of the database says so, and does not call it damaged', async ({
+    example,
+    undo,
+  }) => {
     const disk = makeDisk('tmpfs', 1);
-    try {
-      writeFileSync(join(disk.path, 'filler'), Buffer.alloc(1000 * 1024));
-      const main = join(import.meta.dirname, '../../dist/cli/main.js');
-      const { status, stderr } = spawnSync(process.execPath, [main, 'check', '--root', example.root], {
-        encoding: 'utf8',
-        env: { ...process.env, TMPDIR: disk.path },
-      });
-      expect({ status, stderr }).toEqual({
-        status: 8,
-        stderr: expect.stringContaining('RESOURCE_EXHAUSTED') as string,
-      });
-    } finally {
-      disk.remove();
-    }
+    undo(() => disk.remove());
+    writeFileSync(join(disk.path, 'filler'), Buffer.alloc(1000 * 1024));
+    const { status, stderr } = spawnSync(process.execPath, [main, 'check', '--root', example.root], {
+      encoding: 'utf8',
+      env: { ...process.env, TMPDIR: disk.path },
+    });
+    expect({ status, stderr }).toEqual({
+      status: 8,
+      stderr: expect.stringContaining('RESOURCE_EXHAUSTED') as string,
+    });
   });
 
-  test('does not follow links out of the store', async () => {
-    const outside = join(example.parent, 'outside');
-    mkdirSync(join(outside, 'fs'), { recursive: true });
-    writeFileSync(join(outside, 'fs', 'file'), 'mine');
+  test('check follows no link out of the store', async ({ example, place }) => {
+    const outside = join(place, 'outside');
+    outputFileSync(join(outside, 'fs', 'file'), 'mine');
     rmSync(example.at('snapshots', example.ids.scratch), { recursive: true });
     symlinkSync(outside, example.at('snapshots', example.ids.scratch));
     const report = await checkStore(example.root, { repair: true });
@@ -196,15 +199,18 @@ describe.skipIf(needs !== '')(`a check${needs && ` (needs ${needs})`}`, () => {
     expect(readdirSync(outside)).toEqual(['fs']);
   });
 
-  test('neither looks nor moves anything through a link in the place of its own directories', async () => {
-    const outside = join(example.parent, 'outside');
+  test('check neither reads nor moves anything through a link in place of its own directories', async ({
+    example,
+    place,
+  }) => {
+    const outside = join(place, 'outside');
     mkdirSync(outside);
-    renameSync(example.at('snapshots'), join(example.parent, 'elsewhere'));
-    symlinkSync(join(example.parent, 'elsewhere'), example.at('snapshots'));
-    const codes = (await checkStore(example.root)).findings.map(({ code }) => code);
+    renameSync(example.at('snapshots'), join(place, 'elsewhere'));
+    symlinkSync(join(place, 'elsewhere'), example.at('snapshots'));
+    const codes = await codesIn(example.root);
     expect(codes.toSorted()).toEqual([...Array<string>(5).fill('directory-missing'), 'not-a-directory']);
     rmSync(example.at('snapshots'));
-    renameSync(join(example.parent, 'elsewhere'), example.at('snapshots'));
+    renameSync(join(place, 'elsewhere'), example.at('snapshots'));
     symlinkSync(outside, example.at('lost+found'));
     mkdirSync(example.at('snapshots', 'stray'));
     const { repairs } = await checkStore(example.root, { repair: true });
@@ -212,16 +218,28 @@ describe.skipIf(needs !== '')(`a check${needs && ` (needs ${needs})`}`, () => {
     expect(readdirSync(outside)).toEqual([]);
   });
 
-  test('leaves nothing behind in the directory for temporary files, however it ends', async () => {
-    const before = readdirSync(tmpdir()).filter((name) => name.startsWith('overlite-check-'));
+  test('check leaves nothing behind in the directory for temporary files, however it ends', async ({
+    example,
+    target,
+    undo,
+  }) => {
+    vi.stubEnv('TMPDIR', target);
+    undo(() => vi.unstubAllEnvs());
+    const seen = new Set<string>();
     const stop = new AbortController();
-    const onProgress = (): void => stop.abort();
-    await checkStore(example.root, { signal: stop.signal, onProgress }).catch(() => {});
-    await checkStore(example.root);
-    expect(readdirSync(tmpdir()).filter((name) => name.startsWith('overlite-check-'))).toEqual(before);
+    const onProgress = (): void => {
+      for (const name of readdirSync(target)) seen.add(name);
+      stop.abort();
+    };
+    await expect(checkStore(example.root, { signal: stop.signal, onProgress })).rejects.toThrow('aborted');
+    expect(readdirSync(target)).toEqual([]);
+    await checkStore(example.root, { onProgress });
+    // The copy of the database was there.
+    expect([...seen]).toContainEqual(expect.stringMatching(/^overlite-check-/));
+    expect(readdirSync(target)).toEqual([]);
   });
 
-  test('keeps a note beside what it sets aside', async () => {
+  test('repair leaves a note beside what it sets aside', async ({ example }) => {
     mkdirSync(example.at('snapshots', 'stray', 'deep'), { recursive: true });
     const { repairs } = await checkStore(example.root, { repair: true });
     const place = repairs[0]?.detail ?? '';
@@ -232,7 +250,7 @@ describe.skipIf(needs !== '')(`a check${needs && ` (needs ${needs})`}`, () => {
     });
   });
 
-  test('repairs nothing by what a damaged database says', async () => {
+  test('repair moves nothing on the word of a damaged database', async ({ example }) => {
     breakRules(example.root, `update snapshot set in_use = 7 where id = ${example.ids.base};`);
     mkdirSync(example.at('snapshots', 'stray'));
     const { repairs, status } = await checkStore(example.root, { repair: true });
@@ -241,30 +259,42 @@ describe.skipIf(needs !== '')(`a check${needs && ` (needs ${needs})`}`, () => {
     expect(readdirSync(example.at('snapshots'))).toContain('stray');
   });
 
-  test('is refused for what is no store, and with options that cannot be', async () => {
-    await expect(checkStore(join(example.parent, 'nowhere'))).rejects.toMatchObject({
-      code: 'FAILED_PRECONDITION',
-    });
-    mkdirSync(join(example.parent, 'empty'));
-    await expect(checkStore(join(example.parent, 'empty'))).rejects.toMatchObject({
-      code: 'FAILED_PRECONDITION',
-    });
+  test('checkStore() refuses a root without a store', async ({ place, target }) => {
+    await expect(checkStore(join(place, 'nowhere'))).rejects.toMatchObject({ code: 'FAILED_PRECONDITION' });
+    await expect(checkStore(target)).rejects.toMatchObject({ code: 'FAILED_PRECONDITION' });
     await expect(checkStore('')).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
     await expect(checkStore(7 as unknown as string)).rejects.toThrow(TypeError);
-    const refused = (options: object): Promise<unknown> => checkStore(example.root, options);
-    await expect(refused({ bogus: 1 })).rejects.toThrow(TypeError);
-    await expect(refused({ quick: 1 })).rejects.toThrow(TypeError);
-    await expect(refused({ only: 'layers' })).rejects.toThrow(TypeError);
-    await expect(refused({ signal: {} })).rejects.toThrow(TypeError);
-    await expect(refused({ onProgress: 1 })).rejects.toThrow(TypeError);
-    await expect(refused({ maxDuration: 'x' })).rejects.toThrow(TypeError);
-    await expect(refused({ maxDuration: -1 })).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
-    await expect(refused({ olderThan: Number.NaN })).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
-    await expect(refused({ dryRun: true })).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
-    await expect(refused({ quick: true, contents: true })).rejects.toMatchObject({
-      code: 'INVALID_ARGUMENT',
-    });
-    const driver = await OverlayDriver.open(example.root);
+  });
+
+  test('checkStore() rejects options that are unknown or of a wrong type with a TypeError', async ({
+    example,
+  }) => {
+    for (const options of [
+      { bogus: 1 },
+      { quick: 1 },
+      { only: 'layers' },
+      { signal: {} },
+      { onProgress: 1 },
+      { maxDuration: 'x' },
+    ]) {
+      await expect(checkStore(example.root, options as object), inspect(options)).rejects.toThrow(TypeError);
+    }
+  });
+
+  test('checkStore() rejects options that are out of range or contradict each other', async ({ example }) => {
+    for (const options of [
+      { maxDuration: -1 },
+      { olderThan: Number.NaN },
+      { dryRun: true },
+      { quick: true, contents: true },
+    ]) {
+      await expect(checkStore(example.root, options), inspect(options)).rejects.toMatchObject({
+        code: 'INVALID_ARGUMENT',
+      });
+    }
+  });
+
+  test('check() fails on a closed driver', async ({ driver }) => {
     await driver.close();
     await expect(driver.check()).rejects.toMatchObject({ code: 'FAILED_PRECONDITION' });
   });

@@ -1,5 +1,6 @@
 // Works on a root that others work on too, and prints what it acknowledged as one line of JSON.
 // usage: node mixed-work.mjs ROOT NAME OPERATIONS
+// With "on" for the number of operations, it works until its standard input ends.
 import { OverlayDriver } from '../../dist/index.js';
 
 const [root, name, operations] = process.argv.slice(2);
@@ -7,8 +8,10 @@ const driver = await OverlayDriver.open(root);
 const mine = new Map(); // key or name → 'active' or 'committed'
 const parents = new Set();
 const failures = [];
+let most = operations === 'on' ? Infinity : Number(operations);
+if (operations === 'on') process.stdin.once('end', () => (most = 0)).resume();
 
-for (let i = 0; i < Number(operations); i += 1) {
+for (let i = 0; i < most; i += 1) {
   const key = `${name}-${i}`;
   const open = [...mine].filter(([, kind]) => kind === 'active').map(([active]) => active);
   const leaves = [...mine]
