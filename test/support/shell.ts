@@ -20,7 +20,7 @@ export interface ShellResult {
  * Runs a script of SQL and dot commands in the `sqlite3` shell, as an operator would type it. An error ends
  * its line of the script, not the script.
  *
- * @throws {Error} if the shell does not end by itself within half a minute, or says what is not understood
+ * @throws {Error} if the shell does not end within ten minutes, or says something that is not understood
  */
 export function runShell(file: string, script: string): ShellResult {
   // Nothing here is to outlive the machine, and syncing is most of the time a short script takes.
@@ -28,7 +28,7 @@ export function runShell(file: string, script: string): ShellResult {
   const { stdout, stderr, error } = spawnSync('sqlite3', [...options, file], {
     input: script,
     encoding: 'utf8',
-    timeout: 30_000,
+    timeout: 600_000,
     killSignal: 'SIGKILL',
     maxBuffer: 64 * 1024 * 1024,
   });
