@@ -1,6 +1,6 @@
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
-import type { OverlayDriver } from '../../src/index.ts';
+import type { Change, DiffOptions, OverlayDriver } from '../../src/index.ts';
 import { sh } from './tree.ts';
 
 /** The path of the layer of a snapshot. */
@@ -24,4 +24,15 @@ export async function commitLayer(
   await driver.prepare(key, parent);
   sh(script, await layerOf(driver, key));
   await driver.commit(name, key);
+}
+
+/** All changes that a comparison finds. */
+export async function changesOf(
+  driver: OverlayDriver,
+  keyOrName: string,
+  options?: DiffOptions,
+): Promise<Change[]> {
+  const changes: Change[] = [];
+  for await (const change of driver.diff(keyOrName, options)) changes.push(change);
+  return changes;
 }

@@ -1,0 +1,144 @@
+import {
+  appendFileSync,
+  chmodSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  truncateSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
+import { join } from 'node:path';
+import { outputFileSync } from 'fs-extra/esm';
+import { describe, expect } from 'vitest';
+import type { Info, OverlayDriver } from '../../src/index.ts';
+import { verifySeal } from '../../src/layers/seal.ts';
+import { test } from '../support/fixtures.ts';
+import { layerOf } from '../support/layers.ts';
+import { needs } from '../support/needs.ts';
+import { makeOddTree, sh, treeCommands } from '../support/tree.ts';
+
+/** Commits a layer of a few files. */
+async function commit(driver: OverlayDriver): Promise<{ info: Info; layer: string }> {
+  await driver.prepare('k');
+  const layer = await layerOf(driver, 'k');
+  outputFileSync(join(layer, 'd/file'), 'contents');
+  outputFileSync(join(layer, 'other'), 'x'.repeat(300_000));
+  symlinkSync('d/file', join(layer, 'link'));
+  return { info: await driver.commit('n', 'k'), layer };
+}
+
+async function verdict(layer: string, seal: string | null, contents = false): Promise<string> {
+  return (await verifySeal(layer, seal, { contents })).seal;
+}
+
+describe('a seal over contents', () => {
+  test.override({ driverOptions: { seal: 'content', backups: false } });
+
+  test('verifySeal() finds a layer whole that nobody has changed', async ({ driver }) => {
+    const { info, layer } = await commit(driver);
+    expect(info.seal).toMatch(/^metadata1:[0-9a-f]{64} content1:[0-9a-f]{64}$/);
+    expect(await verdict(layer, info.seal)).toBe('whole');
+    expect(await verdict(layer, info.seal, true)).toBe('whole');
+    expect((await verifySeal(layer, info.seal)).usage).toEqual(await driver.usage('n'));
+  });
+
+  const lackingTools = needs('root', ...treeCommands);
+  test.skipIf(lackingTools)(
+    `verifySeal() finds a layer whole that has one of every kind of file${lackingTools}`,
+    async ({ driver }) => {
+      await driver.prepare('k');
+      const layer = await layerOf(driver, 'k');
+      makeOddTree(layer);
+      const { seal } = await driver.commit('n', 'k');
+      expect(await verdict(layer, seal, true)).toBe('whole');
+    },
+  );
+
+  const changes: Readonly<Record<string, (layer: string) => void>> = {
+    'a file was added': (layer) => writeFileSync(join(layer, 'd/new'), ''),
+    'a file was removed': (layer) => rmSync(join(layer, 'd/file')),
+    'a file was cut short': (layer) => truncateSync(join(layer, 'other'), 4096),
+    'a file has no bytes left, as after a power cut': (layer) => truncateSync(join(layer, 'other'), 0),
+    'a file has grown': (layer) => appendFileSync(join(layer, 'd/file'), '!'),
+    'a file was written to and has the same length': (layer) =>
+      writeFileSync(join(layer, 'd/file'), 'CONTENTS'),
+    'a file was renamed': (layer) => renameSync(join(layer, 'd/file'), join(layer, 'd/elif')),
+    'a file has another mode': (layer) => chmodSync(join(layer, 'd/file'), 0o4755),
+    'a file has another time': (layer) => utimesSync(join(layer, 'other'), 1, 2),
+    'a link has another target'(layer) {
+      rmSync(join(layer, 'link'));
+      symlinkSync('d/else', join(layer, 'link'));
+    },
+  };
+  test.for(Object.entries(changes))(
+    'verifySeal() finds a layer broken if %s',
+    async ([, change], { driver }) => {
+      const { info, layer } = await commit(driver);
+      change(layer);
+      expect(await verdict(layer, info.seal)).toBe('broken');
+      expect(await verdict(layer, info.seal, true)).toBe('broken');
+    },
+  );
+
+  const lackingRoot = needs('root');
+  test.skipIf(lackingRoot)(
+    `verifySeal() finds a layer broken if a file has another owner${lackingRoot}`,
+    async ({ driver }) => {
+      const { info, layer } = await commit(driver);
+      sh('chown 5:6 other', layer);
+      expect(await verdict(layer, info.seal)).toBe('broken');
+    },
+  );
+
+  test('verifySeal() finds changed contents, which the metadata does not show, when it reads them', async ({
+    driver,
+  }) => {
+    const { info, layer } = await commit(driver);
+    sh(
+      'touch -r other ../ref; printf X | dd of=other bs=1 seek=1000 conv=notrunc status=none; touch -r ../ref other; rm ../ref',
+      layer,
+    );
+    expect(await verdict(layer, info.seal)).toBe('whole');
+    expect(await verdict(layer, info.seal, true)).toBe('broken');
+  });
+
+  test('verifySeal() finds a new extended attribute when it reads contents', async ({ driver }) => {
+    const { info, layer } = await commit(driver);
+    sh('setfattr -n user.a -v b d/file', layer);
+    expect(await verdict(layer, info.seal)).toBe('whole');
+    expect(await verdict(layer, info.seal, true)).toBe('broken');
+  });
+
+  test('verifySeal() says "unknown" of no seal, and of one of a version that it does not know', async ({
+    driver,
+  }) => {
+    const { layer } = await commit(driver);
+    expect(await verdict(layer, null)).toBe('unknown');
+    expect(await verdict(layer, 'metadata9:abc', true)).toBe('unknown');
+    expect(await verdict(layer, 'rubbish')).toBe('unknown');
+  });
+
+  test('verifySeal() rejects with ENOENT if the layer is gone', async ({ driver }) => {
+    const { info, layer } = await commit(driver);
+    await expect(verifySeal(`${layer}-gone`, info.seal)).rejects.toMatchObject({ code: 'ENOENT' });
+  });
+
+  test('commit() of a key that was prepared in the same transaction seals its contents too', async ({
+    driver,
+  }) => {
+    const { seal } = await driver.transaction((tx) => {
+      const [mount] = tx.prepare('k');
+      writeFileSync(join(mount?.source ?? '', 'file'), 'written within');
+      return tx.commit('n', 'k');
+    });
+    expect(seal).toMatch(/ content1:/);
+    expect(await verdict(await layerOf(driver, 'n'), seal, true)).toBe('whole');
+  });
+});
+
+test('a seal over metadata alone says nothing about contents', async ({ driver }) => {
+  const { info, layer } = await commit(driver);
+  expect(info.seal).toMatch(/^metadata1:[0-9a-f]{64}$/);
+  expect(await verdict(layer, info.seal, true)).toBe('whole');
+});
