@@ -37,7 +37,7 @@ function goQuote(text: string, ascii = false): string {
   return `"${escaped.join('')}"`;
 }
 
-describe('what containerd accepts', () => {
+describe('filters that containerd accepts', () => {
   test.each([
     ['', []],
     ['name', [name('present')]],
@@ -50,7 +50,7 @@ describe('what containerd accepts', () => {
     ['"name"==foo', [name('==', 'foo')]],
     ['name==foo,labels.bar', [name('==', 'foo'), label('bar')]],
     ['name,name,name', [name('present'), name('present'), name('present')]],
-  ])('fields and operators: %s', (text, selectors) => {
+  ])('parseFilter() accepts the fields and operators of %j', (text, selectors) => {
     expect(parseFilter(text)).toEqual(selectors);
   });
 
@@ -66,7 +66,7 @@ describe('what containerd accepts', () => {
     ['labels."a,b==c"', 'a,b==c'],
     ['labels.""', ''],
     ['labels."name"', 'name'],
-  ])('the key of a label: %s', (text, key) => {
+  ])('parseFilter() accepts the label key of %j', (text, key) => {
     expect(parseFilter(text)).toEqual([label(key)]);
     expect(parseFilter(`${text}==v`)).toEqual([label(key, '==', 'v')]);
   });
@@ -85,7 +85,7 @@ describe('what containerd accepts', () => {
     ['name=="too complex, yo"', 'too complex, yo'],
     ['name=="a/b|c"', 'a/b|c'],
     ['name=="\t"', '\t'],
-  ])('values: %j', (text, value) => {
+  ])('parseFilter() accepts the value of %j', (text, value) => {
     expect(parseFilter(text)).toEqual([name('==', value)]);
     expect(parseFilter(`${text},name`)).toEqual([name('==', value), name('present')]);
   });
@@ -102,7 +102,7 @@ describe('what containerd accepts', () => {
     ['name~=|a\\|b|', 'a|b'],
     ['name~=//', ''],
     ['name~=\\d+', '\\d+'],
-  ])('patterns: %s', (text, value) => {
+  ])('parseFilter() accepts the pattern of %j', (text, value) => {
     expect(parseFilter(text)).toEqual([name('~=', value)]);
   });
 
@@ -116,19 +116,19 @@ describe('what containerd accepts', () => {
     [String.raw`\u65e5\u00E9\ufffd\ufeff`, '日é\uFFFD\uFEFF'],
     [String.raw`\U0001F4a5\U0010FFFF`, '💥\u{10FFFF}'],
     ['\uFEFFa', '\uFEFFa'],
-  ])('escapes: %s', (text, value) => {
+  ])('parseFilter() decodes the escapes of %j', (text, value) => {
     expect(parseFilter(`name=="${text}"`)).toEqual([name('==', value)]);
   });
 
   test.each(['  name', 'name ==foo', 'name== foo', '\n\tname\u00a0==\u0085\u3000foo', 'name==foo, \n name'])(
-    'white space before a token: %j',
+    'parseFilter() skips the white space of %j',
     (text) => {
       expect(parseFilter(text)[0]).toMatchObject({ field: 'name' });
     },
   );
 });
 
-describe('what containerd refuses', () => {
+describe('filters that containerd rejects', () => {
   test.each([
     [' ', 'expected a field, plain or in double quotes at the end'],
     [',', 'expected a field, plain or in double quotes at character 1'],
@@ -141,7 +141,7 @@ describe('what containerd refuses', () => {
     ['labels./foo/', 'expected a field, plain or in double quotes at character 8'],
     ['labels.é', 'expected a field, plain or in double quotes at character 8'],
     ['labels."💥".é', 'expected a field, plain or in double quotes at character 12'],
-  ])('fields: %s', (text, message) => {
+  ])('parseFilter() rejects %j: %s', (text, message) => {
     expect(refusal(() => parseFilter(text))).toBe(`filter ${JSON.stringify(text)}: ${message}`);
   });
 
@@ -155,7 +155,7 @@ describe('what containerd refuses', () => {
     ['labels."a"b', 11],
     ['labels.ns/key==value', 10],
     ['labels .a==b', 0],
-  ])('operators: %s', (text, place) => {
+  ])('parseFilter() rejects the operator of %j', (text, place) => {
     const expected =
       place === 0
         ? `a dot and the label's key at character 7`
@@ -172,7 +172,7 @@ describe('what containerd refuses', () => {
     ['name==/foo/', 'at character 7'],
     ['name!=|foo|', 'at character 7'],
     ['name==/foo', 'at character 7'],
-  ])('values: %s', (text, place) => {
+  ])('parseFilter() rejects the value of %j, %s', (text, place) => {
     expect(refusal(() => parseFilter(text))).toContain(
       `expected a value, plain or in double quotes ${place}`,
     );
@@ -185,7 +185,7 @@ describe('what containerd refuses', () => {
     ['name==a\u200d', 'expected a comma or the end at character 8'],
     ['name=="a"b', 'expected a comma or the end at character 10'],
     ['name~=/foo/bar', 'expected a comma or the end at character 12'],
-  ])('what is left over: %j', (text, message) => {
+  ])('parseFilter() rejects %j: %s', (text, message) => {
     expect(refusal(() => parseFilter(text))).toContain(message);
   });
 
@@ -204,22 +204,22 @@ describe('what containerd refuses', () => {
     [String.raw`"\U0001F60"`, 'an escape as in Go at character 8'],
     [String.raw`"\U00110000"`, 'an escape of a character at character 8'],
     ['"\\', 'an escape as in Go at character 8'],
-  ])('quoted values: %j', (text, message) => {
+  ])('parseFilter() rejects the quoted value %j: expected %s', (text, message) => {
     expect(refusal(() => parseFilter(`name==${text}`))).toContain(`expected ${message}`);
   });
 
-  test('a quote in a pattern is ended by itself alone', () => {
+  test('a quoted pattern ends only with the character that began it', () => {
     expect(refusal(() => parseFilter('name~=/foo|'))).toContain('expected the closing / at the end');
     expect(refusal(() => parseFilter(String.raw`name~=/a\|/`))).toContain('expected an escape as in Go');
   });
 
-  test('a replacement character stands for what was not UTF-8', () => {
+  test('parseFilter() rejects a replacement character, which stands for bytes that were not UTF-8', () => {
     expect(refusal(() => parseFilter('name==\uFFFD'))).toContain('holds a replacement character');
     expect(refusal(() => parseFilter('labels."\uFFFD"'))).toContain('holds a replacement character');
   });
 });
 
-describe('what containerd accepts but can never mean anything', () => {
+describe('filters that containerd accepts, but that take nothing', () => {
   test.each([
     ['id==foo', 'expected name, parent, kind or labels at character 1'],
     ['name,Name', 'expected name, parent, kind or labels at character 6'],
@@ -233,18 +233,18 @@ describe('what containerd accepts but can never mean anything', () => {
     [String.raw`name=="\xe6日"`, 'expected escapes that form UTF-8 at character 7'],
     [String.raw`name=="\ud83d\udca5"`, 'expected an escape of a character at character 8'],
     [String.raw`name=="\UFFFFFFFF"`, 'expected an escape of a character at character 8'],
-  ])('%s', (text, message) => {
+  ])('parseFilter() rejects %j: %s', (text, message) => {
     expect(refusal(() => parseFilter(text))).toBe(`filter ${JSON.stringify(text)}: ${message}`);
   });
 
   test.each([
     ['name~=(', 'pattern "(": missing closing )'],
     ['name==a,labels.b~=a**', 'pattern "a**": invalid nested repetition operator'],
-  ])('a pattern that does not compile: %s', (text, message) => {
+  ])('parseFilter() rejects the pattern of %j, which does not compile', (text, message) => {
     expect(refusal(() => parseFilter(text))).toBe(message);
   });
 
-  test('NUL, a lone surrogate and more than 16 KiB', () => {
+  test('parseFilter() rejects NUL, a lone surrogate and more than 16 KiB', () => {
     expect(refusal(() => parseFilter('name=="\0"'))).toContain('holds a NUL');
     expect(refusal(() => parseFilter('name==\uD800'))).toContain('holds a lone surrogate');
     const longest = `name==${'é'.repeat(8 * 1024 - 3)}`;
@@ -252,17 +252,20 @@ describe('what containerd accepts but can never mean anything', () => {
     expect(refusal(() => parseFilter(`${longest}e`))).toContain('longer than 16384 bytes');
   });
 
-  test('a long filter is shortened in the message', () => {
+  test('the message about a long filter shortens it', () => {
     expect(refusal(() => parseFilter(`name=${'x'.repeat(1000)}`)).length).toBeLessThan(250);
   });
 });
 
-test.each([undefined, null, 1, ['name']])('%j is not a filter and not a pattern', (value) => {
-  expect(() => Reflect.apply(parseFilter, undefined, [value])).toThrow(TypeError);
-  expect(() => Reflect.apply(compilePattern, undefined, [value])).toThrow(TypeError);
-});
+test.each([undefined, null, 1, ['name']])(
+  'parseFilter() and compilePattern() reject %j with a TypeError',
+  (value) => {
+    expect(() => Reflect.apply(parseFilter, undefined, [value])).toThrow(TypeError);
+    expect(() => Reflect.apply(compilePattern, undefined, [value])).toThrow(TypeError);
+  },
+);
 
-test('quoting any text as Go does gives that text back', () => {
+test('parseFilter() reads back any text that is quoted as Go does', () => {
   fc.assert(
     fc.property(fc.string({ unit: 'binary', maxLength: 200 }), fc.boolean(), (text, ascii) => {
       const quoted = goQuote(text, ascii);
@@ -272,7 +275,7 @@ test('quoting any text as Go does gives that text back', () => {
   );
 });
 
-test('writing every byte of any text as an escape gives that text back', () => {
+test('parseFilter() reads back any text of which every byte is escaped', () => {
   fc.assert(
     fc.property(fc.string({ unit: 'binary', maxLength: 200 }), fc.boolean(), (text, octal) => {
       const escapes = Array.from(Buffer.from(text), (byte) =>
@@ -283,7 +286,7 @@ test('writing every byte of any text as an escape gives that text back', () => {
   );
 });
 
-test('whatever does not parse is an invalid argument', () => {
+test('parseFilter() throws nothing but INVALID_ARGUMENT, whatever the text', () => {
   const tokens = [
     'name',
     'labels',
@@ -320,8 +323,8 @@ test('whatever does not parse is an invalid argument', () => {
   );
 });
 
-describe('compilePattern', () => {
-  test.each([
+describe('compilePattern()', () => {
+  const matches: [pattern: string, value: string, taken: boolean][] = [
     ['', 'anything', true],
     ['b', 'abc', true],
     ['^b', 'abc', false],
@@ -337,9 +340,13 @@ describe('compilePattern', () => {
     ['(a|a)*$', `${'a'.repeat(4096)}b`, true],
     ['(?:a?){800}b', 'a'.repeat(4096), false],
     ['a'.repeat(4096), 'a'.repeat(4096), true],
-  ])('whether a pattern matches, case %#', (pattern, value, taken) => {
-    expect(compilePattern(pattern)(value)).toBe(taken);
-  });
+  ];
+  const shorten = (text: string): string => JSON.stringify(text.length > 80 ? `${text.slice(0, 80)}…` : text);
+  for (const [pattern, value, taken] of matches) {
+    test(`the pattern ${shorten(pattern)} ${taken ? 'matches' : 'does not match'} ${shorten(value)}`, () => {
+      expect(compilePattern(pattern)(value)).toBe(taken);
+    });
+  }
 
   test.each([
     ['(', 'missing closing )'],
@@ -351,11 +358,11 @@ describe('compilePattern', () => {
     [String.raw`(a)\1`, 'invalid escape sequence'],
     ['a{1001}', 'invalid repeat count'],
     ['(?:a{100}){40}', 'invalid repeat count'],
-  ])('%s: %s', (pattern, reason) => {
+  ])('compilePattern() rejects %j: %s', (pattern, reason) => {
     expect(refusal(() => compilePattern(pattern))).toBe(`pattern ${JSON.stringify(pattern)}: ${reason}`);
   });
 
-  test('a lone surrogate', () => {
+  test('compilePattern() rejects a lone surrogate', () => {
     expect(refusal(() => compilePattern('\uDC00'))).toContain('holds a lone surrogate');
   });
 
@@ -363,7 +370,7 @@ describe('compilePattern', () => {
     ['deep groups', '('.repeat(4000)],
     ['deep groups, closed', '('.repeat(1500) + ')'.repeat(1500)],
     ['deep alternatives', '(?:a|'.repeat(990)],
-  ])('%s are refused with no overflow of the stack', (_, pattern) => {
+  ])('compilePattern() rejects %s without overflowing the stack', (_, pattern) => {
     expect(refusal(() => compilePattern(pattern))).toMatch(/missing closing \)|nests too deeply/);
   });
 
@@ -379,7 +386,7 @@ describe('compilePattern', () => {
     ['a count behind another quantifier', `(${'a'.repeat(100)})*(?i){100}`],
     ['a class with brackets in it', `(?:${'[)]'.repeat(50)}){50}`],
     ['wide ranges in either case', `(?i)${String.raw`[b-\x{1e800}]`.repeat(300)}`],
-  ])('%s: too large', (_, pattern) => {
+  ])('compilePattern() rejects %s as too large', (_, pattern) => {
     expect(refusal(() => compilePattern(pattern))).toContain('is too large');
   });
 
@@ -390,7 +397,7 @@ describe('compilePattern', () => {
     [String.raw`^\({2}[)]{2}$`, '(())'],
     [String.raw`^\Q({1000}){1000}\E$`, '({1000}){1000}'],
     ['^a{,1000}{,1000}$', 'a{,1000}{,1000}'],
-  ])('what only looks large, or is just not too large: %s', (pattern, value) => {
+  ])('compilePattern() accepts %j, which only looks large or is just small enough', (pattern, value) => {
     expect(compilePattern(pattern)(value)).toBe(true);
   });
 });

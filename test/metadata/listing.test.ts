@@ -1,40 +1,40 @@
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Database } from 'better-sqlite3';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { describe, expect } from 'vitest';
 import { matchesPattern, toIndexQuery } from '../../src/metadata/filter-sql.ts';
 import { parseFilter } from '../../src/metadata/filter.ts';
 import { MetadataStore } from '../../src/metadata/index.ts';
+import { test as base } from '../support/fixtures.ts';
 
-let directory: string;
-let store: MetadataStore;
-beforeAll(async () => {
-  directory = mkdtempSync(join(tmpdir(), 'overlite-listing-'));
-  store = await MetadataStore.open(join(directory, 'metadata.db'));
-  store.transaction(() => {
-    for (let i = 0; i < 2000; i += 1) {
-      const parent = i % 10 === 0 ? null : `s${i - 1}`;
-      store.prepare(`k${i}`, parent, { labels: { active: 'yes' } });
-      if (i % 10 !== 9)
-        store.commit(`s${i}`, `k${i}`, { labels: { n: String(i % 100), even: i % 2 === 0 ? 'yes' : '' } });
-    }
-  });
-});
-afterAll(() => {
-  store.close();
-  rmSync(directory, { recursive: true });
+/** What all tests here list: chains of nine committed snapshots with an active one on top, in several pages. */
+const test = base.extend<{ $file: { listed: MetadataStore } }>({
+  listed: [
+    async ({ sharedPlace }, use) => {
+      const store = await MetadataStore.open(join(sharedPlace, 'metadata.db'));
+      store.transaction(() => {
+        for (let i = 0; i < 2000; i += 1) {
+          const parent = i % 10 === 0 ? null : `s${i - 1}`;
+          store.prepare(`k${i}`, parent, { labels: { active: 'yes' } });
+          if (i % 10 === 9) continue;
+          store.commit(`s${i}`, `k${i}`, { labels: { n: String(i % 100), even: i % 2 === 0 ? 'yes' : '' } });
+        }
+      });
+      await use(store);
+      store.close();
+    },
+    { scope: 'file' },
+  ],
 });
 
-function names(...filters: string[]): string[] {
+function namesIn(store: MetadataStore, ...filters: string[]): string[] {
   return [...store.snapshots(...filters)].map(({ name }) => name);
 }
 
 const all = Array.from({ length: 2000 }, (_, i) => (i % 10 === 9 ? `k${i}` : `s${i}`));
 const isOpen = (name: string): boolean => name.startsWith('k');
 
-describe('a listing has what the filters take, in the order of creation, over many pages', () => {
-  test.each<[string[], (name: string, index: number) => boolean]>([
+describe('filters', () => {
+  test.for<[string[], (name: string, index: number) => boolean]>([
     [[], () => true],
     [[''], () => true],
     [['name==s5'], (name) => name === 's5'],
@@ -68,24 +68,30 @@ describe('a listing has what the filters take, in the order of creation, over ma
       ['labels.n==42,parent!=""', 'kind==active,name~=99$'],
       (name, i) => (!isOpen(name) && i % 100 === 42) || /^k.*99$/.test(name),
     ],
-  ])('%j', (filters, takes) => {
-    expect(names(...filters)).toEqual(all.filter(takes));
-  });
+  ])(
+    'a listing by %j has what the filters take, in the order of creation',
+    ([filters, takes], { listed }) => {
+      expect(namesIn(listed, ...filters)).toEqual(all.filter(takes));
+    },
+  );
 });
 
-test('a listing visits what was there when it began, whatever is written meanwhile', () => {
+test('a listing visits what was there when it began, whatever is written meanwhile', ({ listed: store }) => {
   const seen: string[] = [];
+  const written: string[] = [];
   for (const { name } of store.snapshots()) {
     seen.push(name);
-    store.prepare(`while-${name}`);
+    // Several times a page: each write waits for the disk.
+    if (seen.length % 20 === 0) written.push(store.prepare(`while-${name}`).name);
   }
   expect(seen).toEqual(all);
+  expect(namesIn(store)).toEqual([...all, ...written]);
   store.transaction(() => {
-    for (const name of seen) store.remove(`while-${name}`);
+    for (const name of written) store.remove(name);
   });
 });
 
-test('a listing goes on where it was when a page could not be read', () => {
+test('a listing goes on where it was when a page could not be read', ({ listed: store }) => {
   const { db } = store as unknown as { db: Database };
   // Stands for a database that was locked for a moment, which here would take another process that recovers it.
   let calls = 0;
@@ -115,13 +121,13 @@ test('a listing goes on where it was when a page could not be read', () => {
   }
 });
 
-test('more conditions than SQLite could take are refused', () => {
+test('a listing refuses more than 500 conditions', ({ listed: store }) => {
   const many = Array.from({ length: 501 }, (_, i) => `name==a${i}`);
   expect(() => [...store.snapshots(...many)]).toThrow(expect.objectContaining({ code: 'INVALID_ARGUMENT' }));
   expect([...store.snapshots(...many.slice(1))]).toEqual([]);
 });
 
-test('filters by name, parent and label read an index and never a whole table', () => {
+test('filters by name, parent and label read an index and never a whole table', ({ listed: store }) => {
   const { db } = store as unknown as { db: Database };
   for (const filter of ['name==a', 'name~=^abc', 'parent==a', 'labels.a==b', 'labels.a', 'labels.a~=^b']) {
     const [selector] = parseFilter(filter);

@@ -1,11 +1,12 @@
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import BetterSqlite3, { type Database } from 'better-sqlite3';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { ensureDirSync } from 'fs-extra/esm';
+import { describe, expect } from 'vitest';
 import { OverlayDriver } from '../../src/index.ts';
 import { matchesPattern } from '../../src/metadata/filter-sql.ts';
 import { MetadataStore } from '../../src/metadata/index.ts';
-import { makeRoot } from '../support/store.ts';
+import { test as base } from '../support/fixtures.ts';
 
 /** What may be scanned, and why. */
 const MAY_SCAN: readonly (readonly [RegExp, string])[] = [
@@ -21,13 +22,9 @@ const TABLES = ['snapshot', 'label', 'removal'];
 
 const COUNT = 3000;
 
-const made = makeRoot();
-const file = join(made.root, 'metadata.db');
-const prepared = new Set<string>();
-let db: Database;
-
-/** Notes every statement that is prepared meanwhile, by whomever. */
-async function noting(body: () => Promise<void>): Promise<void> {
+/** Runs `body`. @returns every statement that was prepared meanwhile, but for those that end a transaction or read the schema */
+async function statementsOf(body: () => Promise<void>): Promise<string[]> {
+  const prepared = new Set<string>();
   const prepare = Reflect.get(BetterSqlite3.prototype, 'prepare');
   BetterSqlite3.prototype.prepare = function note(this: Database, sql: string) {
     prepared.add(sql);
@@ -38,6 +35,9 @@ async function noting(body: () => Promise<void>): Promise<void> {
   } finally {
     BetterSqlite3.prototype.prepare = prepare;
   }
+  return [...prepared].filter(
+    (sql) => /^\s*(with|select|insert|update|delete)\b/.test(sql) && !/sqlite_schema/.test(sql),
+  );
 }
 
 function fill(store: MetadataStore): void {
@@ -51,9 +51,9 @@ function fill(store: MetadataStore): void {
   });
 }
 
-/** Uses all that a driver and a store can do, once. */
-async function useAll(): Promise<void> {
-  await using driver = await OverlayDriver.open(made.root, { asyncRemove: true, remapIds: true });
+/** Does everything that a driver and a store can do, once. */
+async function useAll(root: string): Promise<void> {
+  await using driver = await OverlayDriver.open(root, { asyncRemove: true, remapIds: true });
   const labels = { ref: 'new', even: 'no' };
   await driver.prepare('base work', null, { labels });
   await driver.commit('base', 'base work', { labels });
@@ -100,27 +100,30 @@ async function useAll(): Promise<void> {
   await driver.cleanup();
 }
 
-beforeAll(async () => {
-  const store = await MetadataStore.open(file);
-  fill(store);
-  store.close();
-  mkdirSync(join(made.root, 'snapshots', '1', 'fs'), { recursive: true });
-  await noting(useAll);
-  db = new BetterSqlite3(file);
-  db.function('overlite_matches', { deterministic: true }, matchesPattern);
-  db.exec('analyze');
-});
-afterAll(() => {
-  db.close();
-  made.remove();
-});
-
-/** The statements that were prepared, but for those that end a transaction or ask for the schema. */
-function statements(): string[] {
-  return [...prepared].filter(
-    (sql) => /^\s*(with|select|insert|update|delete)\b/.test(sql) && !/sqlite_schema/.test(sql),
-  );
+interface Seen {
+  readonly statements: readonly string[];
+  /** The database, with statistics, which decide about plans. */
+  readonly db: Database;
 }
+
+const test = base.extend<{ $file: { seen: Seen } }>({
+  seen: [
+    async ({ sharedPlace }, use) => {
+      const file = join(sharedPlace, 'metadata.db');
+      const store = await MetadataStore.open(file);
+      fill(store);
+      store.close();
+      ensureDirSync(join(sharedPlace, 'snapshots', '1', 'fs'));
+      const statements = await statementsOf(() => useAll(sharedPlace));
+      const db = new BetterSqlite3(file);
+      db.function('overlite_matches', { deterministic: true }, matchesPattern);
+      db.exec('analyze');
+      await use({ statements, db });
+      db.close();
+    },
+    { scope: 'file' },
+  ],
+});
 
 /** Values for the parameters of a statement: which ones does not matter to its plan. */
 function valuesFor(sql: string): unknown[] {
@@ -135,7 +138,7 @@ function mayScan(sql: string): boolean {
 }
 
 /** What a query plan calls the tables: by their own name, or by the one that the statement gives them. */
-function scannedTables(sql: string): string[] {
+function scannedTables(db: Database, sql: string): string[] {
   const aliases = new Map(TABLES.map((table) => [table, table]));
   for (const [, table = '', alias = ''] of sql.matchAll(/\b(\w+) as (\w+)/g)) {
     if (TABLES.includes(table)) aliases.set(alias, table);
@@ -157,7 +160,7 @@ interface Step {
 }
 
 /** What the program of a statement goes through from one end to the other, the programs of its triggers included. */
-function rewoundTables(sql: string): string[] {
+function rewoundTables(db: Database, sql: string): string[] {
   const roots = new Map(
     db
       .prepare<[], { rootpage: number; tbl_name: string }>(
@@ -180,23 +183,25 @@ function rewoundTables(sql: string): string[] {
   return found;
 }
 
-describe('no statement goes through a table that grows', () => {
-  test('all of them are seen', () => {
-    expect(statements().length).toBeGreaterThan(40);
+describe('query plans', () => {
+  test('the statements of a driver and of a store are seen', ({ seen: { statements } }) => {
+    expect(statements.length).toBeGreaterThan(40);
   });
 
-  test('as their query plans have it', () => {
-    for (const sql of statements()) if (!mayScan(sql)) expect(scannedTables(sql), sql).toEqual([]);
+  test('no statement goes through a whole table that grows', ({ seen: { statements, db } }) => {
+    for (const sql of statements) if (!mayScan(sql)) expect(scannedTables(db, sql), sql).toEqual([]);
   });
 
-  test('nor does a trigger that a statement sets off', () => {
-    const writes = statements().filter((sql) => /^\s*(insert|update|delete)\b/.test(sql));
+  test('no trigger that a statement sets off goes through a whole table that grows', ({
+    seen: { statements, db },
+  }) => {
+    const writes = statements.filter((sql) => /^\s*(insert|update|delete)\b/.test(sql));
     expect(writes.length).toBeGreaterThan(10);
-    for (const sql of writes) expect(rewoundTables(sql), sql).toEqual([]);
+    for (const sql of writes) expect(rewoundTables(db, sql), sql).toEqual([]);
   });
 
-  test('a scan would be noticed', () => {
-    expect(scannedTables(`select up.id from snapshot as up where up.seal = 'x'`)).toEqual(['SCAN up']);
-    expect(rewoundTables(`delete from label where value = 'x'`)).toEqual(['label']);
+  test('a statement that goes through a whole table is noticed', ({ seen: { db } }) => {
+    expect(scannedTables(db, `select up.id from snapshot as up where up.seal = 'x'`)).toEqual(['SCAN up']);
+    expect(rewoundTables(db, `delete from label where value = 'x'`)).toEqual(['label']);
   });
 });

@@ -1,24 +1,14 @@
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import BetterSqlite3 from 'better-sqlite3';
-import { expect, test } from 'vitest';
-import { MetadataStore } from '../../src/metadata/index.ts';
+import { readFileSync } from 'node:fs';
+import type { Database } from 'better-sqlite3';
+import { expect } from 'vitest';
+import { test } from '../support/fixtures.ts';
 
-test('the migrated schema is the one that is checked in', async () => {
-  const directory = mkdtempSync(join(tmpdir(), 'overlite-schema-'));
-  try {
-    const file = join(directory, 'metadata.db');
-    (await MetadataStore.open(file)).close();
-    const db = new BetterSqlite3(file, { readonly: true });
-    const statements = db
-      .prepare<[], string>(`select sql from sqlite_schema where sql is not null order by type, name`)
-      .pluck()
-      .all();
-    db.close();
-    const dump = statements.map((sql) => `${sql};\n`).join('\n');
-    expect(dump).toBe(readFileSync(new URL('schema.sql', import.meta.url), 'utf8'));
-  } finally {
-    rmSync(directory, { recursive: true });
-  }
+test('the migrations make the schema in test/metadata/schema.sql', ({ store }) => {
+  const { db } = store as unknown as { db: Database };
+  const statements = db
+    .prepare<[], string>(`select sql from sqlite_schema where sql is not null order by type, name`)
+    .pluck()
+    .all();
+  const dump = statements.map((sql) => `${sql};\n`).join('\n');
+  expect(dump).toBe(readFileSync(new URL('schema.sql', import.meta.url), 'utf8'));
 });

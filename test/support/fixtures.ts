@@ -3,11 +3,11 @@ import { chmodSync, existsSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test as base, expect } from 'vitest';
-import { type DriverOptions, OverlayDriver } from '../../src/index.ts';
+import { type DriverOptions, MetadataStore, OverlayDriver } from '../../src/index.ts';
 import { ownMounts } from '../../src/linux/mountinfo.ts';
 import { type Example, copyExample, makeExample } from './damage.ts';
 import { Examiner } from './examiner.ts';
-import { assertWhole } from './store.ts';
+import { assertSound, assertWhole } from './store.ts';
 
 /** What a test can ask for. Each is made when a test names it, and taken away after it. */
 export interface Fixtures {
@@ -25,12 +25,18 @@ export interface Fixtures {
   checkout: string;
   /** A closed store with one of everything, in `place`. A test may damage it, so it is not checked afterwards. */
   example: Example;
+  /** The path of a database of metadata alone, in `place`. If there is one when the test ends, it has to be whole. */
+  databaseFile: string;
+  /** A store of metadata on `databaseFile`, closed after the test. */
+  store: MetadataStore;
   /** Adds a step to take after the test, before the driver is closed. The step added last is taken first. */
   undo: (step: () => unknown) => void;
 }
 
 /** What the tests of a file share. */
 interface SharedFixtures {
+  /** An empty directory. */
+  sharedPlace: string;
   /** What `example` is a copy of. */
   intactExample: Example;
   /** A process that checks stores. */
@@ -73,12 +79,18 @@ export const test = base.extend<{ $test: Fixtures; $file: SharedFixtures }>({
     await use(checkout);
     execFileSync('umount', [checkout]);
   },
-  intactExample: [
+  sharedPlace: [
     // oxlint-disable-next-line no-empty-pattern -- as above
     async ({}, use) => {
-      const directory = mkdtempSync(join(tmpdir(), 'overlite-test-'));
-      await use(await makeExample(join(directory, 'store')));
-      rmSync(directory, { recursive: true });
+      const place = mkdtempSync(join(tmpdir(), 'overlite-test-'));
+      await use(place);
+      rmSync(place, { recursive: true });
+    },
+    { scope: 'file' },
+  ],
+  intactExample: [
+    async ({ sharedPlace }, use) => {
+      await use(await makeExample(join(sharedPlace, 'example')));
     },
     { scope: 'file' },
   ],
@@ -93,6 +105,16 @@ export const test = base.extend<{ $test: Fixtures; $file: SharedFixtures }>({
   ],
   example: async ({ place, intactExample }, use) => {
     await use(copyExample(intactExample, join(place, 'example')));
+  },
+  databaseFile: async ({ place }, use) => {
+    const file = join(place, 'metadata.db');
+    await use(file);
+    if (existsSync(file)) assertSound(file);
+  },
+  store: async ({ databaseFile }, use) => {
+    const store = await MetadataStore.open(databaseFile);
+    await use(store);
+    store.close();
   },
   undo: async ({ root: _afterwards }, use) => {
     const steps: (() => unknown)[] = [];

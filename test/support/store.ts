@@ -2,6 +2,7 @@ import { execFileSync } from 'node:child_process';
 import { existsSync, lstatSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import BetterSqlite3 from 'better-sqlite3';
 import { afterEach, beforeEach, expect } from 'vitest';
 
 /** Makes a directory that a store can be in. */
@@ -42,6 +43,17 @@ function ask(root: string, ...queries: string[]): string[][] {
     .split(`${MARK}\n`)
     .slice(0, -1)
     .map((text) => text.split('\n').slice(0, -1));
+}
+
+/** Checks that SQLite finds nothing wrong with a database. */
+export function assertSound(file: string): void {
+  const db = new BetterSqlite3(file, { readonly: true });
+  try {
+    expect(db.pragma('integrity_check', { simple: true })).toBe('ok');
+    expect(db.pragma('foreign_key_check')).toEqual([]);
+  } finally {
+    db.close();
+  }
 }
 
 /**
