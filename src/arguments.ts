@@ -1,6 +1,7 @@
+import { resolve } from 'node:path';
 import { SnapshotError } from './errors.ts';
 import { quote } from './quote.ts';
-import type { Labels } from './snapshot.ts';
+import type { Labels, Watched } from './snapshot.ts';
 
 /** The most bytes of UTF-8 that a key or name holds, and a label's key and value together. */
 const MAX_BYTES = 4096;
@@ -73,35 +74,110 @@ export function checkLabels(value: unknown): Labels {
   return Object.fromEntries(labels);
 }
 
-/** Checks an options object, given by a JavaScript caller. @throws {TypeError} if it is something else */
+/** Checks the value of an option, which errors name, and gives the value to use. It gets `undefined` if it was left out. */
+export type OptionCheck<T> = (value: unknown, option: string) => T;
+
+/**
+ * Checks an options object that a JavaScript caller may have given, by the checks of all options that there are.
+ *
+ * @returns what the checks gave
+ * @throws {TypeError} if it is not an object, or has an option that there is no check for
+ * @throws what the checks throw
+ */
 export function checkOptions<T extends object>(
-  value: T | undefined,
-  known: readonly (keyof T & string)[],
-): Partial<T> {
-  if (value === undefined) return {};
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
-    throw new TypeError(`options must be an object, not ${kindOf(value)}`);
+  given: unknown,
+  checks: { readonly [K in keyof T]: OptionCheck<T[K]> },
+): T {
+  if (given !== undefined && (typeof given !== 'object' || given === null || Array.isArray(given))) {
+    throw new TypeError(`options must be an object, not ${kindOf(given)}`);
   }
-  for (const name of Object.keys(value)) {
-    if (!known.some((option) => option === name)) throw new TypeError(`there is no option ${quote(name)}`);
+  for (const name of Object.keys(given ?? {})) {
+    if (!Object.hasOwn(checks, name)) throw new TypeError(`there is no option ${quote(name)}`);
   }
+  const values: Readonly<Record<string, unknown>> = { ...given };
+  const entries = Object.entries<OptionCheck<unknown>>(checks);
+  return Object.fromEntries(entries.map(([name, check]) => [name, check(values[name], name)])) as T;
+}
+
+/** An option that may be left out, and is `undefined` then. */
+export function optional<T>(check: OptionCheck<T>): OptionCheck<T | undefined> {
+  return (value, option) => (value === undefined ? undefined : check(value, option));
+}
+
+/** An option that has another value if it is left out. */
+export function withDefault<T>(check: OptionCheck<T>, fallback: T): OptionCheck<T> {
+  return (value, option) => (value === undefined ? fallback : check(value, option));
+}
+
+export function boolean(value: unknown, option: string): boolean {
+  if (typeof value !== 'boolean') throw new TypeError(`${option} must be a boolean, not ${kindOf(value)}`);
   return value;
 }
 
-/** @throws {TypeError} if what is to be told of something that takes long is of a wrong type */
-export function checkWatched({
-  signal,
-  onProgress,
-}: {
-  readonly signal?: unknown;
-  readonly onProgress?: unknown;
-}): void {
-  if (signal !== undefined && !(signal instanceof AbortSignal)) {
-    throw new TypeError(`signal must be an AbortSignal, not ${kindOf(signal)}`);
-  }
-  if (onProgress !== undefined && typeof onProgress !== 'function') {
-    throw new TypeError(`onProgress must be a function, not ${kindOf(onProgress)}`);
-  }
+export function string(value: unknown, option: string): string {
+  if (typeof value !== 'string') throw new TypeError(`${option} must be a string, not ${kindOf(value)}`);
+  return value;
+}
+
+/** A list of strings; each is checked by `item`, if it is given. */
+export function strings(
+  item: OptionCheck<string> = (value, option) => {
+    if (typeof value !== 'string') throw new TypeError(`${option} must be an array of strings`);
+    return value;
+  },
+): OptionCheck<string[]> {
+  return (value, option) => {
+    if (!Array.isArray(value)) throw new TypeError(`${option} must be an array, not ${kindOf(value)}`);
+    return value.map((one: unknown) => item(one, option));
+  };
+}
+
+/** One of several words. */
+export function oneOf<T extends string>(...words: readonly T[]): OptionCheck<T> {
+  return (value, option) => {
+    const text = string(value, option);
+    const word = words.find((known) => known === text);
+    if (word !== undefined) return word;
+    const known = words.map((one) => `"${one}"`).join(' or ');
+    throw new SnapshotError('INVALID_ARGUMENT', `${option} is ${known}, not ${quote(text)}`);
+  };
+}
+
+/** A time in milliseconds, of at most `most`. */
+export function milliseconds(most: number): OptionCheck<number> {
+  return (value, option) => {
+    if (typeof value !== 'number') throw new TypeError(`${option} must be a number, not ${kindOf(value)}`);
+    if (value >= 0 && value <= most) return value;
+    throw new SnapshotError('INVALID_ARGUMENT', `${option} is not a number of milliseconds: ${value}`);
+  };
+}
+
+/** A function. Its parameters cannot be checked: they are those that the caller's type says. */
+export function callback<T extends (...args: never[]) => unknown>(): OptionCheck<T> {
+  return (value, option) => {
+    if (typeof value !== 'function')
+      throw new TypeError(`${option} must be a function, not ${kindOf(value)}`);
+    return value as T;
+  };
+}
+
+export function abortSignal(value: unknown, option: string): AbortSignal {
+  if (value instanceof AbortSignal) return value;
+  throw new TypeError(`${option} must be an AbortSignal, not ${kindOf(value)}`);
+}
+
+/** Options after their check: each is there, if only as `undefined`. */
+export type Checked<T> = { readonly [K in keyof T]-?: T[K] | undefined };
+
+/** The options of a call that can be cancelled. */
+export const waitingOptions = { signal: optional(abortSignal) };
+
+/** The options of a long call, which can be cancelled and reports its progress, in steps of a type. */
+// oxlint-disable-next-line typescript/no-unnecessary-type-parameters -- What a callback takes can only be said by the caller.
+export function watchedOptions<Step>(): {
+  readonly [K in keyof Watched<Step>]-?: OptionCheck<Watched<Step>[K] | undefined>;
+} {
+  return { ...waitingOptions, onProgress: optional(callback<(progress: Step) => void>()) };
 }
 
 /** Whether a function that must not be asynchronous was. */
@@ -110,7 +186,7 @@ export function isThenable(value: unknown): boolean {
 }
 
 /** The label keys that field paths name, or all. */
-export function labelKeys(fieldpaths: readonly string[]): 'all' | string[] {
+export function toLabelKeys(fieldpaths: unknown): 'all' | string[] {
   if (!Array.isArray(fieldpaths))
     throw new TypeError(`field paths must be an array, not ${kindOf(fieldpaths)}`);
   const keys = fieldpaths.map((path: unknown) => {
@@ -123,4 +199,18 @@ export function labelKeys(fieldpaths: readonly string[]): 'all' | string[] {
   });
   const named = keys.filter((key) => key !== null);
   return named.length === 0 || named.length < keys.length ? 'all' : named;
+}
+
+/**
+ * The absolute path of the root of a store.
+ *
+ * @throws {TypeError} if it is not a string
+ * @throws {SnapshotError} INVALID_ARGUMENT if it is empty or holds a NUL
+ */
+export function toRoot(path: unknown): string {
+  if (typeof path !== 'string') throw new TypeError(`the root must be a string, not ${kindOf(path)}`);
+  if (path === '' || path.includes('\0')) {
+    throw new SnapshotError('INVALID_ARGUMENT', `the root ${quote(path)} is not a path`);
+  }
+  return resolve(path);
 }

@@ -4,8 +4,9 @@ export { restoreStore, type RestoreOptions, type RestoreReport } from './check/r
 export { OverlayDriver } from './driver/driver.ts';
 export type { DriverOptions } from './driver/options.ts';
 export { SnapshotError, type ErrorCode } from './errors.ts';
-export { MetadataReader, type MetadataOptions, type Removal } from './metadata/reader.ts';
+export { MetadataReader, type MetadataOptions } from './metadata/reader.ts';
 export type { LeftRemoval, LostRow } from './metadata/repair/rebuilt.ts';
+export type { Removal } from './metadata/rows.ts';
 export { MetadataStore, type CommitRecord, type PrepareRecord } from './metadata/store.ts';
 export type {
   CheckOptions,

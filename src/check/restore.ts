@@ -1,8 +1,7 @@
 import { resolve } from 'node:path';
 import { defineTask, runInChild } from '../linux/child.ts';
 import { SnapshotError } from '../errors.ts';
-import { checkOptions, kindOf } from '../arguments.ts';
-import { quote } from '../quote.ts';
+import { boolean, checkOptions, optional, string, toRoot, withDefault } from '../arguments.ts';
 import { checkStore } from './check.ts';
 import type { RestoreInput, Restored } from './restore.task.ts';
 import type { Report } from '../report.ts';
@@ -35,20 +34,16 @@ export interface RestoreReport extends Restored {
  * @throws {SnapshotError} DATA_LOSS if the backup is damaged
  */
 export async function restoreStore(root: string, options: RestoreOptions = {}): Promise<RestoreReport> {
-  if (typeof root !== 'string') throw new TypeError(`the root must be a string, not ${kindOf(root)}`);
-  if (root === '' || root.includes('\0')) {
-    throw new SnapshotError('INVALID_ARGUMENT', `the root ${quote(root)} is not a path`);
-  }
-  const { from, salvage = false } = checkOptions(options, ['from', 'salvage']);
-  if (from !== undefined && typeof from !== 'string') {
-    throw new TypeError(`from must be a string, not ${kindOf(from)}`);
-  }
-  if (typeof salvage !== 'boolean') throw new TypeError(`salvage must be a boolean, not ${kindOf(salvage)}`);
+  const path = toRoot(root);
+  const { from, salvage } = checkOptions(options, {
+    from: optional(string),
+    salvage: withDefault(boolean, false),
+  });
   if (from !== undefined && salvage) {
     throw new SnapshotError('INVALID_ARGUMENT', 'a store is restored from a backup, or salvaged, not both');
   }
   const input: RestoreInput = {
-    root: resolve(root),
+    root: path,
     from: from === undefined ? undefined : resolve(from),
     salvage,
   };

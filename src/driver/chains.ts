@@ -1,61 +1,64 @@
 import { SnapshotError } from '../errors.ts';
-import type { Found } from '../metadata/reader.ts';
-import type { MetadataStore } from '../metadata/store.ts';
+import type { RowReader } from '../metadata/row-reader.ts';
+import type { FoundSnapshot } from '../metadata/rows.ts';
+import type { Transactor } from '../metadata/transactor.ts';
 import { quote } from '../quote.ts';
 
-/** How long the chains that are kept may be together, in characters: one of 500 layers has some thirty thousand. */
+/** How much text is kept at most, in characters: a chain of 500 layers has some thirty thousand. */
 const KEPT_CHARACTERS = 8 * 1024 * 1024;
 
-/** What a snapshot stands on. */
+/** The ancestors of a snapshot. */
 export interface Chain {
-  /** The ids of its ancestors, nearest first, with the mount table's `between` put between each two. */
+  /** Their ids, nearest first, joined by the separator of the mount table. */
   readonly lowers: string;
   readonly depth: number;
 }
 
-const NOTHING: Chain = { lowers: '', depth: 0 };
+const NO_ANCESTORS: Chain = { lowers: '', depth: 0 };
 
 /**
- * What snapshots stand on, by their parents. A chain is read once as long as it is kept: what is committed never comes
- * to stand on something else, and an id is never used twice. Only what a transaction saw and then took back is of no use.
+ * The ancestors of snapshots, by parent. A chain is read once as long as it is kept: the ancestors of a committed snapshot
+ * never change, and an id is never used twice. Entries that a rolled-back transaction may have read are discarded.
  */
 export class Chains {
-  readonly #store: MetadataStore;
-  readonly #between: string;
+  readonly #reader: RowReader;
+  readonly #transactor: Transactor;
+  readonly #separator: string;
   readonly #kept = new Map<number, Chain>();
   #characters = 0;
   #rollbacks = 0;
 
-  constructor(store: MetadataStore, between: string) {
-    this.#store = store;
-    this.#between = between;
+  constructor(reader: RowReader, transactor: Transactor, separator: string) {
+    this.#reader = reader;
+    this.#transactor = transactor;
+    this.#separator = separator;
   }
 
   /**
-   * What a snapshot stands on.
+   * The ancestors of a snapshot.
    *
-   * @throws {SnapshotError} NOT_FOUND if the snapshot has vanished meanwhile
-   * @throws {SnapshotError} DATA_LOSS if its parent has, alone
+   * @throws {SnapshotError} NOT_FOUND if the snapshot has been removed meanwhile
+   * @throws {SnapshotError} DATA_LOSS if only the row of its parent is missing
    */
-  below({ name, parentId }: Pick<Found, 'name' | 'parentId'>): Chain {
-    if (parentId === null) return NOTHING;
-    if (this.#rollbacks !== this.#store.rollbacks) this.#forget();
+  ancestorsOf({ name, parentId }: Pick<FoundSnapshot, 'name' | 'parentId'>): Chain {
+    if (parentId === null) return NO_ANCESTORS;
+    if (this.#rollbacks !== this.#transactor.rollbacks) this.#discard();
     const kept = this.#kept.get(parentId);
     if (kept !== undefined) return kept;
-    const lowers = this.#store.lowers(parentId, this.#between);
+    const lowers = this.#reader.lowers(parentId, this.#separator);
     if (lowers === '') {
-      this.#store.find(name);
+      this.#reader.find(name);
       throw new SnapshotError('DATA_LOSS', `the parent of ${quote(name)} is missing`);
     }
-    if (this.#characters + lowers.length > KEPT_CHARACTERS) this.#forget();
-    const chain = { lowers, depth: lowers.split(this.#between).length };
+    if (this.#characters + lowers.length > KEPT_CHARACTERS) this.#discard();
+    const chain = { lowers, depth: lowers.split(this.#separator).length };
     this.#kept.set(parentId, chain);
     this.#characters += lowers.length;
     return chain;
   }
 
-  #forget(): void {
-    this.#rollbacks = this.#store.rollbacks;
+  #discard(): void {
+    this.#rollbacks = this.#transactor.rollbacks;
     this.#kept.clear();
     this.#characters = 0;
   }

@@ -1,102 +1,87 @@
-import { SnapshotError } from '../errors.ts';
-import type { WriteOptions } from '../metadata/write-queue.ts';
-import type { MetadataStore } from '../metadata/store.ts';
-import { checkName } from '../arguments.ts';
-import { quote } from '../quote.ts';
-import type { CheckpointOptions, CommitOptions, Info, Seal, Watched } from '../snapshot.ts';
-import type { Layer, Layers } from '../layers/layers.ts';
-import type { Layout } from '../layers/layout.ts';
-import { type Operations, checkUse } from './operations.ts';
-import type { Reaper } from '../layers/reaper.ts';
+import type { Checked } from '../arguments.ts';
 import type { DirectoryLock } from '../layers/directory-lock.ts';
+import type { Layer } from '../layers/layers.ts';
 import { checkNotLost } from '../layers/volatile.ts';
-
-/** What commits and checkpoints need of the driver. */
-interface Parts {
-  readonly layout: Layout;
-  readonly store: MetadataStore;
-  readonly operations: Operations;
-  readonly layers: Layers;
-  readonly reaper: Reaper;
-  readonly asyncRemove: boolean;
-  readonly read: <T>(doing: string, body: () => T) => Promise<T>;
-  /** Runs a synchronous write in a transaction, and resolves once it is durable. */
-  readonly write: <T>(doing: string, body: () => T, options?: WriteOptions) => Promise<T>;
-}
+import { quote } from '../quote.ts';
+import type { Info, Seal, Watched } from '../snapshot.ts';
+import type { CommitRequest, InUsePolicy } from './arguments.ts';
+import { type Operations, checkInUse } from './operations.ts';
+import type { Resources } from './resources.ts';
 
 /**
- * The long way to a committed snapshot: what takes time happens outside any lock and before the row changes, so that
- * a layer is durable before it is committed.
+ * Commits and checkpoints. What takes long happens outside any lock and before the row changes, so that a layer is
+ * durable before it is committed.
  */
 export class Committer {
-  readonly #layout: Layout;
-  readonly #store: MetadataStore;
+  readonly #resources: Resources;
   readonly #operations: Operations;
-  readonly #layers: Layers;
-  readonly #reaper: Reaper;
-  readonly #asyncRemove: boolean;
-  readonly #read: Parts['read'];
-  readonly #write: Parts['write'];
 
-  constructor({ layout, store, operations, layers, reaper, asyncRemove, read, write }: Parts) {
-    this.#layout = layout;
-    this.#store = store;
+  constructor(resources: Resources, operations: Operations) {
+    this.#resources = resources;
     this.#operations = operations;
-    this.#layers = layers;
-    this.#reaper = reaper;
-    this.#asyncRemove = asyncRemove;
-    this.#read = read;
-    this.#write = write;
   }
 
   /** Measures, digests and syncs the layer of an active snapshot. */
-  async seal(key: string, watched: Watched = {}): Promise<Seal> {
-    const layer = await this.#findActive(key);
-    return { key, id: layer.id, ...(await this.#layers.seal(layer, watched)) };
+  async seal(key: string, watched: Checked<Watched>): Promise<Seal> {
+    return this.#seal(await this.#findActive(key), watched);
   }
 
   /** Turns an active snapshot into a committed one. */
-  async commit(name: string, key: string, options: CommitOptions): Promise<Info> {
+  async commit(
+    request: CommitRequest & { readonly inUse: InUsePolicy },
+    watched: Checked<Watched>,
+  ): Promise<Info> {
+    const { layers, access, reaper, settings } = this.#resources;
+    const { name, key, inUse: policy } = request;
     await this.#checkFree(name);
-    const { inUse: policy = 'allow', labels, parent, ...watched } = options;
     const layer = await this.#findActive(key);
     // Before the walk, which can take long, and after it again.
-    if (policy !== 'allow' && (await this.#layers.inUse(layer))) {
-      checkUse({ key, inUse: true }, policy);
-      return this.#capture(name, layer, { ...options, replace: true });
+    if (policy !== 'allow' && (await layers.inUse(layer))) {
+      checkInUse({ key, inUse: true }, policy);
+      return this.#commitCopy(request, layer, { ...watched, replace: true });
     }
-    const seal = { key, id: layer.id, ...(await this.#layers.seal(layer, watched)) };
-    checkUse(seal, policy);
-    if (policy === 'copy' && seal.inUse) return this.#capture(name, layer, { ...options, replace: true });
-    const info = await this.#write(`committing ${quote(key)}`, () =>
-      this.#operations.commit(name, key, { labels, parent, seal }),
+    const seal = await this.#seal(layer, watched);
+    checkInUse(seal, policy);
+    if (policy === 'copy' && seal.inUse) {
+      return this.#commitCopy(request, layer, { ...watched, replace: true });
+    }
+    const info = await access.writeOn(`committing ${quote(key)}`, () =>
+      this.#operations.commit(request, seal),
     );
-    if (!this.#asyncRemove) void this.#reaper.reap({ id: info.id, part: 'work' });
+    if (settings.asyncRemove !== true) void reaper.reap({ id: info.id, part: 'work' });
     return info;
   }
 
   /** Makes a committed snapshot of what an active one holds now. */
-  async checkpoint(name: string, key: string, options: CheckpointOptions): Promise<Info> {
-    await this.#checkFree(name);
-    return this.#capture(name, await this.#findActive(key), { ...options, replace: false });
+  async checkpoint(request: CommitRequest, watched: Checked<Watched>): Promise<Info> {
+    await this.#checkFree(request.name);
+    return this.#commitCopy(request, await this.#findActive(request.key), { ...watched, replace: false });
   }
 
-  async #capture(
-    name: string,
+  async #seal(layer: Layer, watched: Checked<Watched>): Promise<Seal> {
+    const { key, id } = layer;
+    return { key, id, ...(await this.#resources.layers.seal(layer, watched)) };
+  }
+
+  async #commitCopy(
+    request: CommitRequest,
     layer: Layer,
-    { replace, labels, parent, ...watched }: CommitOptions & { replace: boolean },
+    { replace, ...watched }: Checked<Watched> & { readonly replace: boolean },
   ): Promise<Info> {
+    const { layers, access, reaper, settings } = this.#resources;
+    const doing = `committing ${quote(layer.key)}`;
     watched.signal?.throwIfAborted();
     const reservation = await this.#reserve(layer.key);
+    const copy = reservation.id;
     try {
-      const seal = await this.#layers.copy(layer, reservation.id, watched);
-      const info = await this.#write(`committing ${quote(layer.key)}`, () =>
-        this.#operations.capture(name, layer, { labels, parent, seal, reserved: reservation.id, replace }),
+      const seal = await layers.copy(layer, copy, watched);
+      const info = await access.writeOn(doing, () =>
+        this.#operations.commitCopy(request, { layer, copy, seal, replace }),
       );
-      if (replace && !this.#asyncRemove) void this.#reaper.reap({ id: layer.id, part: 'all' });
+      if (replace && settings.asyncRemove !== true) void reaper.reap({ id: layer.id, part: 'all' });
       return info;
     } catch (error) {
-      await this.#discard(reservation.id);
+      await this.#discard(copy);
       throw error;
     } finally {
       reservation.release();
@@ -106,41 +91,40 @@ export class Committer {
   async #reserve(key: string): Promise<DirectoryLock> {
     let reservation: DirectoryLock | undefined;
     try {
-      return await this.#write(`copying ${quote(key)}`, () => (reservation = this.#operations.reserve()));
+      return await this.#resources.access.writeOn(
+        `copying ${quote(key)}`,
+        () => (reservation = this.#operations.reserve()),
+      );
     } catch (error) {
       reservation?.release();
       throw error;
     }
   }
 
-  /** Gives up a copy. What cannot be given up now is found by a later cleanup, once its lock is gone. */
+  /** Gives up a copy. What cannot be given up now is found by a later cleanup, once its lock is free. */
   async #discard(id: number): Promise<void> {
+    const { journal, reaper } = this.#resources;
     try {
-      // It is not reserved any more if its commit, of which it was not known, has succeeded.
-      const abandoned = await this.#write('giving up a copy', () => this.#store.abandon(id), { frees: true });
-      if (!abandoned) return;
-      await this.#reaper.reap({ id, part: 'all' });
-      await this.#reaper.settle();
+      // It is not reserved any more if its commit, which had an unknown outcome, has succeeded.
+      if (!(await journal.abandon(id))) return;
+      await reaper.reap({ id, part: 'all' });
+      await reaper.settle();
     } catch {
-      // The error of the copy is the one to tell.
+      // The caller gets the error of the copy.
     }
   }
 
   async #checkFree(name: string): Promise<void> {
-    checkName(name, 'name');
-    if (await this.#read('looking for a name', () => this.#store.exists(name)))
-      throw new SnapshotError('ALREADY_EXISTS', `${quote(name)} is taken`);
+    const { access, reader } = this.#resources;
+    await access.readOn('looking for a name', () => reader.checkFree(name));
   }
 
   async #findActive(key: string): Promise<Layer> {
-    checkName(key, 'key');
-    const { id, kind, parentId, volatileBoot } = await this.#read('looking for a key', () =>
-      this.#store.find(key),
+    const { access, reader, layout } = this.#resources;
+    const { id, parentId, volatileBoot } = await access.readOn('looking for a key', () =>
+      reader.findActive(key),
     );
-    if (kind !== 'active') {
-      throw new SnapshotError('FAILED_PRECONDITION', `${quote(key)} is not active but ${kind}`);
-    }
-    checkNotLost(this.#layout, { id, key, volatileBoot });
+    checkNotLost(layout, { id, key, volatileBoot });
     return { key, id, base: parentId === null };
   }
 }

@@ -1,47 +1,37 @@
+import type { Checked } from '../arguments.ts';
 import { SnapshotError, toSnapshotError } from '../errors.ts';
+import { diffTrees } from '../layers/compare.ts';
 import { isGone, isSystemError } from '../linux/errno.ts';
 import { openMount } from '../mount/mount.ts';
-import { checkName, checkOptions, checkWatched, kindOf } from '../arguments.ts';
 import { quote } from '../quote.ts';
-import type { Layout } from '../layers/layout.ts';
-import type { Look } from './mount-table.ts';
-import { diffTrees } from '../layers/compare.ts';
 import type { Change, DiffOptions } from '../snapshot.ts';
+import type { ReadView } from './mount-table.ts';
+import type { Operations } from './operations.ts';
+import type { Resources } from './resources.ts';
 
-/** What comparing needs of the driver. */
-interface Parts {
-  readonly layout: Layout;
-  /** Both sides as they are at one moment, the older one first: none if it is to be compared with nothing. */
-  readonly look: () => Promise<readonly [Look | undefined, Look]>;
-}
-
-/** Checks the options of a comparison. */
-export function checkDiffOptions(given: DiffOptions | undefined): DiffOptions {
-  const options = checkOptions(given, ['against', 'contents', 'signal']);
-  const { against, contents } = options;
-  if (against !== undefined && against !== null) checkName(against, 'key or name');
-  if (contents !== undefined && typeof contents !== 'boolean') {
-    throw new TypeError(`contents must be a boolean, not ${kindOf(contents)}`);
-  }
-  checkWatched(options);
-  return options;
-}
-
-/** Compares what two snapshots hold. Both are mounted meanwhile, read-only and where nobody sees it. */
+/** Compares what two snapshots hold. Both are mounted meanwhile, read-only and where nobody else sees it. */
 export async function* diffSnapshots(
-  { layout, look }: Parts,
+  { access, layout, reader }: Resources,
+  operations: Operations,
   keyOrName: string,
-  options: DiffOptions,
+  options: Checked<DiffOptions>,
 ): AsyncGenerator<Change, void, undefined> {
-  const [old, current] = await look();
+  /** Both sides as they are at one moment, the older one first; `undefined` for nothing. */
+  const read = (): Promise<readonly [ReadView | undefined, ReadView]> =>
+    access.read('reading what to compare', () => {
+      const { against = reader.stat(keyOrName).parent } = options;
+      const old = against === null ? undefined : operations.readView(against);
+      return [old, operations.readView(keyOrName)];
+    });
+  const [old, current] = await read();
   try {
     await using before = old && (await openMount(old.mounts));
     await using after = await openMount(current.mounts);
     const layers = differing(old?.layers ?? [], current.layers)?.map((id) => layout.fs(id));
     yield* diffTrees({ before: before?.fd, after: after.fd, layers }, options);
   } catch (error) {
-    // What is gone because its snapshot is was no loss.
-    if (isGone(error) || (error instanceof SnapshotError && error.code === 'DATA_LOSS')) await look();
+    // If a snapshot was deleted meanwhile, this fails with NOT_FOUND instead of DATA_LOSS.
+    if (isGone(error) || (error instanceof SnapshotError && error.code === 'DATA_LOSS')) await read();
     // A signal's reason is the caller's.
     throw isSystemError(error) ? toSnapshotError(error, `comparing ${quote(keyOrName)}`) : error;
   }

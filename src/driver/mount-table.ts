@@ -7,19 +7,19 @@ import { idMapOptions } from '../layers/id-mapping.ts';
 import type { Layout } from '../layers/layout.ts';
 import type { Settings } from './options.ts';
 
-/** An open snapshot and what it stands on. */
+/** An open snapshot and its ancestors. */
 export interface Stack {
   readonly id: number;
   readonly kind: Kind;
   readonly labels: Labels;
-  /** The ids of its ancestors, nearest first, joined by the table's `between`; empty if it has none. */
+  /** The ids of its ancestors, nearest first, joined by the table's `separator`; empty if it has none. */
   readonly lowers: string;
-  /** Whether overlayfs is to leave out the syncing of what is written to it. */
+  /** Whether overlayfs does not sync what is written to it. */
   readonly volatile: boolean;
 }
 
-/** How to look at what a snapshot of any kind holds. */
-export interface Look {
+/** The mounts and layers by which the contents of a snapshot of any kind can be read. */
+export interface ReadView {
   readonly mounts: readonly Mount[];
   /** The ids of its layers, nearest first. */
   readonly layers: readonly number[];
@@ -35,17 +35,17 @@ export function checkDepth(name: string, lowers: number): void {
   );
 }
 
-/** Tells how snapshots are mounted. */
+/** Gives the mounts of snapshots. */
 export class MountTable {
   readonly #layout: Layout;
   /** Whether the mounts of a snapshot depend on its labels. */
   readonly usesLabels: boolean;
-  readonly #more: readonly string[];
+  readonly #overlayOptions: readonly string[];
   /** The directory of the snapshots as overlayfs's options take it: nothing else in a path needs escaping. */
   readonly #lower: string;
   readonly #upper: string;
-  /** What stands between the ids of two layers in the option `lowerdir`. */
-  readonly between: string;
+  /** The text between the ids of two layers in the option `lowerdir`. */
+  readonly separator: string;
 
   constructor(
     layout: Layout,
@@ -55,13 +55,13 @@ export class MountTable {
     this.#layout = layout;
     this.usesLabels = remapIds;
     this.#lower = layout.snapshots.replace(/[\\:,]/g, '\\$&');
-    this.between = `/fs:${this.#lower}/`;
+    this.separator = `/fs:${this.#lower}/`;
     this.#upper = layout.snapshots.replace(/[\\,]/g, '\\$&');
     const isSet = (name: string): boolean =>
       mountOptions.some((option) =>
         option.split(',').some((part) => part === name || part.startsWith(`${name}=`)),
       );
-    this.#more = [
+    this.#overlayOptions = [
       ...mountOptions,
       ...(userxattr && !isSet('userxattr') ? ['userxattr'] : []),
       ...(overlayKnowsIndex() && !isSet('index') ? ['index=off'] : []),
@@ -79,7 +79,7 @@ export class MountTable {
    */
   mounts({ id, kind, labels, lowers, volatile }: Stack): Mount[] {
     const mapped = this.usesLabels ? idMapOptions(labels) : [];
-    if (lowers === '' || (kind === 'view' && !lowers.includes(this.between))) {
+    if (lowers === '' || (kind === 'view' && !lowers.includes(this.separator))) {
       const mode = kind === 'active' ? 'rw' : 'ro';
       const source = this.#layout.fs(lowers === '' ? id : Number(lowers));
       return [{ type: 'bind', source, options: [...mapped, mode, 'rbind'] }];
@@ -90,7 +90,7 @@ export class MountTable {
       ...mapped,
       ...(kind === 'active' ? upper : []),
       lower,
-      ...this.#more,
+      ...this.#overlayOptions,
       ...(volatile ? ['volatile'] : []),
     ];
     return [{ type: 'overlay', source: 'overlay', options }];

@@ -1,206 +1,136 @@
 import { SnapshotError } from '../errors.ts';
-import type { Found, Removal } from '../metadata/reader.ts';
-import type { MetadataStore } from '../metadata/store.ts';
-import { checkLabels, checkName, checkOptions, checkParent, kindOf } from '../arguments.ts';
-import { quote } from '../quote.ts';
-import type {
-  CommitOptions,
-  Info,
-  Labels,
-  Mount,
-  PrepareOptions,
-  Seal,
-  SealedCommitOptions,
-  SnapshotRecord,
-  UpdateOptions,
-} from '../snapshot.ts';
-import { currentBoot } from '../linux/boot.ts';
-import { MAX_LOWERS } from '../mount/options.ts';
-import { Chains } from './chains.ts';
-import type { Directories } from '../layers/directories.ts';
-import { checkIdMappings } from '../layers/id-mapping.ts';
-import type { Layer, LayerSeal, Layers } from '../layers/layers.ts';
-import type { Layout } from '../layers/layout.ts';
-import { type Look, type MountTable, checkDepth } from './mount-table.ts';
 import type { DirectoryLock } from '../layers/directory-lock.ts';
+import type { Layer, LayerSeal } from '../layers/layers.ts';
+import { currentBoot } from '../linux/boot.ts';
+import type { FoundSnapshot, Removal } from '../metadata/rows.ts';
+import { MAX_LOWERS } from '../mount/options.ts';
+import { quote } from '../quote.ts';
+import type { Info, Mount, Seal, SnapshotRecord } from '../snapshot.ts';
+import type { CommitRequest, InUsePolicy, PrepareRequest, UpdateRequest } from './arguments.ts';
+import { type ReadView, checkDepth } from './mount-table.ts';
+import type { Resources } from './resources.ts';
 
 /** The label that tells containerd where a snapshot's own layer is. */
 const UPPERDIR = 'containerd.io/snapshot/overlay.upperdir';
 
-/** How a copy becomes a committed snapshot. */
-interface CaptureOptions {
-  readonly labels: Labels | undefined;
-  readonly parent: string | undefined;
-  readonly seal: LayerSeal;
-  /** The id that the copy was made for. */
-  readonly reserved: number;
-  /** Whether it takes the place of the active snapshot, which goes. */
-  readonly replace: boolean;
-}
-
-/** What the operations work with. */
-interface Parts {
-  readonly store: MetadataStore;
-  readonly directories: Directories;
-  readonly table: MountTable;
-  readonly layers: Layers;
-  readonly layout: Layout;
-  readonly upperdirLabel: boolean;
-}
-
 /**
- * What the driver does, on rows and directories together: each operation synchronous, and within the transaction
- * that is open.
+ * What the driver does, on rows and directories together. Each operation is synchronous. One that writes runs within an
+ * open transaction, and what it has done before it throws is rolled back by the caller, directories included.
  */
 export class Operations {
-  readonly #store: MetadataStore;
-  readonly #directories: Directories;
-  readonly #table: MountTable;
-  readonly #chains: Chains;
-  readonly #layers: Layers;
-  readonly #layout: Layout;
-  readonly #upperdirLabel: boolean;
+  readonly #resources: Resources;
 
-  constructor({ store, directories, table, layers, layout, upperdirLabel }: Parts) {
-    this.#store = store;
-    this.#directories = directories;
-    this.#table = table;
-    this.#chains = new Chains(store, table.between);
-    this.#layers = layers;
-    this.#layout = layout;
-    this.#upperdirLabel = upperdirLabel;
+  constructor(resources: Resources) {
+    this.#resources = resources;
   }
 
-  /** Makes a row and its directories, and tells the mounts. */
-  make(kind: 'active' | 'view', { key, parent, options }: MakeArguments): Mount[] {
-    const { labels = {}, volatile = false } = options;
-    return this.#store.transaction((store) => {
-      const { id } =
-        kind === 'active'
-          ? store.prepare(key, parent, { labels, ...(volatile && { volatileBoot: currentBoot() }) })
-          : store.view(key, parent, { labels });
-      const { parentId } = store.find(key);
-      const { lowers, depth } = this.#chains.below({ name: key, parentId });
-      checkDepth(key, depth);
-      if (kind === 'active' || parentId === null) {
-        this.#directories.make({ id, writable: kind === 'active', parentId, labels });
-      }
-      return this.#table.mounts({ id, kind, labels, lowers, volatile });
-    });
+  /** Inserts the row of an open snapshot, makes its directories, and gives its mounts. */
+  prepare({ kind, key, parent, labels, volatile }: PrepareRequest): Mount[] {
+    const { writer, chains, directories, mountTable } = this.#resources;
+    const volatileBoot = volatile ? currentBoot() : null;
+    const { id, parentId } = writer.create({ kind, key, parent, labels, volatileBoot });
+    const { lowers, depth } = chains.ancestorsOf({ name: key, parentId });
+    checkDepth(key, depth);
+    if (kind === 'active' || parentId === null) {
+      directories.make({ id, writable: kind === 'active', parentId, labels });
+    }
+    return mountTable.mounts({ id, kind, labels, lowers, volatile });
   }
 
-  /** Tells the mounts of an open snapshot. */
+  /** The mounts of an open snapshot. */
   mounts(key: string): Mount[] {
-    const found = this.#store.find(checkName(key, 'key'));
+    const { reader, chains, mountTable } = this.#resources;
+    const found = reader.find(key);
     const { id, kind, volatileBoot } = found;
     if (kind === 'committed') {
       throw new SnapshotError(
         'FAILED_PRECONDITION',
         `${quote(key)} is committed and has no mounts of its own`,
-        {
-          hint: 'make a view of it',
-        },
+        { hint: 'make a view of it' },
       );
     }
-    const labels = this.#table.usesLabels ? this.#store.stat(key).labels : {};
-    const { lowers } = this.#chains.below(found);
-    return this.#table.mounts({ id, kind, labels, lowers, volatile: volatileBoot !== null });
+    const labels = mountTable.usesLabels ? reader.stat(key).labels : {};
+    const { lowers } = chains.ancestorsOf(found);
+    return mountTable.mounts({ id, kind, labels, lowers, volatile: volatileBoot !== null });
   }
 
-  /** How to look at what a snapshot of any kind holds: the mount that a view of it has, and its layers. */
-  look(keyOrName: string): Look {
-    const found = this.#store.find(checkName(keyOrName, 'key or name'));
+  /** The mounts and layers by which the contents of a snapshot of any kind can be read. */
+  readView(keyOrName: string): ReadView {
+    const { reader, chains, mountTable } = this.#resources;
+    const found = reader.find(keyOrName);
     const { id, kind } = found;
-    const { lowers: chain, depth } = this.#chains.below(found);
-    const below = depth === 0 ? [] : chain.split(this.#table.between).map(Number);
-    const layers = kind === 'view' && depth > 0 ? below : [id, ...below];
+    const { lowers: chain, depth } = chains.ancestorsOf(found);
+    const ancestors = depth === 0 ? [] : chain.split(mountTable.separator).map(Number);
+    const layers = kind === 'view' && depth > 0 ? ancestors : [id, ...ancestors];
     if (layers.length > MAX_LOWERS) {
       throw new SnapshotError(
         'FAILED_PRECONDITION',
         `${quote(keyOrName)} consists of ${layers.length} layers, of which overlayfs shows no more than ${MAX_LOWERS} at once`,
       );
     }
-    const lowers = layers.join(this.#table.between);
-    return {
-      mounts: this.#table.mounts({ id, kind: 'view', labels: {}, lowers, volatile: false }),
-      layers,
-    };
+    const lowers = layers.join(mountTable.separator);
+    const mounts = mountTable.mounts({ id, kind: 'view', labels: {}, lowers, volatile: false });
+    return { mounts, layers };
   }
 
-  /** Flips a row. Without a seal the layer is sealed on the spot. */
-  commit(name: string, key: string, options: SealedCommitOptions): Info {
-    return this.#store.transaction((store) => {
-      const seal = options.seal ?? this.#sealNow(key);
-      checkSame(store.lookUp(key), seal);
-      const record = store.commit(name, key, {
-        labels: options.labels ?? {},
-        ...(options.parent !== undefined && { parent: options.parent }),
-        usage: seal.usage,
-        seal: seal.digest,
-        inUse: seal.inUse,
-      });
-      if (options.parent !== undefined) checkDepth(name, this.#chains.below(store.find(name)).depth);
-      return this.info(record);
-    });
+  /** Turns an active snapshot into a committed one. Without a seal its layer is sealed on the spot. */
+  commit({ name, key, labels, parent }: CommitRequest, given: Seal | undefined): Info {
+    const { reader, writer, layers } = this.#resources;
+    reader.checkFree(name);
+    const active = reader.findActive(key);
+    const { id, parentId } = active;
+    const seal = given ?? { id, ...layers.sealNow({ key, id, base: parentId === null }) };
+    checkSame(active, seal);
+    const { usage, digest, inUse } = seal;
+    const record = writer.commit(active, { name, labels, parent, usage, seal: digest, inUse });
+    if (parent !== null) this.#checkDepth(name);
+    return this.info(record);
   }
 
   /** Reserves an id for a copy, with its directory, and locks that. */
   reserve(): DirectoryLock {
-    return this.#store.transaction((store) => this.#directories.reserve(store.reserve()));
+    const { writer, directories } = this.#resources;
+    return directories.reserve(writer.reserveId());
   }
 
-  /** Makes a copy of an active snapshot's layer a committed snapshot. */
-  capture(
-    name: string,
-    { key, id }: Layer,
-    { labels, parent, seal, reserved, replace }: CaptureOptions,
+  /**
+   * Turns a reserved id, with a copy of the layer of an active snapshot, into a committed snapshot.
+   *
+   * @param replace whether the active snapshot is removed
+   */
+  commitCopy(
+    { name, key, labels, parent }: CommitRequest,
+    { layer, copy, seal, replace }: { layer: Layer; copy: number; seal: LayerSeal; replace: boolean },
   ): Info {
-    return this.#store.transaction((store) => {
-      checkSame(store.lookUp(key), { id });
-      const record = store.checkpoint(name, key, reserved, {
-        labels: labels ?? {},
-        ...(parent !== undefined && { parent }),
-        usage: seal.usage,
-        seal: seal.digest,
-        inUse: seal.inUse,
-      });
-      if (parent !== undefined) checkDepth(name, this.#chains.below(store.find(name)).depth);
-      if (replace) store.remove(key);
-      return this.info(record);
-    });
+    const { reader, writer } = this.#resources;
+    reader.checkFree(name);
+    const active = reader.findActive(key);
+    checkSame(active, layer);
+    const { usage, digest, inUse } = seal;
+    const record = writer.commitCopy(active, copy, { name, labels, parent, usage, seal: digest, inUse });
+    if (parent !== null) this.#checkDepth(name);
+    if (replace) writer.remove(key);
+    return this.info(record);
   }
 
-  /** Takes an open snapshot's row away. */
+  /** Removes the row of an open snapshot. */
   remove(key: string): Removal {
-    return this.#store.remove(key);
+    return this.#resources.writer.remove(key);
   }
 
-  /** Takes a committed snapshot's row away. */
+  /** Removes the row of a committed snapshot. */
   delete(name: string): Removal {
-    return this.#store.delete(name);
+    return this.#resources.writer.delete(name);
   }
 
   /** Changes labels. */
-  update(keyOrName: string, options: UpdateOptions, fieldpaths?: readonly string[]): Info {
-    checkName(keyOrName, 'key or name');
-    if (typeof options !== 'object' || options === null) {
-      throw new TypeError(`options must be an object, not ${kindOf(options)}`);
-    }
-    checkIdMappings(checkLabels(options.labels));
-    return this.info(this.#store.update(keyOrName, options, fieldpaths));
+  update({ keyOrName, labels, keys }: UpdateRequest): Info {
+    return this.info(this.#resources.writer.setLabels(keyOrName, labels, keys));
   }
 
   /** All that is known of a snapshot. */
   stat(keyOrName: string): Info {
-    return this.info(this.#store.stat(keyOrName));
-  }
-
-  exists(keyOrName: string): boolean {
-    return this.#store.exists(keyOrName);
-  }
-
-  parent(keyOrName: string): string | null {
-    return this.#store.parent(keyOrName);
+    return this.info(this.#resources.reader.stat(keyOrName));
   }
 
   /**
@@ -208,72 +138,31 @@ export class Operations {
    * would cost a third of reading it.
    */
   info(record: SnapshotRecord): Info {
+    const { layout, settings } = this.#resources;
     const { id, kind, parent, labels } = record;
-    const directory = kind === 'view' && parent !== null ? null : this.#layout.directory(id);
-    if (!this.#upperdirLabel || directory === null) return Object.assign(record, { directory });
-    return { ...record, directory, labels: { ...labels, [UPPERDIR]: this.#layout.fs(id) } };
+    const directory = kind === 'view' && parent !== null ? null : layout.directory(id);
+    if (!settings.upperdirLabel || directory === null) return Object.assign(record, { directory });
+    return { ...record, directory, labels: { ...labels, [UPPERDIR]: layout.fs(id) } };
   }
 
-  #sealNow(key: string): Seal {
-    const { id, parentId } = this.#store.find(checkName(key, 'key'));
-    return { key, id, ...this.#layers.sealNow({ key, id, base: parentId === null }) };
+  /** A snapshot that was given another parent must not have got too many ancestors. */
+  #checkDepth(name: string): void {
+    const { reader, chains } = this.#resources;
+    checkDepth(name, chains.ancestorsOf(reader.find(name)).depth);
   }
-}
-
-/** The arguments of `prepare` and `view`, checked. */
-export interface MakeArguments {
-  readonly key: string;
-  readonly parent: string | null;
-  readonly options: PrepareOptions;
-}
-
-/** Checks the arguments of `prepare` and `view`. */
-export function toMakeArguments(
-  kind: 'active' | 'view',
-  key: unknown,
-  parent: unknown,
-  given: PrepareOptions | undefined,
-): MakeArguments {
-  const options = checkOptions(given, kind === 'active' ? ['labels', 'volatile'] : ['labels']);
-  const labels = checkLabels(options.labels);
-  checkIdMappings(labels);
-  const { volatile = false } = options;
-  if (typeof volatile !== 'boolean')
-    throw new TypeError(`volatile must be a boolean, not ${kindOf(volatile)}`);
-  return { key: checkName(key, 'key'), parent: checkParent(parent), options: { labels, volatile } };
-}
-
-/** What can be said of a layer that is in use. */
-type Policy = NonNullable<CommitOptions['inUse']>;
-
-/** Checks the options of a commit, of which some are known here. */
-export function toCommitOptions<T extends CommitOptions | SealedCommitOptions>(
-  given: T | undefined,
-  known: readonly (keyof T & string)[],
-  policies: readonly Policy[],
-): Partial<T> {
-  const options = checkOptions(given, known);
-  checkIdMappings(checkLabels(options.labels));
-  const { inUse } = options;
-  if (inUse !== undefined && !policies.includes(inUse)) {
-    const words = policies.map((policy) => `"${policy}"`).join(' or ');
-    throw new SnapshotError('INVALID_ARGUMENT', `inUse is ${words}, not ${quote(inUse)}`);
-  }
-  checkParent(options.parent);
-  return options;
 }
 
 /** @throws {SnapshotError} FAILED_PRECONDITION if a layer is in use and may not be */
-export function checkUse({ key, inUse }: Pick<Seal, 'key' | 'inUse'>, policy: Policy): void {
+export function checkInUse({ key, inUse }: Pick<Seal, 'key' | 'inUse'>, policy: InUsePolicy): void {
   if (!inUse || policy !== 'refuse') return;
   throw new SnapshotError('FAILED_PRECONDITION', `${quote(key)} is still in use`, {
     hint: 'unmount it, and let what writes to it come to rest',
   });
 }
 
-/** Looks that a key, if it is there, still is the one that was sealed. */
-function checkSame(found: Found | undefined, sealed: Pick<Seal, 'id'>): void {
-  if (found === undefined || found.id === sealed.id) return;
+/** Checks that a key still names the snapshot that was sealed. */
+function checkSame(found: FoundSnapshot, sealed: { readonly id: number }): void {
+  if (found.id === sealed.id) return;
   throw new SnapshotError(
     'FAILED_PRECONDITION',
     `${quote(found.name)} is another snapshot than the one that was sealed`,

@@ -1,9 +1,9 @@
 import { accessSync, closeSync, constants, existsSync, lstatSync, mkdirSync, openSync } from 'node:fs';
-import { dirname, resolve } from 'node:path';
+import { dirname } from 'node:path';
 import { SnapshotError, toSnapshotError } from '../errors.ts';
 import { type Filesystem, filesystemOf } from '../linux/filesystem.ts';
 import { tellsTypes, writeInPlace } from '../linux/file-calls.ts';
-import { kindOf } from '../arguments.ts';
+import { toRoot } from '../arguments.ts';
 import { quote } from '../quote.ts';
 import { syncPath } from '../linux/sync.ts';
 import { Layout } from '../layers/layout.ts';
@@ -24,11 +24,7 @@ export interface Root {
  * @throws {SnapshotError} PERMISSION_DENIED if it is someone else's, or others may write to it
  */
 export function openRoot(path: unknown): Root {
-  if (typeof path !== 'string') throw new TypeError(`the root must be a string, not ${kindOf(path)}`);
-  if (path === '' || path.includes('\0')) {
-    throw new SnapshotError('INVALID_ARGUMENT', `the root ${quote(path)} is not a path`);
-  }
-  const layout = new Layout(resolve(path));
+  const layout = new Layout(toRoot(path));
   try {
     makeDirectory(layout.root, 'the root');
     checkOwner(layout.root);

@@ -1,122 +1,119 @@
-import { SnapshotError } from '../errors.ts';
-import type { Removal } from '../metadata/reader.ts';
 import { checkName } from '../arguments.ts';
+import { SnapshotError } from '../errors.ts';
+import type { Removal } from '../metadata/rows.ts';
 import { quote } from '../quote.ts';
 import type {
   Info,
   Mount,
   PrepareOptions,
+  Seal,
   SealedCommitOptions,
+  Transaction,
   UpdateOptions,
   ViewOptions,
 } from '../snapshot.ts';
-import { type Operations, checkUse, toCommitOptions, toMakeArguments } from './operations.ts';
+import { toPrepareRequest, toSealedCommitRequest, toUpdateRequest, toViewRequest } from './arguments.ts';
+import { type Operations, checkInUse } from './operations.ts';
+import type { Resources } from './resources.ts';
 
-/**
- * What the function of a transaction gets: the driver's methods with the same semantics, returning at once. What one
- * of them throws has changed nothing, and may be caught to go on without it.
- */
-export class Transaction {
+/** The transaction that is open: what its function gets. */
+export class OpenTransaction implements Transaction {
+  readonly #resources: Resources;
   readonly #operations: Operations;
-  readonly #isSeal: (seal: object) => boolean;
+  readonly #seals: WeakSet<object>;
   readonly #prepared = new Set<string>();
   readonly #removals: Removal[] = [];
   #ended = false;
 
-  /** For the driver, not for users. */
-  constructor(operations: Operations, isSeal: (seal: object) => boolean) {
+  constructor(resources: Resources, operations: Operations, seals: WeakSet<object>) {
+    this.#resources = resources;
     this.#operations = operations;
-    this.#isSeal = isSeal;
+    this.#seals = seals;
   }
 
-  /** @throws {SnapshotError} as `Snapshotter.prepare` */
   prepare(key: string, parent?: string | null, options?: PrepareOptions): Mount[] {
-    const mounts = this.#open().make('active', toMakeArguments('active', key, parent, options));
+    const request = toPrepareRequest(key, parent, options);
+    const mounts = this.#write(() => this.#operations.prepare(request));
     this.#prepared.add(key);
     return mounts;
   }
 
-  /** @throws {SnapshotError} as `Snapshotter.view` */
   view(key: string, parent?: string | null, options?: ViewOptions): Mount[] {
-    return this.#open().make('view', toMakeArguments('view', key, parent, options));
+    const request = toViewRequest(key, parent, options);
+    return this.#write(() => this.#operations.prepare(request));
   }
 
-  /**
-   * Seals an active snapshot, with what `driver.seal(key)` gave for it. A key that was prepared in this transaction
-   * needs no seal.
-   *
-   * @throws {SnapshotError} as `Snapshotter.commit`
-   * @throws {SnapshotError} FAILED_PRECONDITION if there is no seal, or it is another snapshot's
-   */
   commit(name: string, key: string, options?: SealedCommitOptions): Info {
-    const operations = this.#open();
-    const checked = toCommitOptions(options, ['labels', 'parent', 'inUse', 'seal'], ['allow', 'refuse']);
-    checkName(name, 'name');
-    checkName(key, 'key');
-    const { seal } = checked;
-    if (seal !== undefined && (typeof seal !== 'object' || seal === null || !this.#isSeal(seal))) {
-      throw new TypeError('a seal must be what driver.seal(key) gave');
-    }
-    if (seal !== undefined) checkUse(seal, checked.inUse ?? 'allow');
-    if (
-      seal === undefined &&
-      !this.#prepared.has(key) &&
-      isActive(operations, key) &&
-      !operations.exists(name)
-    ) {
-      throw new SnapshotError('FAILED_PRECONDITION', `${quote(key)} is not sealed`, {
-        hint: 'await driver.seal(key) before the transaction, and give commit its result',
-      });
-    }
-    const info = operations.commit(name, key, checked);
+    this.#checkOpen();
+    const request = toSealedCommitRequest(name, key, options);
+    const seal = this.#toSeal(request.seal);
+    if (seal !== undefined) checkInUse(seal, request.inUse);
+    else if (!this.#prepared.has(key)) this.#refuseUnsealed(name, key);
+    const info = this.#write(() => this.#operations.commit(request, seal));
     this.#prepared.delete(key);
     this.#removals.push({ id: info.id, part: 'work' });
     return info;
   }
 
-  /** @throws {SnapshotError} as `Snapshotter.remove` */
   remove(key: string): void {
-    this.#removals.push(this.#open().remove(key));
+    checkName(key, 'key');
+    this.#removals.push(this.#write(() => this.#operations.remove(key)));
     this.#prepared.delete(key);
   }
 
-  /** @throws {SnapshotError} as `Snapshotter.delete` */
   delete(name: string): void {
-    this.#removals.push(this.#open().delete(name));
+    checkName(name, 'name');
+    this.#removals.push(this.#write(() => this.#operations.delete(name)));
   }
 
-  /** @throws {SnapshotError} as `Snapshotter.update` */
   update(keyOrName: string, options: UpdateOptions, fieldpaths?: readonly string[]): Info {
-    return this.#open().update(keyOrName, options, fieldpaths);
+    const request = toUpdateRequest(keyOrName, options, fieldpaths);
+    return this.#write(() => this.#operations.update(request));
   }
 
-  /** @throws {SnapshotError} as `Snapshotter.stat` */
   stat(keyOrName: string): Info {
-    return this.#open().stat(keyOrName);
+    this.#checkOpen();
+    return this.#operations.stat(checkName(keyOrName, 'key or name'));
   }
 
-  /** Whether there is a snapshot of that key or name, of any kind. */
   exists(keyOrName: string): boolean {
-    return this.#open().exists(keyOrName);
+    this.#checkOpen();
+    return this.#resources.reader.lookUp(checkName(keyOrName, 'key or name')) !== undefined;
   }
 
-  /** @throws {SnapshotError} as `Snapshotter.parent` */
   parent(keyOrName: string): string | null {
-    return this.#open().parent(keyOrName);
+    return this.stat(keyOrName).parent;
   }
 
-  /** For the driver: nothing more may come, and what is to be deleted once this is durable. */
+  /** Ends the use of this object, and gives what is to be deleted once the transaction is durable. */
   end(): readonly Removal[] {
     this.#ended = true;
     return this.#removals;
   }
 
-  #open(): Operations {
-    if (this.#ended) throw new SnapshotError('FAILED_PRECONDITION', 'the transaction is over');
-    return this.#operations;
+  /** Runs one operation, so that if it throws, only what it did is rolled back. */
+  #write<T>(operation: () => T): T {
+    this.#checkOpen();
+    return this.#resources.transactor.nested(operation);
   }
-}
 
-function isActive(operations: Operations, key: string): boolean {
-  return operations.exists(key) && operations.stat(key).kind === 'active';
+  #checkOpen(): void {
+    if (this.#ended) throw new SnapshotError('FAILED_PRECONDITION', 'the transaction is over');
+  }
+
+  #toSeal(value: unknown): Seal | undefined {
+    if (value === undefined) return undefined;
+    if (typeof value === 'object' && value !== null && this.#seals.has(value)) return value as Seal;
+    throw new TypeError('a seal must be what driver.seal(key) gave');
+  }
+
+  /** A layer that was there before the transaction takes long to seal. Other faults of the call come first. */
+  #refuseUnsealed(name: string, key: string): void {
+    const { reader } = this.#resources;
+    reader.checkFree(name);
+    reader.findActive(key);
+    throw new SnapshotError('FAILED_PRECONDITION', `${quote(key)} is not sealed`, {
+      hint: 'await driver.seal(key) before the transaction, and give commit its result',
+    });
+  }
 }

@@ -1,5 +1,6 @@
 import { closeSync, constants, read, readlinkSync } from 'node:fs';
 import { promisify } from 'node:util';
+import type { Checked } from '../arguments.ts';
 import { errnoOf, isGone } from '../linux/errno.ts';
 import { cString } from '../linux/foreign.ts';
 import { listXattrs, openDirectory, readXattr } from '../linux/file-calls.ts';
@@ -32,7 +33,7 @@ interface Trees {
  */
 export async function* diffTrees(
   trees: Trees,
-  { contents = false, signal }: Pick<DiffOptions, 'contents' | 'signal'>,
+  { contents = false, signal }: Pick<Checked<DiffOptions>, 'contents' | 'signal'>,
 ): AsyncGenerator<Change, void, undefined> {
   const pace = new Pace({ signal });
   await pace.rest();

@@ -2,7 +2,9 @@ import { SnapshotError, toSnapshotError } from '../errors.ts';
 import { isGone, isSystemError } from '../linux/errno.ts';
 import { findUse, lookAtAllMounts, lookAtOwnMounts, ownMounts } from '../linux/mountinfo.ts';
 import type { Watch } from '../linux/slices.ts';
+import type { RowReader } from '../metadata/row-reader.ts';
 import { quote } from '../quote.ts';
+import type { Checked } from '../arguments.ts';
 import type { Progress, Seal, Usage, Watched } from '../snapshot.ts';
 import { copyLayer } from './copy.ts';
 import type { SnapshotsView } from './snapshots-view.ts';
@@ -30,8 +32,7 @@ interface Parts {
   readonly sync: LayerSync | undefined;
   /** Whether a seal covers the contents of files. */
   readonly contents: boolean;
-  /** Whether there is still a snapshot of that id. */
-  readonly isKnown: (id: number) => boolean;
+  readonly reader: RowReader;
 }
 
 /** What is done to layers outside any transaction, since it takes long: they are measured, copied and synced. */
@@ -40,14 +41,14 @@ export class Layers {
   readonly #snapshotsView: SnapshotsView;
   readonly #sync: LayerSync | undefined;
   readonly #contents: boolean;
-  readonly #isKnown: (id: number) => boolean;
+  readonly #reader: RowReader;
 
-  constructor({ layout, snapshotsView, sync, contents, isKnown }: Parts) {
+  constructor({ layout, snapshotsView, sync, contents, reader }: Parts) {
     this.#layout = layout;
     this.#snapshotsView = snapshotsView;
     this.#sync = sync;
     this.#contents = contents;
-    this.#isKnown = isKnown;
+    this.#reader = reader;
   }
 
   /** What a layer holds now. */
@@ -56,7 +57,7 @@ export class Layers {
   }
 
   /** Measures and digests a layer and makes it durable. */
-  async seal(layer: Layer, watched: Watched): Promise<LayerSeal> {
+  async seal(layer: Layer, watched: Checked<Watched>): Promise<LayerSeal> {
     return this.#reading(layer, 'sealing', async () => {
       const before = await this.#lookForMounts(layer);
       const { usage, digest, version } = await this.#seal(layer.id, watched, before === undefined);
@@ -78,7 +79,7 @@ export class Layers {
   }
 
   /** Copies a layer to a new id and measures, digests and syncs the copy. */
-  async copy(layer: Layer, target: number, watched: Watched): Promise<LayerSeal> {
+  async copy(layer: Layer, target: number, watched: Checked<Watched>): Promise<LayerSeal> {
     return this.#reading(layer, 'copying', async () => {
       const meter = new Meter();
       const watch = begin(watched, 'copying', meter);
@@ -110,7 +111,7 @@ export class Layers {
     return mounted === undefined ? undefined : { mounted, last };
   }
 
-  async #seal(id: number, watched: Watched, versioned: boolean): Promise<Measure> {
+  async #seal(id: number, watched: Checked<Watched>, versioned: boolean): Promise<Measure> {
     const meter = new Meter();
     const watch = begin(watched, 'measuring', meter);
     const measured = await measure(this.#snapshotsView.walk(id), {
@@ -133,7 +134,7 @@ export class Layers {
       // A signal's reason, or what a caller's own function has thrown, is the caller's.
       if (!isSystemError(error)) throw error;
       if (!isGone(error)) throw toSnapshotError(error, `${doing} ${quote(key)}`);
-      if (!this.#isKnown(id)) {
+      if (this.#reader.statById(id) === undefined) {
         throw new SnapshotError('NOT_FOUND', `there is no snapshot ${quote(key)} any more`);
       }
       throw new SnapshotError(
@@ -146,7 +147,7 @@ export class Layers {
 }
 
 /** Reports that a phase begins, and how far it is from then on. */
-function begin({ signal, onProgress }: Watched, phase: Progress['phase'], meter: Meter): Watch {
+function begin({ signal, onProgress }: Checked<Watched>, phase: Progress['phase'], meter: Meter): Watch {
   const onSlice = (): void => onProgress?.({ phase, inodes: meter.usage.inodes, bytes: meter.bytes });
   onSlice();
   signal?.throwIfAborted();

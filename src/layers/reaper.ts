@@ -1,12 +1,14 @@
 import { close, closeSync, constants, existsSync, fsync, open } from 'node:fs';
 import { promisify } from 'node:util';
+import type { Checked } from '../arguments.ts';
 import { toSnapshotError } from '../errors.ts';
 import { deleteEntry } from '../linux/delete.ts';
 import { errnoOf } from '../linux/errno.ts';
 import { cString } from '../linux/foreign.ts';
 import { openDirectory, openDirectoryBeneath } from '../linux/file-calls.ts';
 import { findUse, lookAtAllMounts } from '../linux/mountinfo.ts';
-import type { Removal } from '../metadata/reader.ts';
+import type { RemovalJournal } from '../metadata/removal-journal.ts';
+import type { Removal } from '../metadata/rows.ts';
 import type { CleanupOptions, CleanupResult } from '../snapshot.ts';
 import type { Layout } from './layout.ts';
 import { isInOverlay } from './overlay-use.ts';
@@ -22,29 +24,13 @@ const SETTLE_MS = 1000;
 /** How many are deleted at a time in the background. */
 const LATER_GROUP = 16;
 
-/** What the reaper needs of the metadata. */
-export interface Journal {
-  /** Whether this is journalled as to be deleted, now. */
-  isDeleting(removal: Removal): boolean;
-  /** What is journalled as to be deleted, after an id. */
-  removals(afterId: number): Removal[];
-  /** How many there are. */
-  pendingRemovals(): number;
-  /** The ids that are reserved for copies, under way or abandoned. */
-  reservations(): number[];
-  /** Journals a reserved id as to be deleted. */
-  abandon(id: number): Promise<unknown>;
-  /** Takes out of the journal, durably, what has been deleted. */
-  forget(removals: readonly Removal[]): Promise<void>;
-}
-
 /**
  * Deletes the directories that the removal journal names, and nothing else: never what is mounted or used by a live
  * overlay, never through a mount or a symbolic link. An entry leaves the journal only after a sync.
  */
 export class Reaper {
   readonly #layout: Layout;
-  readonly #journal: Journal;
+  readonly #journal: RemovalJournal;
   readonly #deleted = new Map<string, Removal>();
   readonly #later: Removal[] = [];
   #reapingLater = false;
@@ -52,7 +38,7 @@ export class Reaper {
   #timer: NodeJS.Timeout | undefined;
   readonly #closing = new AbortController();
 
-  constructor(layout: Layout, journal: Journal) {
+  constructor(layout: Layout, journal: RemovalJournal) {
     this.#layout = layout;
     this.#journal = journal;
   }
@@ -69,7 +55,7 @@ export class Reaper {
   }
 
   /** Deletes everything in the journal that can be deleted now, and what dead processes left of their copies. */
-  async cleanup(options: CleanupOptions = {}): Promise<CleanupResult> {
+  async cleanup(options: Checked<CleanupOptions>): Promise<CleanupResult> {
     // All of it is in the journal. What is removed from now on is not waited for, or this might never end.
     const later = this.#later.splice(0);
     await Promise.allSettled(this.#running);
@@ -85,7 +71,10 @@ export class Reaper {
   resume(): void {
     const { signal } = this.#closing;
     // What cannot be done now is for the next cleanup, which tells why.
-    setImmediate(() => signal.aborted || void this.#track(this.#sweep({ signal })).catch(() => {}));
+    setImmediate(
+      () =>
+        signal.aborted || void this.#track(this.#sweep({ signal, onProgress: undefined })).catch(() => {}),
+    );
   }
 
   /** Syncs what has been deleted and takes it out of the journal. */
@@ -125,7 +114,7 @@ export class Reaper {
     return tracked;
   }
 
-  async #sweep({ signal, onProgress }: CleanupOptions): Promise<CleanupResult> {
+  async #sweep({ signal, onProgress }: Checked<CleanupOptions>): Promise<CleanupResult> {
     const deferred: { path: string; reason: string }[] = [];
     let removed = 0;
     let looked = 0;

@@ -7,6 +7,7 @@ import { inSlices } from '../linux/slices.ts';
 import { isDirectory, isRegular, isWhiteout } from '../linux/status.ts';
 import { walkTree } from '../linux/tree.ts';
 import { openRegular } from './digest.ts';
+import type { RowReader } from '../metadata/row-reader.ts';
 import type { Layout } from './layout.ts';
 
 const fsyncOf = promisify(fsync);
@@ -20,8 +21,7 @@ interface Needs {
   readonly layout: Layout;
   /** Whether the filesystem's journal keeps the order in which things happened. */
   readonly ordered: boolean;
-  /** The highest id that was ever handed out. */
-  readonly highWater: () => number;
+  readonly reader: RowReader;
 }
 
 /**
@@ -100,7 +100,7 @@ export class LayerSync {
 
   #highWater(): number {
     try {
-      return this.#needs.highWater();
+      return this.#needs.reader.highWater();
     } catch {
       return Number.MAX_SAFE_INTEGER;
     }

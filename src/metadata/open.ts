@@ -53,6 +53,17 @@ export async function openDatabase(file: string, options: OpenDatabaseOptions): 
   }
 }
 
+/** Closes a database that was opened for writing, leaving its statistics up to date. May be called more than once. */
+export function closeDatabase(db: Database): void {
+  if (!db.open) return;
+  try {
+    db.pragma('optimize');
+  } catch {
+    // Statistics help queries and are not data: another writer or a full disk may prevent them.
+  }
+  db.close();
+}
+
 function configure(
   db: Database,
   file: string,

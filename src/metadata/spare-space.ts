@@ -5,7 +5,7 @@ import { rmSync, writeFileSync } from 'node:fs';
  * What a removal needs at the most: the index of the log, where its process is the first to open the database; a
  * checkpoint that lets the database grow; and the frames of one transaction.
  */
-const RESERVE_BYTES = 131_072;
+const SPARE_BYTES = 131_072;
 
 /**
  * Some disk space set aside in a file, so that when the disk is full the store can still be opened, and what frees
@@ -20,26 +20,26 @@ export class SpareSpace {
     this.hold();
   }
 
-  /** Gives the space back that is set aside in a file. */
-  static give(path: string): void {
+  /** Frees the space that is set aside in a file. */
+  static free(path: string): void {
     rmSync(path, { force: true });
   }
 
-  /** Sets the space aside, if it is not and there is enough of it. */
+  /** Sets the space aside, unless it is already or there is too little. */
   hold(): void {
     if (this.#held) return;
     try {
       // Not zeros, which some filesystems would not give any space.
-      writeFileSync(this.#path, randomBytes(RESERVE_BYTES), { mode: 0o600 });
+      writeFileSync(this.#path, randomBytes(SPARE_BYTES), { mode: 0o600 });
       this.#held = true;
     } catch {
       this.release();
     }
   }
 
-  /** Gives the space back. */
+  /** Frees the space. */
   release(): void {
-    SpareSpace.give(this.#path);
+    SpareSpace.free(this.#path);
     this.#held = false;
   }
 }

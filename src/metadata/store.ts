@@ -1,10 +1,11 @@
-import type { Database, Statement } from 'better-sqlite3';
-import { SnapshotError } from '../errors.ts';
-import { checkLabels, checkName, checkParent, isThenable, labelKeys } from '../arguments.ts';
+import type { Database } from 'better-sqlite3';
+import { checkLabels, checkName, checkParent, isThenable, toLabelKeys } from '../arguments.ts';
 import { quote } from '../quote.ts';
 import type { Labels, SnapshotRecord, UpdateOptions, Usage } from '../snapshot.ts';
-import { nowUs } from './clock.ts';
-import { type Found, MetadataReader, type MetadataOptions, type Removal, openForService } from './reader.ts';
+import { closeDatabase } from './open.ts';
+import { type MetadataOptions, MetadataReader, openForService } from './reader.ts';
+import { type Commit, RowWriter } from './row-writer.ts';
+import type { Removal } from './rows.ts';
 import { Transactor } from './transactor.ts';
 
 /** What is recorded when a snapshot is prepared. */
@@ -19,11 +20,11 @@ export interface CommitRecord {
   labels?: Labels;
   /** The name to descend from, for a snapshot that was made without a parent; otherwise its own. */
   parent?: string;
-  /** What its layer holds; nothing unless given. */
+  /** What its layer holds (default: nothing). */
   usage?: Usage;
   /** The digest over its layer. */
   seal?: string;
-  /** Whether something still had it mounted; unknown unless given. */
+  /** Whether something still had it mounted (default: unknown). */
   inUse?: boolean;
 }
 
@@ -35,89 +36,26 @@ export interface CommitRecord {
  */
 export class MetadataStore extends MetadataReader {
   readonly #transactor: Transactor;
-  readonly #insert: Statement<Insertion, number>;
-  readonly #flip: Statement<[Flip]>;
-  readonly #delete: Statement<[number]>;
-  readonly #touch: Statement<[number, number]>;
-  readonly #insertLabels: Statement<[number, string]>;
-  readonly #setLabel: Statement<[number, string, string]>;
-  readonly #deleteLabel: Statement<[number, string]>;
-  readonly #deleteLabels: Statement<[number]>;
-  readonly #setBoot: Statement<[string, number]>;
-  readonly #reserve: Statement<[], number>;
-  readonly #isReserved: Statement<[number], number>;
-  readonly #insertCopy: Statement<[Flip]>;
-  readonly #abandon: Statement<[number]>;
-  readonly #forget: Statement<[number, string]>;
+  readonly #writer: RowWriter;
 
   /** Takes a database that `openDatabase` has opened for writing. */
   constructor(db: Database, transactor: Transactor = new Transactor(db)) {
     super(db);
     this.#transactor = transactor;
-    // The id is not left to AUTOINCREMENT, so that nobody's edit of sqlite_sequence can stand in the way.
-    this.#insert = db
-      .prepare<Insertion, number>(`
-      insert into snapshot (id, name, kind, parent_id, created_us, updated_us, volatile_boot)
-      values ((select id + 1 from high_water), :name, :kind, :parentId, :us, :us, :volatileBoot)
-      returning id`)
-      .pluck();
-    this.#flip = db.prepare(`
-      update snapshot
-         set name = :name,
-             kind = 'committed',
-             parent_id = :parentId,
-             created_us = :us,
-             updated_us = :us,
-             inodes = :inodes,
-             size = :size,
-             seal = :seal,
-             in_use = :inUse,
-             volatile_boot = null
-       where id = :id`);
-    this.#delete = db.prepare('delete from snapshot where id = ?');
-    this.#touch = db.prepare('update snapshot set updated_us = ? where id = ?');
-    this.#insertLabels = db.prepare(`
-      insert into label (snapshot_id, key, value)
-      select ?, key, value from json_each(?)`);
-    this.#setLabel = db.prepare(`
-      insert into label (snapshot_id, key, value)
-      values (?, ?, ?)
-      on conflict (snapshot_id, key) do update set value = excluded.value`);
-    this.#deleteLabel = db.prepare('delete from label where snapshot_id = ? and key = ?');
-    this.#deleteLabels = db.prepare('delete from label where snapshot_id = ?');
-    this.#setBoot = db.prepare('update snapshot set volatile_boot = ? where id = ?');
-    this.#reserve = db
-      .prepare<[], number>(`
-      insert into removal (id, part, state)
-      values ((select id + 1 from high_water), 'all', 'reserved')
-      returning id`)
-      .pluck();
-    this.#isReserved = db
-      .prepare<[number], number>(`select 1 from removal where id = ? and part = 'all' and state = 'reserved'`)
-      .pluck();
-    this.#insertCopy = db.prepare(`
-      insert into snapshot (id, name, kind, parent_id, created_us, updated_us, inodes, size, seal, in_use)
-      values (:id, :name, 'committed', :parentId, :us, :us, :inodes, :size, :seal, :inUse)`);
-    this.#abandon = db.prepare(`
-      update removal
-         set state = 'deleting'
-       where id = ?
-         and part = 'all'
-         and state = 'reserved'`);
-    this.#forget = db.prepare(`delete from removal where id = ? and part = ? and state = 'deleting'`);
+    this.#writer = new RowWriter(db, this.rows);
   }
 
   /**
-   * Opens a database, and makes it if it is not there; its directory has to be.
+   * Opens a database, and creates it if it is not there; its directory has to be.
    *
    * @throws {SnapshotError} FAILED_PRECONDITION if it belongs to another application or a newer version
-   * @throws {SnapshotError} DATA_LOSS if it is no database, or a damaged one
+   * @throws {SnapshotError} DATA_LOSS if it is not a database, or a damaged one
    */
   static async open(file: string, options: MetadataOptions = {}): Promise<MetadataStore> {
     return new MetadataStore(await openForService(file, false, options));
   }
 
-  /** How often something that had been written was taken back: what was read of it until then is of no use. */
+  /** How often something that had been written was rolled back: what was read of it until then no longer holds. */
   get rollbacks(): number {
     return this.#transactor.rollbacks;
   }
@@ -128,7 +66,7 @@ export class MetadataStore extends MetadataReader {
    * @throws {SnapshotError} as `Snapshotter.prepare`
    */
   prepare(key: string, parent?: string | null, options: PrepareRecord = {}): SnapshotRecord {
-    return this.#make('active', key, parent, options);
+    return this.#create('active', key, parent, options);
   }
 
   /**
@@ -137,7 +75,7 @@ export class MetadataStore extends MetadataReader {
    * @throws {SnapshotError} as `Snapshotter.view`
    */
   view(key: string, parent?: string | null, options: Pick<PrepareRecord, 'labels'> = {}): SnapshotRecord {
-    return this.#make('view', key, parent, { labels: options.labels ?? {} });
+    return this.#create('view', key, parent, { labels: options.labels ?? {} });
   }
 
   /**
@@ -146,9 +84,11 @@ export class MetadataStore extends MetadataReader {
    * @throws {SnapshotError} as `Snapshotter.commit`
    */
   commit(name: string, key: string, options: CommitRecord = {}): SnapshotRecord {
-    return this.#seal(name, key, options, (flip) => {
-      this.#flip.run(flip);
-      return flip.id;
+    const commit = toCommit(name, options);
+    checkName(key, 'key');
+    return this.#write(`committing ${quote(key)}`, () => {
+      this.rows.checkFree(name);
+      return this.#writer.commit(this.rows.findActive(key), commit);
     });
   }
 
@@ -157,11 +97,7 @@ export class MetadataStore extends MetadataReader {
    * `checkpoint` or is given up by `abandon`.
    */
   reserve(): number {
-    return this.#write('reserving an id', () => {
-      const id = this.#reserve.get();
-      if (id === undefined) throw new SnapshotError('INTERNAL', 'reserving an id gave none');
-      return id;
-    });
+    return this.#write('reserving an id', () => this.#writer.reserveId());
   }
 
   /**
@@ -172,18 +108,17 @@ export class MetadataStore extends MetadataReader {
    * @throws {SnapshotError} FAILED_PRECONDITION if the id is not reserved any more
    */
   checkpoint(name: string, key: string, reserved: number, options: CommitRecord = {}): SnapshotRecord {
-    return this.#seal(name, key, options, (flip) => {
-      if (this.#isReserved.get(reserved) === undefined) {
-        throw new SnapshotError('FAILED_PRECONDITION', `id ${reserved} is not reserved any more`);
-      }
-      this.#insertCopy.run({ ...flip, id: reserved });
-      return reserved;
+    const commit = toCommit(name, options);
+    checkName(key, 'key');
+    return this.#write(`committing ${quote(key)}`, () => {
+      this.rows.checkFree(name);
+      return this.#writer.commitCopy(this.rows.findActive(key), reserved, commit);
     });
   }
 
   /** Gives up a reserved id: what was made for it is to be deleted. Whether it was still reserved. */
   abandon(id: number): boolean {
-    return this.#write('giving up a reserved id', () => this.#abandon.run(id).changes > 0);
+    return this.#write('giving up a reserved id', () => this.#writer.abandonId(id));
   }
 
   /**
@@ -193,7 +128,8 @@ export class MetadataStore extends MetadataReader {
    * @throws {SnapshotError} FAILED_PRECONDITION if it is not volatile
    */
   setVolatileBoot(key: string, boot: string): void {
-    this.#write(`mounting ${quote(key)}`, () => this.#setBoot.run(boot, this.find(key).id));
+    checkName(key, 'key or name');
+    this.#write(`mounting ${quote(key)}`, () => this.#writer.setVolatileBoot(key, boot));
   }
 
   /**
@@ -203,13 +139,7 @@ export class MetadataStore extends MetadataReader {
    */
   remove(key: string): Removal {
     checkName(key, 'key');
-    return this.#write(`removing ${quote(key)}`, () => {
-      const open = this.find(key);
-      if (open.kind === 'committed') {
-        throw new SnapshotError('FAILED_PRECONDITION', `${quote(key)} is committed`, { hint: 'use delete' });
-      }
-      return this.#erase(open);
-    });
+    return this.#write(`removing ${quote(key)}`, () => this.#writer.remove(key));
   }
 
   /**
@@ -219,19 +149,7 @@ export class MetadataStore extends MetadataReader {
    */
   delete(name: string): Removal {
     checkName(name, 'name');
-    return this.#write(`deleting ${quote(name)}`, () => {
-      const committed = this.find(name);
-      if (committed.kind !== 'committed') {
-        throw new SnapshotError(
-          'FAILED_PRECONDITION',
-          `${quote(name)} is not committed but ${a(committed)}`,
-          {
-            hint: 'use remove',
-          },
-        );
-      }
-      return this.#erase(committed);
-    });
+    return this.#write(`deleting ${quote(name)}`, () => this.#writer.delete(name));
   }
 
   /**
@@ -242,22 +160,11 @@ export class MetadataStore extends MetadataReader {
   update(keyOrName: string, { labels }: UpdateOptions, fieldpaths: readonly string[] = []): SnapshotRecord {
     checkName(keyOrName, 'key or name');
     if (labels === undefined) throw new TypeError('labels must be given');
-    const given = checkLabels(labels);
-    const keys = labelKeys(fieldpaths);
-    return this.#write(`updating ${quote(keyOrName)}`, () => {
-      const { id } = this.find(keyOrName);
-      if (keys === 'all') {
-        this.#replaceLabels(id, given);
-      } else {
-        for (const key of keys) {
-          const value = Object.hasOwn(given, key) ? given[key] : undefined;
-          if (value === undefined) this.#deleteLabel.run(id, key);
-          else this.#setLabel.run(id, key, value);
-        }
-      }
-      this.#touch.run(nowUs(), id);
-      return this.stat(keyOrName);
-    });
+    const checked = checkLabels(labels);
+    const keys = toLabelKeys(fieldpaths);
+    return this.#write(`updating ${quote(keyOrName)}`, () =>
+      this.#writer.setLabels(keyOrName, checked, keys),
+    );
   }
 
   /**
@@ -277,24 +184,15 @@ export class MetadataStore extends MetadataReader {
 
   /** Takes out of the removal journal what has been deleted. */
   forget(removals: readonly Removal[]): void {
-    this.#write('clearing the removal journal', () => {
-      for (const { id, part } of removals) this.#forget.run(id, part);
-    });
+    this.#write('clearing the removal journal', () => this.#writer.forgetRemovals(removals));
   }
 
-  /** Lets go of the database, leaving its statistics up to date. May be called more than once. */
+  /** Closes the database, leaving its statistics up to date. May be called more than once. */
   override close(): void {
-    if (this.db.open) {
-      try {
-        this.db.pragma('optimize');
-      } catch {
-        // Statistics are a help to queries, no part of the data: another writer or a full disk may have its way.
-      }
-    }
-    super.close();
+    closeDatabase(this.db);
   }
 
-  #make(
+  #create(
     kind: 'active' | 'view',
     key: string,
     givenParent: string | null | undefined,
@@ -303,94 +201,24 @@ export class MetadataStore extends MetadataReader {
     checkName(key, 'key');
     const parent = checkParent(givenParent);
     const labels = checkLabels(options.labels);
-    return this.#write(`preparing ${quote(key)}`, () => {
-      const parentId = parent === null ? null : this.#findParent(parent, 'INVALID_ARGUMENT').id;
-      if (this.lookUp(key) !== undefined) throw taken(key);
-      const us = nowUs();
-      const volatileBoot = options.volatileBoot ?? null;
-      const id = this.#insert.get({ name: key, kind, parentId, us, volatileBoot });
-      if (id === undefined) throw new SnapshotError('INTERNAL', `inserting ${quote(key)} gave no id`);
-      this.#addLabels(id, labels);
-      const now = new Date(us / 1000);
-      return {
-        id,
-        name: key,
-        kind,
-        parent,
-        labels,
-        created: now,
-        updated: now,
-        createdUs: us,
-        updatedUs: us,
-        seal: null,
-        inUse: null,
-        volatile: volatileBoot !== null,
-      };
-    });
-  }
-
-  #seal(name: string, key: string, options: CommitRecord, change: (flip: Flip) => number): SnapshotRecord {
-    checkName(name, 'name');
-    checkName(key, 'key');
-    const labels = checkLabels(options.labels);
-    const parent = checkParent(options.parent);
-    const { inodes, size } = options.usage ?? { inodes: 0, size: 0 };
-    return this.#write(`committing ${quote(key)}`, () => {
-      if (this.lookUp(name) !== undefined) throw taken(name);
-      const active = this.find(key);
-      if (active.kind !== 'active')
-        throw new SnapshotError('FAILED_PRECONDITION', `${quote(key)} is not active but ${a(active)}`);
-      const id = change({
-        id: active.id,
-        name,
-        parentId: parent === null ? active.parentId : this.#rebase(active, parent),
-        us: nowUs(),
-        inodes,
-        size,
-        seal: options.seal ?? null,
-        inUse: options.inUse === undefined ? null : Number(options.inUse),
-      });
-      this.#replaceLabels(id, labels);
-      return this.stat(name);
-    });
-  }
-
-  #rebase(active: Found, parent: string): number {
-    if (active.parentId !== null && this.parent(active.name) !== parent) {
-      throw new SnapshotError(
-        'INVALID_ARGUMENT',
-        `${quote(active.name)} has another parent than ${quote(parent)}`,
-      );
-    }
-    return this.#findParent(parent, 'FAILED_PRECONDITION').id;
-  }
-
-  #findParent(parent: string, code: 'INVALID_ARGUMENT' | 'FAILED_PRECONDITION'): Found {
-    const found = this.lookUp(parent);
-    if (found === undefined) throw new SnapshotError('NOT_FOUND', `there is no parent ${quote(parent)}`);
-    if (found.kind === 'committed') return found;
-    throw new SnapshotError(code, `the parent ${quote(parent)} is not committed but ${a(found)}`);
-  }
-
-  #erase(snapshot: Found): Removal {
-    const child = this.firstChild(snapshot.id);
-    if (child !== undefined) {
-      throw new SnapshotError(
-        'FAILED_PRECONDITION',
-        `${quote(snapshot.name)} has children, ${quote(child)} for one: remove them first`,
-      );
-    }
-    this.#delete.run(snapshot.id);
-    return { id: snapshot.id, part: 'all' };
-  }
-
-  #replaceLabels(id: number, labels: Labels): void {
-    this.#deleteLabels.run(id);
-    this.#addLabels(id, labels);
-  }
-
-  #addLabels(id: number, labels: Labels): void {
-    if (Object.keys(labels).length > 0) this.#insertLabels.run(id, JSON.stringify(labels));
+    const volatileBoot = options.volatileBoot ?? null;
+    const { id, us } = this.#write(`preparing ${quote(key)}`, () =>
+      this.#writer.create({ kind, key, parent, labels, volatileBoot }),
+    );
+    return {
+      id,
+      name: key,
+      kind,
+      parent,
+      labels,
+      created: new Date(us / 1000),
+      updated: new Date(us / 1000),
+      createdUs: us,
+      updatedUs: us,
+      seal: null,
+      inUse: null,
+      volatile: volatileBoot !== null,
+    };
   }
 
   /** Runs a write in a transaction of its own, or as a part of the one that is open. */
@@ -401,29 +229,13 @@ export class MetadataStore extends MetadataReader {
   }
 }
 
-interface Insertion {
-  name: string;
-  kind: string;
-  parentId: number | null;
-  us: number;
-  volatileBoot: string | null;
-}
-
-interface Flip {
-  id: number;
-  name: string;
-  parentId: number | null;
-  us: number;
-  inodes: number;
-  size: number;
-  seal: string | null;
-  inUse: number | null;
-}
-
-function a({ kind }: Found): string {
-  return kind === 'active' ? 'active' : kind === 'view' ? 'a view' : 'committed';
-}
-
-function taken(name: string): SnapshotError {
-  return new SnapshotError('ALREADY_EXISTS', `${quote(name)} is taken`);
+function toCommit(name: string, { labels, parent, usage, seal, inUse }: CommitRecord): Commit {
+  return {
+    name: checkName(name, 'name'),
+    labels: checkLabels(labels),
+    parent: checkParent(parent),
+    usage: usage ?? { inodes: 0, size: 0 },
+    seal: seal ?? null,
+    inUse: inUse ?? null,
+  };
 }

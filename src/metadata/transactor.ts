@@ -2,8 +2,8 @@ import type { Database } from 'better-sqlite3';
 import { SnapshotError, isFull } from '../errors.ts';
 
 /**
- * Something outside the database that takes part in its transactions: directories, which are made with the
- * rows, made durable before COMMIT, and undone with the rows.
+ * Something outside the database that takes part in its transactions: directories, which are created with the
+ * rows, made durable before COMMIT, and removed when the rows are rolled back.
  */
 export interface Participant {
   /** How far this transaction has come, for `undo`. */
@@ -31,6 +31,8 @@ export class Transactor {
   readonly #touch;
   readonly #highWater;
   readonly #savepoint;
+  readonly #release;
+  readonly #rollbackTo;
   #unsettled = false;
   #rollbacks = 0;
 
@@ -42,7 +44,10 @@ export class Transactor {
     this.#rollback = db.prepare('rollback');
     this.#highWater = db.prepare<[], number>('select id from high_water').pluck();
     this.#touch = db.prepare('update high_water set settlements = settlements + 1');
-    this.#savepoint = db.transaction((body: () => unknown) => body());
+    // Savepoints within one another may have the same name: each statement means the innermost.
+    this.#savepoint = db.prepare('savepoint part');
+    this.#release = db.prepare('release part');
+    this.#rollbackTo = db.prepare('rollback to part');
   }
 
   /** Whether a transaction is open. */
@@ -79,13 +84,19 @@ export class Transactor {
   /** Runs `body` within the open transaction, so that if it throws, only what it did is rolled back. */
   nested<T>(body: () => T): T {
     const mark = this.#participant.mark();
+    this.#savepoint.run();
     try {
-      // The wrapper's own type knows nothing of what the body returns.
-      return this.#savepoint(body) as T;
+      const result = body();
+      this.#release.run();
+      return result;
     } catch (error) {
       this.#rollbacks += 1;
-      // SQLite may have rolled back everything; then the lock is gone, and directories are no longer ours to undo.
-      if (this.#db.inTransaction) this.#participant.undo(mark);
+      // SQLite may have rolled back everything. Then the lock is gone, and directories are no longer ours to undo.
+      if (this.#db.inTransaction) {
+        this.#rollbackTo.run();
+        this.#release.run();
+        this.#participant.undo(mark);
+      }
       throw error;
     }
   }
@@ -154,7 +165,7 @@ export class Transactor {
     } catch (error) {
       if (this.#db.inTransaction) this.#rollback.run();
       throw new SnapshotError('UNAVAILABLE', 'the outcome of an earlier write is still unknown', {
-        hint: 'look after the disk under the database',
+        hint: 'check the disk that holds the database',
         cause: error,
       });
     }

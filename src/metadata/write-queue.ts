@@ -5,15 +5,15 @@ import { retryWhileBusy } from './busy.ts';
 import type { SpareSpace } from './spare-space.ts';
 import type { Transactor } from './transactor.ts';
 
-/** How long one transaction goes on taking writes in, in milliseconds: it holds the lock and the event loop. */
+/** How long one transaction takes in further writes, in milliseconds: meanwhile it holds the lock and the event loop. */
 const BATCH_MS = 8;
 
 /** One write that waits for its turn. */
 interface Job {
   readonly work: () => unknown;
-  /** Whether `work` must not be run a second time, even though nothing came of the first. */
+  /** Whether `work` must not be run a second time, even if the first run was rolled back. */
   readonly once: boolean;
-  /** Whether it leads to space being freed, and must not fail for want of some. */
+  /** Whether it leads to space being freed, so that it must not fail when the disk is full. */
   readonly frees: boolean;
   readonly signal: AbortSignal | undefined;
   readonly resolve: (value: unknown) => void;
@@ -21,36 +21,35 @@ interface Job {
   started: boolean;
 }
 
-/** How a write is to be treated. */
+/** How a write is treated. */
 export interface WriteOptions {
   /** Never run it a second time. */
   once?: boolean;
-  /** It leads to space being freed: let it have the spare space when the disk is full. */
+  /** It leads to space being freed: it may use the spare space when the disk is full. */
   frees?: boolean;
   /** Do not begin it any more once this has aborted. */
   signal?: AbortSignal | undefined;
 }
 
-/** How a group commit works. */
 interface WriteQueueOptions {
   readonly busyTimeout: number;
   readonly spareSpace: SpareSpace;
-  /** Told after each transaction how many writes it held. */
-  readonly onCommit?: ((writes: number) => void) | undefined;
+  /** Called after each transaction with the number of writes that it held. */
+  readonly onTransaction?: ((writes: number) => void) | undefined;
 }
 
 type Outcome = { readonly value: unknown } | { readonly error: unknown };
 
 /**
- * Lets the writes that wait at the same moment share one transaction, and so one sync. Each is a savepoint
- * within it, so that it fails alone.
+ * Lets the writes that wait at the same moment share one transaction, and so one sync. Each has a savepoint within it,
+ * so that it fails alone.
  */
 export class WriteQueue {
   readonly #db: Database;
   readonly #transactor: Transactor;
   readonly #busyTimeout: number;
   readonly #spareSpace: SpareSpace;
-  readonly #onCommit: WriteQueueOptions['onCommit'];
+  readonly #onTransaction: WriteQueueOptions['onTransaction'];
   #waiting: Job[] = [];
   #draining: Promise<void> | undefined;
 
@@ -59,12 +58,12 @@ export class WriteQueue {
     this.#transactor = transactor;
     this.#busyTimeout = options.busyTimeout;
     this.#spareSpace = options.spareSpace;
-    this.#onCommit = options.onCommit;
+    this.#onTransaction = options.onTransaction;
   }
 
   /**
    * Runs `work` in the next transaction; it must be synchronous. Resolves to what it returned once that is
-   * durable. Unless it is to be run `once`, it may be run again after an attempt of which nothing remained.
+   * durable. It may be run again after an attempt that was rolled back as a whole, unless `once` is set.
    *
    * @throws what `work` throws, or the reason of `signal`
    * @throws {SnapshotError} UNAVAILABLE if the database stays locked, or a commit's outcome is unknown
@@ -91,20 +90,20 @@ export class WriteQueue {
 
   async #drain(): Promise<void> {
     while (this.#waiting.length > 0) {
-      // Whoever is about to write in this turn of the event loop comes along.
+      // Writes of the same turn of the event loop share a transaction.
       await nextTurn();
       const batch = this.#waiting;
       this.#waiting = [];
-      await this.#commit(batch);
+      await this.#writeBatch(batch);
     }
     this.#draining = undefined;
   }
 
-  async #commit(batch: Job[]): Promise<void> {
+  async #writeBatch(batch: Job[]): Promise<void> {
     try {
       await this.#attempt(batch);
     } catch (error) {
-      if (isFull(error)) await this.#commitEach(batch, error);
+      if (isFull(error)) await this.#writeEach(batch, error);
       else for (const job of batch) job.reject(error);
     }
   }
@@ -113,7 +112,7 @@ export class WriteQueue {
    * When the disk is full, what frees space must not fail together with what needs it: each write is tried alone, and
    * only what frees space gets the spare space.
    */
-  async #commitEach(batch: Job[], full: unknown): Promise<void> {
+  async #writeEach(batch: Job[], full: unknown): Promise<void> {
     for (const job of batch) {
       if (job.once && job.started) {
         job.reject(full);
@@ -165,7 +164,7 @@ export class WriteQueue {
       else if ('error' in outcome) job.reject(outcome.error);
       else job.resolve(outcome.value);
     }
-    this.#onCommit?.(outcomes.length);
+    this.#onTransaction?.(outcomes.length);
   }
 
   #runJob(job: Job): Outcome {

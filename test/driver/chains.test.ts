@@ -2,6 +2,9 @@ import { join } from 'node:path';
 import { expect } from 'vitest';
 import { Chains } from '../../src/driver/chains.ts';
 import { MetadataStore, OverlayDriver } from '../../src/index.ts';
+import { openDatabase } from '../../src/metadata/open.ts';
+import { RowReader } from '../../src/metadata/row-reader.ts';
+import { Transactor } from '../../src/metadata/transactor.ts';
 import { breakRules } from '../support/damage.ts';
 import { test } from '../support/fixtures.ts';
 import { commitLayer } from '../support/layers.ts';
@@ -62,11 +65,13 @@ test('mounts() is right after an operation of a transaction failed that had read
 });
 
 test('Chains gives the right layers every time of more chains than it keeps', async ({ place }) => {
-  const store = await MetadataStore.open(join(place, 'other.db'));
+  const db = await openDatabase(join(place, 'other.db'), { readonly: false, busyTimeout: 1000 });
+  const transactor = new Transactor(db);
+  const store = new MetadataStore(db, transactor);
   try {
     // Two ids with this between them are more than a quarter of what is kept.
-    const between = '-'.repeat(3 * 1024 * 1024);
-    const chains = new Chains(store, between);
+    const separator = '-'.repeat(3 * 1024 * 1024);
+    const chains = new Chains(new RowReader(db), transactor, separator);
     const expected = ['a', 'b', 'c', 'd'].map((name) => {
       store.prepare('work');
       const bottom = store.commit(`${name} bottom`, 'work').id;
@@ -76,10 +81,10 @@ test('Chains gives the right layers every time of more chains than it keeps', as
     });
     for (let round = 0; round < 2; round += 1) {
       for (const { ids, ...snapshot } of expected) {
-        const { lowers, depth } = chains.below(snapshot);
-        expect(lowers.split(between).map(Number)).toEqual(ids);
+        const { lowers, depth } = chains.ancestorsOf(snapshot);
+        expect(lowers.split(separator).map(Number)).toEqual(ids);
         expect(depth).toBe(2);
-        expect(chains.below(snapshot).lowers === lowers).toBe(true);
+        expect(chains.ancestorsOf(snapshot).lowers === lowers).toBe(true);
       }
     }
   } finally {

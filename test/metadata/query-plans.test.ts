@@ -10,9 +10,9 @@ import { test as base } from '../support/fixtures.ts';
 
 /** What may be scanned, and why. */
 const MAY_SCAN: readonly (readonly [RegExp, string])[] = [
-  [/^\s*select tree from snapshot_tree/, 'draws all snapshots'],
+  [/^\s*select tree\s+from snapshot_tree/, 'draws all snapshots'],
   [
-    /^\s*select (id|count\(\*\)) from removal where state = '(reserved|deleting)'/,
+    /^\s*select (id|count\(\*\))\s+from removal\s+where state = '(reserved|deleting)'/,
     'is about all of the journal',
   ],
 ];

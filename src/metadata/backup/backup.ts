@@ -2,9 +2,9 @@ import { rmSync, statSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { defineTask, runInChild } from '../../linux/child.ts';
 import { SnapshotError } from '../../errors.ts';
-import { checkOptions, checkWatched, kindOf } from '../../arguments.ts';
+import { checkOptions, kindOf, watchedOptions } from '../../arguments.ts';
 import { quote } from '../../quote.ts';
-import type { BackupOptions } from '../../snapshot.ts';
+import type { BackupOptions, Tally } from '../../snapshot.ts';
 import type { BackupBegun, BackupInput } from './backup.task.ts';
 
 /** Backs up a database, in a child process. */
@@ -25,8 +25,7 @@ export async function backupDatabase(database: string, file: string, options?: B
   if (file === '' || file.includes('\0')) {
     throw new SnapshotError('INVALID_ARGUMENT', `${quote(file)} is not a path`);
   }
-  const { signal, onProgress } = checkOptions(options, ['signal', 'onProgress']);
-  checkWatched({ signal, onProgress });
+  const { signal, onProgress } = checkOptions(options, watchedOptions<Tally>());
   // An error that `onProgress` throws ends the copy too.
   const failed = new AbortController();
   const ended = signal === undefined ? failed.signal : AbortSignal.any([signal, failed.signal]);

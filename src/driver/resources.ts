@@ -1,0 +1,123 @@
+import type { Database } from 'better-sqlite3';
+import { SnapshotError, toSnapshotError } from '../errors.ts';
+import { Directories } from '../layers/directories.ts';
+import { Layers } from '../layers/layers.ts';
+import type { Layout } from '../layers/layout.ts';
+import { Reaper } from '../layers/reaper.ts';
+import { SnapshotsView } from '../layers/snapshots-view.ts';
+import { LayerSync } from '../layers/sync.ts';
+import { needsUserxattr } from '../linux/probe.ts';
+import { RollingBackup } from '../metadata/backup/rolling.ts';
+import { closeDatabase, openDatabase } from '../metadata/open.ts';
+import { RemovalJournal } from '../metadata/removal-journal.ts';
+import { RowReader } from '../metadata/row-reader.ts';
+import { RowWriter } from '../metadata/row-writer.ts';
+import { SpareSpace } from '../metadata/spare-space.ts';
+import { Transactor } from '../metadata/transactor.ts';
+import { WriteQueue } from '../metadata/write-queue.ts';
+import { quote } from '../quote.ts';
+import { Access } from './access.ts';
+import { Chains } from './chains.ts';
+import { MountTable } from './mount-table.ts';
+import type { Settings } from './options.ts';
+import { type Root, openRoot } from './root.ts';
+
+/** What the parts of a driver share. */
+export interface Resources {
+  readonly settings: Settings;
+  readonly layout: Layout;
+  /** The way from a call to the database. */
+  readonly access: Access;
+  /** Runs transactions: for the parts of one that is open. */
+  readonly transactor: Transactor;
+  readonly reader: RowReader;
+  readonly writer: RowWriter;
+  readonly journal: RemovalJournal;
+  readonly chains: Chains;
+  readonly mountTable: MountTable;
+  /** Makes directories within a transaction. */
+  readonly directories: Directories;
+  /** Measures, seals, copies and syncs layers outside of transactions. */
+  readonly layers: Layers;
+  /** Deletes what the removal journal names. */
+  readonly reaper: Reaper;
+  close(): Promise<void>;
+}
+
+/**
+ * Opens a root with its database.
+ *
+ * @throws {SnapshotError} as `OverlayDriver.open`
+ */
+export async function openResources(path: unknown, settings: Settings): Promise<Resources> {
+  const root = openRoot(path);
+  const db = await openDatabaseOf(root.layout, settings);
+  try {
+    const userxattr = await needsUserxattr();
+    return connect(settings, root, db, userxattr);
+  } catch (error) {
+    db.close();
+    throw toSnapshotError(error, `opening the root ${quote(root.layout.root)}`);
+  }
+}
+
+/** Opens the database. On a full disk even that may take the spare space. */
+async function openDatabaseOf(
+  { database, spareSpace }: Layout,
+  { busyTimeout }: Settings,
+): Promise<Database> {
+  const open = (): Promise<Database> => openDatabase(database, { readonly: false, busyTimeout });
+  try {
+    return await open();
+  } catch (error) {
+    if (!(error instanceof SnapshotError && error.code === 'RESOURCE_EXHAUSTED')) throw error;
+    SpareSpace.free(spareSpace);
+    return open();
+  }
+}
+
+function connect(
+  settings: Settings,
+  { layout, filesystem: { ordered } }: Root,
+  db: Database,
+  userxattr: boolean,
+): Resources {
+  const { busyTimeout, durability, seal, onTransaction } = settings;
+  const durable = durability === 'full';
+  const directories = new Directories(layout, durable ? (ordered ? 'last' : 'each') : 'none');
+  const transactor = new Transactor(db, directories);
+  const reader = new RowReader(db);
+  const writer = new RowWriter(db, reader);
+  const spareSpace = new SpareSpace(layout.spareSpace);
+  const queue = new WriteQueue(db, transactor, { busyTimeout, spareSpace, onTransaction });
+  const access = new Access(queue, busyTimeout);
+  const journal = new RemovalJournal(reader, writer, queue);
+  const mountTable = new MountTable(layout, settings, userxattr);
+  const snapshotsView = new SnapshotsView(layout);
+  const sync = durable ? new LayerSync({ layout, ordered, reader }) : undefined;
+  const layers = new Layers({ layout, snapshotsView, sync, contents: seal === 'content', reader });
+  const reaper = new Reaper(layout, journal);
+  const backups = settings.backups && new RollingBackup(layout.database, settings.backups);
+  return {
+    settings,
+    layout,
+    access,
+    transactor,
+    reader,
+    writer,
+    journal,
+    chains: new Chains(reader, transactor, mountTable.separator),
+    mountTable,
+    directories,
+    layers,
+    reaper,
+    async close() {
+      await Promise.all([access.close(), backups?.close()]);
+      await reaper.close();
+      await queue.idle();
+      sync?.close();
+      snapshotsView.close();
+      closeDatabase(db);
+    },
+  };
+}
