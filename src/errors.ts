@@ -1,16 +1,16 @@
 /**
- * What went wrong, in gRPC's words. Codes never change between major versions; messages may.
+ * What went wrong, as a gRPC code. Codes never change between major versions; messages may.
  *
  * - `NOT_FOUND`: no snapshot of that key or name
  * - `ALREADY_EXISTS`: the key, name or file is taken
- * - `INVALID_ARGUMENT`: the value itself can never be right
- * - `FAILED_PRECONDITION`: right in itself, but not in the present state
- * - `UNAVAILABLE`: locked beyond the timeout, or an earlier write's outcome is not settled; try again
+ * - `INVALID_ARGUMENT`: the value can never be right
+ * - `FAILED_PRECONDITION`: the value is right, but the state is not
+ * - `UNAVAILABLE`: the database stayed locked, or its disk failed and the outcome of a write is not known; try again
  * - `RESOURCE_EXHAUSTED`: the disk, its inodes or a quota is full
  * - `DATA_LOSS`: the database or a layer is damaged
- * - `PERMISSION_DENIED`: the operating system says no, or the root is open to others
+ * - `PERMISSION_DENIED`: the operating system refuses, or others may write to the root
  * - `UNIMPLEMENTED`: this kernel or platform cannot do it
- * - `INTERNAL`: anything else; worth a bug report
+ * - `INTERNAL`: anything else; please report it
  */
 export type ErrorCode =
   | 'NOT_FOUND'
@@ -24,7 +24,7 @@ export type ErrorCode =
   | 'UNIMPLEMENTED'
   | 'INTERNAL';
 
-/** The one error class of this package. `hint`, where there is one, says what to do about it. */
+/** The error class of this package. `hint`, if there is one, says what to do about the error. */
 export class SnapshotError extends Error {
   override readonly name = 'SnapshotError';
   readonly code: ErrorCode;
@@ -37,30 +37,30 @@ export class SnapshotError extends Error {
   }
 }
 
-/** Whether `error` came from SQLite: better-sqlite3 names its codes after SQLite's own. */
+/** Whether an error is SQLite's, as better-sqlite3 throws it. */
 function isSqliteError(error: unknown): error is Error & { code: string } {
   return (
     error instanceof Error && error.name === 'SqliteError' && typeof Reflect.get(error, 'code') === 'string'
   );
 }
 
-/** SQLite's own code for an error, also where it has become the cause of another; empty if it is none of SQLite's. */
+/** The SQLite code of an error, or of its cause; empty if neither is SQLite's. */
 function sqliteCode(error: unknown): string {
   if (isSqliteError(error)) return error.code;
   return error instanceof SnapshotError && isSqliteError(error.cause) ? error.cause.code : '';
 }
 
-/** Whether another connection held a lock that this one needed, so that trying again can help. */
+/** Whether another connection held a lock that this one needed, so that a retry can succeed. */
 export function isBusy(error: unknown): boolean {
   return /^SQLITE_(BUSY|LOCKED)/.test(sqliteCode(error));
 }
 
-/** Whether SQLite ran out of disk. */
+/** Whether SQLite ran out of disk space. */
 export function isFull(error: unknown): boolean {
   return sqliteCode(error) === 'SQLITE_FULL';
 }
 
-/** Whether SQLite says that a file is no database. */
+/** Whether SQLite reports that a file is not a database. */
 export function isNotADatabase(error: unknown): boolean {
   return sqliteCode(error) === 'SQLITE_NOTADB';
 }
@@ -93,10 +93,10 @@ const fromSqlite: readonly Translation[] = [
     hint: 'restore it from a backup, or choose another root',
   },
   { pattern: /^SQLITE_READONLY/, code: 'FAILED_PRECONDITION', words: 'the database is read-only' },
-  { pattern: /^SQLITE_(PERM|AUTH)/, code: 'PERMISSION_DENIED', words: 'the database is off limits' },
+  { pattern: /^SQLITE_(PERM|AUTH)/, code: 'PERMISSION_DENIED', words: 'permission denied on the database' },
   { pattern: /^SQLITE_CANTOPEN/, code: 'FAILED_PRECONDITION', words: 'the database cannot be opened' },
-  { pattern: /^SQLITE_CONSTRAINT/, code: 'FAILED_PRECONDITION', words: 'the database refused it' },
-  { pattern: /^SQLITE_IOERR/, code: 'UNAVAILABLE', words: 'the disk failed under the database' },
+  { pattern: /^SQLITE_CONSTRAINT/, code: 'FAILED_PRECONDITION', words: 'a constraint was violated' },
+  { pattern: /^SQLITE_IOERR/, code: 'UNAVAILABLE', words: 'I/O error on the database' },
 ];
 
 const fromErrno: Readonly<Record<string, ErrorCode>> = {
@@ -121,9 +121,8 @@ const fromErrno: Readonly<Record<string, ErrorCode>> = {
 };
 
 /**
- * The error as callers get to see it: a `SnapshotError` or a `TypeError` stays what it is,
- * SQLite's and the operating system's become a `SnapshotError` that keeps them as `cause`.
- * `doing` says in a few words what was being done.
+ * The error that callers get. A `SnapshotError` or a `TypeError` stays what it is; an error of SQLite or of the operating
+ * system becomes a `SnapshotError` with the original as its `cause`. `doing` is the operation, for the message.
  */
 export function toSnapshotError(error: unknown, doing: string): SnapshotError | TypeError {
   if (error instanceof SnapshotError || error instanceof TypeError) return error;

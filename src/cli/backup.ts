@@ -16,7 +16,7 @@ export const backupCommand = storeCommand(
       'overlite backup --root /var/lib/overlite /backup/metadata.db',
       'overlite backup --root /var/lib/overlite "/backup/metadata-$(date +%F).db"',
     ],
-    note: 'The layers are not in it: it is for when the database is lost and they are not.',
+    note: 'The copy does not hold the layers: it is for a store that has lost its database but not its layers.',
   },
 )
   .argument('<file>', 'the new file')

@@ -8,11 +8,11 @@ import { quoteWhole } from '../quote.ts';
 import { stopSignal } from './stopping.ts';
 import type { CheckProgress, Finding, Report } from '../report.ts';
 
-/** The exit statuses, which are fsck(8)'s. */
+/** The exit statuses, as in fsck(8). */
 const STATUS = { clean: 0, repaired: 1, damaged: 4, incomplete: 8, usage: 16 } as const;
 
 const statuses: Statuses = {
-  words: 'as of fsck: 0 clean, 1 found and repaired, 4 errors left, 8 could not check, 16 wrong usage.',
+  words: 'as in fsck: 0 clean, 1 errors repaired, 4 errors left, 8 could not check, 16 wrong usage.',
   usage: STATUS.usage,
   failed: (error) => {
     const usage =
@@ -21,7 +21,7 @@ const statuses: Statuses = {
   },
 };
 
-interface Options {
+interface CheckCommandOptions {
   root: string;
   json?: true;
   quick?: true;
@@ -46,25 +46,40 @@ export const checkCommand = storeCommand(
     statuses,
   },
 )
-  .option('--quick', 'leave out the layers, and what takes SQLite long')
+  .option('--quick', 'leave out the layers and the slow checks of SQLite')
   .option('--contents', 'read every byte of the layers that were sealed with their contents')
   .option(
     '--only <step-or-name...>',
-    `only these steps (${STEPS.join(', ')}) or snapshots and what they stand on`,
+    `only these steps (${STEPS.join(', ')}) or only these snapshots and their ancestors`,
   )
-  .option('--max-duration <seconds>', 'end after so long, with what was found until then', toMilliseconds)
-  .option('--older-than <seconds>', 'tell of active snapshots and views that are older', toMilliseconds)
-  .option('--repair', 'repair what can be repaired: nothing is deleted, lost+found keeps what is in the way')
-  .option('--dry-run', 'with --repair, only tell what it would do')
-  .action(async ({ root, json, quick, contents, only, maxDuration, olderThan, repair, dryRun }: Options) => {
-    const options = { quick, contents, only, maxDuration, olderThan, repair, dryRun };
-    const report = await watch((onProgress) =>
-      checkStore(root, { ...options, signal: stopSignal, onProgress }),
-    );
-    if (json === true) sayJson(report);
-    else show(report);
-    process.exitCode = STATUS[report.status];
-  });
+  .option('--max-duration <seconds>', 'stop after this time, with what was found until then', toMilliseconds)
+  .option('--older-than <seconds>', 'report active snapshots and views that are older', toMilliseconds)
+  .option(
+    '--repair',
+    'repair what can be repaired; no data is deleted, what is in the way goes to lost+found',
+  )
+  .option('--dry-run', 'with --repair, only print what it would do')
+  .action(
+    async ({
+      root,
+      json,
+      quick,
+      contents,
+      only,
+      maxDuration,
+      olderThan,
+      repair,
+      dryRun,
+    }: CheckCommandOptions) => {
+      const options = { quick, contents, only, maxDuration, olderThan, repair, dryRun };
+      const report = await watch((onProgress) =>
+        checkStore(root, { ...options, signal: stopSignal, onProgress }),
+      );
+      if (json === true) sayJson(report);
+      else show(report);
+      process.exitCode = STATUS[report.status];
+    },
+  );
 
 /** Shows a bar for as long as a check runs. */
 async function watch(
@@ -88,17 +103,15 @@ function show(report: Report): void {
     say(`${words[outcome]}: ${code} ${subject}: ${action}${more}`);
   }
   if (report.rebuild.length > 0) {
-    say('\nTo be removed and built anew, the last first:');
+    say('\nRemove and rebuild, in reverse order:');
     for (const { name, kind, because } of report.rebuild) {
-      say(
-        `  ${quoteWhole(name)} (${kind})${because === name ? '' : `, which stands on ${quoteWhole(because)}`}`,
-      );
+      say(`  ${quoteWhole(name)} (${kind})${because === name ? '' : `, built on ${quoteWhole(because)}`}`);
     }
     say('');
   }
   for (const { step, state, checked, reason } of report.steps) {
     const why = reason === undefined ? '' : `, ${reason}`;
-    say(`${step.padEnd(12)} ${state}${why}${state === 'skipped' ? '' : `, ${checked} looked at`}`);
+    say(`${step.padEnd(12)} ${state}${why}${state === 'skipped' ? '' : `, ${checked} checked`}`);
   }
   say(`${report.root}: ${report.status}`);
 }

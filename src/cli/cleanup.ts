@@ -7,10 +7,10 @@ import { openStore } from './store.ts';
 /** `overlite cleanup` */
 export const cleanupCommand = writeCommand(
   'cleanup',
-  'Delete the directories of removed snapshots that are still there',
+  'Delete the directories that removed snapshots have left',
   {
     examples: ['overlite cleanup', 'overlite cleanup --json'],
-    note: 'What is still in use stays, and is told with the reason.',
+    note: 'A directory that is still in use stays, and the reason is printed.',
   },
 ).action(async (options: StoreOptions) => {
   await using driver = await openStore(options, { asyncRemove: true });

@@ -1,4 +1,5 @@
 import { Command, InvalidArgumentError, Option } from 'commander';
+import type { DriverOptions } from '../driver/options.ts';
 import { MOUNT_METHODS } from '../mount/method.ts';
 import type { Labels } from '../snapshot.ts';
 
@@ -9,33 +10,33 @@ export interface StoreOptions {
   readonly busyTimeout?: number;
 }
 
-/** What a command ends with. */
+/** The exit statuses of a command. */
 export interface Statuses {
-  /** All of them, in the words of its help. */
+  /** All of them, as its help shows them. */
   readonly words: string;
   readonly usage: number;
   readonly failed: (error: unknown) => number;
 }
 
-/** What most commands end with. */
+/** The exit statuses of most commands. */
 export const STATUSES: Statuses = {
   words: '0 done, 1 the operation failed, 2 wrong usage.',
   usage: 2,
   failed: () => 1,
 };
 
-/** What the help of a command says beyond its arguments and options. */
+/** What the help of a command has beside its arguments and options. */
 interface Help {
-  /** Command lines as they may be typed, at least two of them. */
+  /** Command lines, at least two. */
   readonly examples: readonly string[];
-  /** What has to be known before using it. */
+  /** What to know before using it. */
   readonly note?: string;
   readonly statuses?: Statuses;
 }
 
 const helps = new WeakMap<Command, Help>();
 
-/** What the help of a command says beyond its arguments and options. */
+/** The rest of a command's help. */
 export function helpOf(of: Command): Help {
   return helps.get(of) ?? { examples: [] };
 }
@@ -51,7 +52,7 @@ export function command(name: string, description: string, help: Help): Command 
   const made = new Command(name)
     .description(description)
     .addHelpText('after', `\n${parts.join('\n\n')}`)
-    .option('--debug', 'with an error, print where it comes from');
+    .option('--debug', 'print a stack trace on error');
   helps.set(made, help);
   return made;
 }
@@ -65,38 +66,55 @@ export function storeCommand(name: string, description: string, help: Help): Com
     .option('--json', 'print JSON');
 }
 
-/** A command that waits for others who write to the store. */
+/** A command that writes to a store, and waits for other writers. */
 export function writeCommand(name: string, description: string, help: Help): Command {
   return storeCommand(name, description, help).option(
     '--busy-timeout <seconds>',
-    'how long to wait for others who write; 30 unless given',
+    'how long to wait for other writers (default: 30)',
     toMilliseconds,
   );
 }
 
-/** The option that gives a new snapshot its labels. */
+/** The labels of a new snapshot. */
 export function labelOption(): Option {
   return new Option(
     '--label <key=value>',
-    'a label of the new snapshot; may be given several times',
+    'a label for the new snapshot; may be given several times',
   ).argParser((text: string, labels: Labels | undefined): Labels => {
     const [key, value] = toLabel(text);
     return { ...labels, [key]: value };
   });
 }
 
-/** The option that says how overlays are mounted. */
+/** How overlays are mounted. */
 export function byOption(): Option {
   return new Option(
-    '--by <way>',
-    'mount overlays in this way; the best that the kernel knows unless given',
+    '--by <method>',
+    'how to mount overlays (default: the best that the kernel supports)',
   ).choices(MOUNT_METHODS);
+}
+
+/** The options of commands that commit: how the driver is opened for that. */
+export type CommittingOptions = StoreOptions & Required<Pick<DriverOptions, 'seal' | 'durability'>>;
+
+/** What the seal of a committed layer covers. */
+export function sealOption(): Option {
+  return new Option('--seal <what>', 'what the seal covers; content reads every byte')
+    .choices(['metadata', 'content'])
+    .default('metadata');
+}
+
+/** What is durable when a commit is done. */
+export function durabilityOption(): Option {
+  return new Option('--durability <what>', 'what survives a power cut; metadata does not sync layers')
+    .choices(['full', 'metadata'])
+    .default('full');
 }
 
 /** Reads `key=value`. */
 function toLabel(text: string): [key: string, value: string] {
   const equals = text.indexOf('=');
-  if (equals < 1) throw new InvalidArgumentError('It is not of the form key=value.');
+  if (equals < 1) throw new InvalidArgumentError('It does not have the form key=value.');
   return [text.slice(0, equals), text.slice(equals + 1)];
 }
 

@@ -8,26 +8,26 @@ import { MetadataReader } from '../metadata/reader.ts';
 import { command } from './command.ts';
 import { say } from './output.ts';
 
-/** More names than this are not offered. */
+/** How many names are offered at most. */
 const MOST = 200;
 
-/** What stands for a word that is being typed. */
+/** A completion for the word that is being typed. */
 interface Candidate {
   readonly word: string;
   readonly description: string;
 }
 
-/** What may come next on a command line; if it is neither a word nor a name, a file of this sort. */
+/** What may come next on a command line: one of the candidates, or files of this sort. */
 interface Completions {
   readonly candidates: readonly Candidate[];
   readonly files: 'none' | 'directories' | 'files';
 }
 
-/** The scripts: each asks `overlite complete`, and evaluates nothing of what that answers, since names can be anything. */
+/** The scripts. Each calls `overlite complete` and evaluates nothing of its output, since names can be anything. */
 const SCRIPTS = { bash: 'overlite.bash', zsh: '_overlite', fish: 'overlite.fish' } as const;
 
 /** `overlite completion` */
-export const completionCommand = command('completion', 'Print what lets a shell complete command lines', {
+export const completionCommand = command('completion', 'Print the completion script for a shell', {
   examples: [
     'overlite completion bash > /usr/share/bash-completion/completions/overlite',
     'source <(overlite completion zsh)',
@@ -42,13 +42,13 @@ export const completionCommand = command('completion', 'Print what lets a shell 
   });
 
 /**
- * `overlite complete`: what the scripts ask. The first line that it prints says what sort of file comes into question,
- * each other one holds a word and, behind a tab, its description.
+ * `overlite complete`: what the scripts call. The first line that it prints says what sort of files may be completed;
+ * every other line is a word and, after a tab, its description.
  */
-export const completeCommand = command('complete', 'Tell what may come next on a command line', {
+export const completeCommand = command('complete', 'Print what may come next on a command line', {
   examples: ['overlite complete -- info ba', 'overlite complete -- che'],
 })
-  .argument('[word...]', 'the words so far, of which the last is being typed')
+  .argument('[word...]', 'the words so far; the last one is being typed')
   .action(async (words: string[], _options: unknown, self: Command) => {
     const { candidates, files } = await complete(self.parent ?? self, words);
     say(files);
@@ -85,7 +85,7 @@ async function complete(program: Command, words: readonly string[]): Promise<Com
 
 const NOTHING: Completions = { candidates: [], files: 'none' };
 
-/** Reads the words behind a command: the store, the option that waits for its value, and how many arguments there were. */
+/** Reads the words after a command: the store, the option that waits for its value, and the number of arguments. */
 function follow(
   of: Command,
   words: readonly string[],
@@ -110,7 +110,7 @@ function follow(
   return { root, pending, positions, literal };
 }
 
-/** What a value is called in the help: `name` of `--parent <name>`. */
+/** What the help calls a value: `name` in `--parent <name>`. */
 function placeholder(flags: string): string {
   return /[<[]([\w-]+)/.exec(flags)?.[1] ?? '';
 }
@@ -153,12 +153,12 @@ async function valuesOf(
   return { candidates: await namesOf(root, current, kinds), files: 'none' };
 }
 
-/** A path as a shell gives it to a command: here it comes as it was typed. */
+/** Expands `~`, as a shell does for commands: here the path comes as it was typed. */
 function expandHome(path: string): string {
   return path.replace(/^~(?=\/|$)/, homedir());
 }
 
-/** The names in a store that begin with what is typed; none if it cannot be read. */
+/** The names in a store that begin with what was typed; empty if the store cannot be read. */
 async function namesOf(root: string, current: string, kinds: string): Promise<Candidate[]> {
   const found: Candidate[] = [];
   try {
@@ -167,7 +167,7 @@ async function namesOf(root: string, current: string, kinds: string): Promise<Ca
       const begins = current === '' ? '' : `name~=${JSON.stringify(`^${RE2JS.quote(current)}`)}`;
       const filters = [kinds, begins].filter((part) => part !== '').join(',');
       for (const { name, kind } of reader.snapshots(...(filters === '' ? [] : [filters]))) {
-        // A shell could take these for more than one word.
+        // A shell could split such a name into several words.
         if (/\p{C}/u.test(name)) continue;
         if (found.push({ word: name, description: kind }) === MOST) break;
       }
@@ -175,7 +175,7 @@ async function namesOf(root: string, current: string, kinds: string): Promise<Ca
       reader.close();
     }
   } catch {
-    // Nobody wants an error in the middle of a word.
+    // An error would only disturb whoever is typing.
   }
   return found;
 }

@@ -19,14 +19,14 @@ const run = promisify(execFile);
 
 const checkout = resolve(dirname(fileURLToPath(import.meta.url)), '../..');
 
-/** `overlite demo`: the main job, on a real tree. */
+/** `overlite demo`: the main workflow, on a real tree. */
 export const demoCommand = command(
   'demo',
   'Build a base from a directory, fork two workspaces from it, commit one, and build on that',
   { examples: ['overlite demo', 'overlite demo /usr/share/doc --keep'] },
 )
-  .argument('[directory]', 'the tree to start from; this package with its dependencies unless given')
-  .option('--keep', 'leave the store behind, to look at it')
+  .argument('[directory]', 'the tree to start from (default: this package with its dependencies)')
+  .option('--keep', 'keep the store afterwards')
   .action(async (directory: string | undefined, { keep = false }: { keep?: boolean }) => {
     await new Demo(resolve(directory ?? checkout)).run(keep);
   });
@@ -54,7 +54,7 @@ class Demo {
       say('edited. Everything else is as it is with root.');
     }
     const discard = (): void => rmSync(root, { recursive: true, force: true });
-    // A pipe that is closed ends the process at once.
+    // A closed pipe ends the process at once, without `finally`.
     if (!keep) process.once('exit', discard);
     try {
       await this.#workOn(root);
@@ -72,7 +72,7 @@ class Demo {
     const [base] = await this.#time('prepare the base', () => driver.prepare('base-layer'));
     if (base === undefined) throw new SnapshotError('INTERNAL', 'there is no mount for the base');
     await this.#time(`copy ${this.#source} into it`, async () => {
-      // A base is a bind mount of its own layer, which can as well be written to directly.
+      // A base is a bind mount of its own layer, so the layer can be written to directly.
       await run('cp', ['-a', '--reflink=auto', '--', `${this.#source}/.`, base.source]);
     });
     await this.#time('commit it as "base"', () =>

@@ -1,7 +1,7 @@
 import { type StoreOptions, storeCommand } from './command.ts';
 import { paint, say, sayJsonArray, shown } from './output.ts';
 import { stopSignal } from './stopping.ts';
-import { lookAtStore } from './store.ts';
+import { openStoreToRead } from './store.ts';
 import type { Change } from '../snapshot.ts';
 
 const SIGNS = {
@@ -13,24 +13,24 @@ const SIGNS = {
 /** `overlite diff` */
 export const diffCommand = storeCommand(
   'diff',
-  'List what a snapshot changed against its parent, or another',
+  'List how a snapshot differs from its parent, or from another one',
   {
     examples: ['overlite diff workspace', 'overlite diff release-2 release-1 --json'],
-    note: `A is added, M modified, D deleted; directories end in a slash, and a deleted one stands for all that it
-held. Of files that have the same size and time, the contents are read where the time is a whole second, as archives
-set it; with --contents, of all. Wants root: both are mounted meanwhile, where nobody sees it.`,
+    note: `A is added, M modified, D deleted. Directories end in a slash; a deleted one stands for everything that
+was in it. The contents of files of equal size and time are compared only if that time is a whole second, as archives
+set it, or with --contents. Needs root: both snapshots are mounted meanwhile, where nobody else sees them.`,
   },
 )
   .argument('<key-or-name>', 'a snapshot of any kind')
-  .argument('[other-key-or-name]', 'what to compare it with; its parent unless given')
-  .option('--contents', 'read the contents of all files that look the same')
+  .argument('[other-key-or-name]', 'the snapshot to compare it with (default: its parent)')
+  .option('--contents', 'compare the contents of all files of equal size and time')
   .action(
     async (
       keyOrName: string,
       against: string | undefined,
       options: StoreOptions & { contents?: true },
     ): Promise<void> => {
-      await using driver = await lookAtStore(options);
+      await using driver = await openStoreToRead(options);
       const changes = driver.diff(keyOrName, {
         contents: options.contents === true,
         signal: stopSignal,

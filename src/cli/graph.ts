@@ -2,7 +2,7 @@ import { Option } from 'commander';
 import type { Info, Kind } from '../snapshot.ts';
 import { type StoreOptions, storeCommand } from './command.ts';
 import { say, sayJson } from './output.ts';
-import { lookAtStore, usageOf, withDescendants } from './store.ts';
+import { openStoreToRead, usageOf, withDescendants } from './store.ts';
 import { bytes } from './units.ts';
 
 /** A snapshot in the graph. */
@@ -10,7 +10,7 @@ interface Node {
   readonly id: number;
   readonly name: string;
   readonly kind: Kind;
-  /** What its layer holds, in bytes; `null` for an active one, whose layer would have to be looked at. */
+  /** The size of its layer in bytes; `null` for an active one, for which it takes a walk over the layer. */
   readonly size: number | null;
 }
 
@@ -26,10 +26,10 @@ interface Graph {
 }
 
 /** `overlite graph` */
-export const graphCommand = storeCommand('graph', 'Write the snapshots as a graph, for Graphviz or Mermaid', {
+export const graphCommand = storeCommand('graph', 'Print the snapshots as a graph, for Graphviz or Mermaid', {
   examples: ['overlite graph | dot -Tsvg > snapshots.svg', 'overlite graph base --format mermaid'],
 })
-  .argument('[key-or-name]', 'only this snapshot and what descends from it')
+  .argument('[key-or-name]', 'only this snapshot and its descendants')
   .addOption(
     new Option('--format <format>', 'the language of the graph').choices(['dot', 'mermaid']).default('dot'),
   )
@@ -46,7 +46,7 @@ export const graphCommand = storeCommand('graph', 'Write the snapshots as a grap
 
 /** Reads the graph. */
 async function read(name: string | undefined, options: StoreOptions): Promise<Graph> {
-  await using driver = await lookAtStore(options);
+  await using driver = await openStoreToRead(options);
   const wanted = name === undefined ? driver.snapshots() : await withDescendants(driver, name);
   const infos: Info[] = [];
   const nodes: Node[] = [];
@@ -70,7 +70,7 @@ function toNode({ id, name, kind }: Info, size: number | null): Node {
 
 const FORMATS = { dot: toDot, mermaid: toMermaid };
 
-/** Committed snapshots are boxes, what can be written to is round, and views are dashed. */
+/** Committed snapshots are boxes, active ones have round corners, and views are dashed. */
 function* toDot({ nodes, edges }: Graph): Generator<string> {
   const shapes = {
     committed: 'shape=box',
@@ -93,7 +93,7 @@ function* toMermaid({ nodes, edges }: Graph): Generator<string> {
   const shapes = { committed: ['[', ']'], active: ['(', ')'], view: ['>', ']'] } as const;
   yield 'flowchart BT';
   for (const node of nodes) {
-    // Mermaid reads entities, and nothing else, in place of what means something to it.
+    // Entities are the only way to write characters that mean something to Mermaid.
     const label = linesOf(node)
       .map((line) =>
         line.replaceAll(/[^\p{L}\p{N} ,/.:_-]|[.-](?= )/gu, (char) => `#${char.codePointAt(0)};`),
@@ -105,7 +105,7 @@ function* toMermaid({ nodes, edges }: Graph): Generator<string> {
   for (const { from, to } of edges) yield `  s${from} --> s${to}`;
 }
 
-/** What stands in a node: the name, without what a terminal or a picture cannot show, and what it is. */
+/** The text in a node: the name, without invisible characters, and what it is. */
 function linesOf({ name, kind, size }: Node): string[] {
   return [
     name.replaceAll(/\p{C}/gu, '\uFFFD'),

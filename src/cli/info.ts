@@ -1,17 +1,17 @@
 import { type StoreOptions, storeCommand } from './command.ts';
 import { paintKind, sayJson, sayPairs, shown, toJson } from './output.ts';
-import { lookAtStore, usageOf } from './store.ts';
+import { openStoreToRead, usageOf } from './store.ts';
 import { age, bytes } from './units.ts';
 
 /** `overlite info` */
-export const infoCommand = storeCommand('info', 'Tell all that is known of a snapshot', {
+export const infoCommand = storeCommand('info', 'Show everything about a snapshot', {
   examples: ['overlite info base', 'overlite info workspace --json'],
 })
   .argument('<key-or-name>', 'a snapshot of any kind')
   .action(async (name: string, options: StoreOptions) => {
-    await using driver = await lookAtStore(options);
+    await using driver = await openStoreToRead(options);
     const info = await driver.stat(name);
-    // A layer that is lost is for the check to tell of.
+    // If the layer is lost, `overlite check` reports it.
     const usage = (await usageOf(driver, name)) ?? null;
     const chain = (await driver.chain(name)).map((ancestor) => ancestor.name);
     const children = (await driver.children(name)).map((child) => child.name);
@@ -24,15 +24,15 @@ export const infoCommand = storeCommand('info', 'Tell all that is known of a sna
     sayPairs([
       ['name', shown(name)],
       ['kind', `${paintKind(kind)}${volatile ? ', volatile' : ''}`],
-      ['stands on', chain.length === 0 ? '-' : chain.map(shown).join(' < ')],
+      ['chain', chain.length === 0 ? '-' : chain.map(shown).join(' < ')],
       ['children', children.length === 0 ? '-' : children.map(shown).join(' ')],
-      ['holds', usage === null ? '-' : `${usage.inodes} inodes, ${bytes(usage.size)}`],
+      ['usage', usage === null ? '-' : `${usage.inodes} inodes, ${bytes(usage.size)}`],
       ['created', time(created)],
       ['updated', time(updated)],
       ['directory', directory ?? '-'],
       ['id', String(id)],
       ['seal', seal ?? '-'],
-      ...(inUse === true ? ([['in use', 'something had it mounted when it was committed']] as const) : []),
+      ...(inUse === true ? ([['in use', 'its layer was in use when it was committed']] as const) : []),
       ...Object.entries(labels).map(([key, value]) => ['label', `${shown(key)}=${shown(value)}`] as const),
     ]);
   });

@@ -3,23 +3,25 @@ import type { OverlayDriver } from '../driver/driver.ts';
 import type { Info, Kind, Usage } from '../snapshot.ts';
 import { type StoreOptions, storeCommand } from './command.ts';
 import { paintKind, sayJsonArray, sayTable, shown, toJson } from './output.ts';
-import { lookAtStore, usageOf } from './store.ts';
+import { openStoreToRead, usageOf } from './store.ts';
 import { age, bytes } from './units.ts';
 
-interface Options extends StoreOptions {
+interface ListCommandOptions extends StoreOptions {
   readonly kind?: Kind;
 }
 
 /** `overlite list` */
-export const listCommand = storeCommand('list', 'List snapshots, in the order in which they were begun', {
+export const listCommand = storeCommand('list', 'List snapshots, the oldest first', {
   examples: ['overlite list', `overlite list --kind committed 'labels.image~=^debian' --json`],
-  note: `Filters are containerd's: commas within one mean "and", several mean "or".`,
+  note: `Filters have the syntax of containerd: commas within one mean "and", several filters mean "or".`,
 })
   .alias('ls')
-  .argument('[filter...]', 'such as name==base, parent==base, kind==active, labels.image')
-  .addOption(new Option('--kind <kind>', 'only of this kind').choices(['active', 'view', 'committed']))
-  .action(async (filters: string[], options: Options) => {
-    await using driver = await lookAtStore(options);
+  .argument('[filter...]', 'for example name==base, parent==base, kind==active, labels.image')
+  .addOption(
+    new Option('--kind <kind>', 'only snapshots of this kind').choices(['active', 'view', 'committed']),
+  )
+  .action(async (filters: string[], options: ListCommandOptions) => {
+    await using driver = await openStoreToRead(options);
     if (options.json === true) await sayJsonArray(asJson(driver, filters, options));
     else await show(driver, filters, options);
   });
@@ -27,11 +29,11 @@ export const listCommand = storeCommand('list', 'List snapshots, in the order in
 async function* each(
   driver: OverlayDriver,
   filters: readonly string[],
-  { kind }: Options,
+  { kind }: ListCommandOptions,
 ): AsyncGenerator<[Info, Usage | null]> {
   for await (const info of driver.snapshots(...filters)) {
     if (kind !== undefined && info.kind !== kind) continue;
-    // What an active snapshot holds would have to be looked at.
+    // The usage of an active snapshot takes a walk over its layer.
     const usage = info.kind === 'active' ? null : await usageOf(driver, info.name);
     if (usage !== undefined) yield [info, usage];
   }

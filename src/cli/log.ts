@@ -1,4 +1,4 @@
-/** How much is said: each level says what those before it say, too. */
+/** How much is logged: each level includes those before it. */
 export const LOG_LEVELS = ['error', 'warn', 'info', 'debug'] as const;
 
 export type LogLevel = (typeof LOG_LEVELS)[number];
@@ -9,11 +9,11 @@ export class Log {
 
   constructor(level: LogLevel) {
     this.#level = LOG_LEVELS.indexOf(level);
-    // Whoever reads the log may go away; the work goes on.
+    // If the reader of the log goes away, the work goes on.
     process.stderr.on('error', () => {});
   }
 
-  /** Says something, if it is important enough. What is `undefined` is left out. */
+  /** Logs a message if the level includes it. Details that are `undefined` are left out. */
   say(level: LogLevel, message: string, details: Readonly<Record<string, unknown>> = {}): void {
     if (LOG_LEVELS.indexOf(level) > this.#level) return;
     process.stderr.write(`${JSON.stringify({ time: new Date(), level, message, ...details })}\n`);

@@ -10,10 +10,10 @@ import { program } from './program.ts';
 import { Stopped, stoppedStatus, takeSignals } from './stopping.ts';
 
 takeSignals();
-// Whoever reads the errors may go away: the status tells them too.
+// If the reader of the errors goes away, the status still tells.
 process.stderr.on('error', () => {});
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-  // As if the signal had ended it that tells of a closed pipe.
+  // As if SIGPIPE had ended it.
   if (error.code === 'EPIPE') process.exit(141);
   process.stderr.write(`overlite: cannot write the output: ${error.message}\n`);
   process.exit(statusesOf(current()).failed(error));
@@ -27,7 +27,7 @@ try {
   process.exitCode = report(error);
 }
 
-/** Names are text: of bytes that are no UTF-8, node has only replacement characters left, which would name something else. */
+/** Refuses arguments that are not UTF-8: Node replaces their bytes, and the result would name something else. */
 function checkArguments(): void {
   if (!process.argv.some((argument) => argument.includes('\uFFFD'))) return;
   if (isUtf8(readFileSync('/proc/self/cmdline'))) return;
@@ -38,13 +38,13 @@ function statusesOf(command: Command | undefined): Statuses {
   return (command && helpOf(command).statuses) ?? STATUSES;
 }
 
-/** The command that is run, as far as it is known. */
+/** The command that is run, if it is known yet. */
 function current(): Command | undefined {
   const [name = ''] = program.args;
   return program.commands.find((command) => [command.name(), ...command.aliases()].includes(name));
 }
 
-/** Says what went wrong, in one line and a hint. @returns the exit status */
+/** Prints an error in one line, and its hint. @returns the exit status */
 function report(error: unknown): number {
   const command = current();
   const statuses = statusesOf(command);

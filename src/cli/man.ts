@@ -5,7 +5,7 @@ import { say } from './output.ts';
 /** `overlite man` */
 export const manCommand = command('man', 'Print the manual page', {
   examples: ['overlite man | man -l -', 'overlite man > /usr/local/share/man/man1/overlite.1'],
-  note: 'It is made of what --help prints.',
+  note: 'It has the same text as --help.',
 }).action((_options: unknown, self: Command) => {
   for (const line of page(self.parent ?? self)) say(line);
 });
@@ -25,7 +25,7 @@ function* page(program: Command): Generator<string> {
   const help = program.createHelp();
   const commands = help.visibleCommands(program).filter((one) => helpOf(one).examples.length > 0);
   yield '.SH OPTIONS';
-  yield* paragraphs('Most commands have these; the others are told with each.');
+  yield* paragraphs('Most commands have these options. The others are described with each command.');
   const options = commands.flatMap((one) => one.createHelp().visibleOptions(one));
   for (const long of SHARED) {
     const option = options.find((one) => one.long === long);
@@ -40,21 +40,21 @@ function* page(program: Command): Generator<string> {
     yield* section(name, one);
   }
   yield '.SH ENVIRONMENT';
-  yield* item('OVERLITE_ROOT', 'The root of the store, unless \\-\\-root is given.');
-  yield* item('NO_COLOR', 'If it is set and not empty, no colours are used.');
+  yield* item('OVERLITE_ROOT', 'The root of the store (default of \\-\\-root).');
+  yield* item('NO_COLOR', 'If it is set and not empty, the output has no colours.');
   yield '.SH EXIT STATUS';
-  yield text(`${STATUSES.words} 130 stopped by Ctrl-C. Where a command has others, they are told with it.`);
+  yield text(`${STATUSES.words} 130 stopped by Ctrl-C. Commands with other statuses list them.`);
 }
 
-/** The options that are told once for all commands. */
+/** The options that are described once for all commands. */
 const SHARED = ['--root', '--json', '--busy-timeout', '--debug', '--help'] as const;
 
 const INTRODUCTION = `overlite keeps overlayfs snapshots: base layers, writable workspaces on top of them, and committed
-layers to build on. Their names, parents, labels and states are rows in an SQLite database, and the layers plain
+layers to build on. Their names, parents, labels and states are rows in an SQLite database; the layers are plain
 directories. Any number of commands may run beside each other, and beside a service that has the store open.
 
-A key names an active snapshot, which can be written to, or a view, which can only be read. A name names a committed
-snapshot, which never changes and can be a parent. A key or name that begins with a dash goes behind \`--'.`;
+A key identifies an active snapshot, which is writable, or a view, which is read-only. A name identifies a committed
+snapshot, which never changes and can be a parent. Write \`--' before a key or name that begins with a dash.`;
 
 function* section(program: string, of: Command): Generator<string> {
   const help = of.createHelp();
@@ -101,7 +101,7 @@ function* paragraphs(prose: string): Generator<string> {
   }
 }
 
-/** Text that roff takes for nothing else. */
+/** Escapes text for roff. */
 function text(plain: string): string {
   return plain
     .replaceAll('\\', '\\e')

@@ -20,11 +20,11 @@ export const mountCommand = writeCommand('mount', 'Mount an active snapshot or a
   });
 
 /** `overlite unmount` */
-export const unmountCommand = writeCommand('unmount', 'Undo the mount of a snapshot', {
+export const unmountCommand = writeCommand('unmount', 'Unmount a snapshot', {
   examples: ['overlite unmount /mnt', 'overlite unmount --lazy /mnt'],
 })
   .argument('<target>', 'the directory that it is mounted on')
-  .option('--lazy', 'take it out of the file tree though it is in use')
+  .option('--lazy', 'take it out of the file tree even if it is in use')
   .action(async (target: string, options: StoreOptions & { lazy?: true }) => {
     await using driver = await openStore(options);
     await driver.unmount(target, { lazy: options.lazy === true });

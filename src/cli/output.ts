@@ -13,17 +13,17 @@ export function sayJson(value: unknown): void {
   say(JSON.stringify(value, null, 2));
 }
 
-/** Tells something on standard error, where standard output is not this program's. */
+/** Prints a line on standard error, for commands whose standard output belongs to another program. */
 export function note(line: string): void {
   process.stderr.write(`overlite: ${line}\n`);
 }
 
-/** Tells something as a line of JSON there. */
+/** Prints a line of JSON on standard error. */
 export function noteJson(value: unknown): void {
   process.stderr.write(`${JSON.stringify(value)}\n`);
 }
 
-/** Prints an array of JSON, an element at a time. @returns how many there were */
+/** Prints an array of JSON, an element at a time. */
 export async function sayJsonArray(values: AsyncIterable<unknown>): Promise<void> {
   let before = '[\n';
   for await (const value of values) {
@@ -38,7 +38,7 @@ type Style = Exclude<Parameters<typeof styleText>[0], readonly unknown[]>;
 const colours =
   process.stdout.isTTY && (process.env['NO_COLOR'] ?? '') === '' && process.env['TERM'] !== 'dumb';
 
-/** Text in a colour, on a terminal of which the user does not say otherwise. */
+/** Text in a colour, if standard output is a terminal and the user does not object. */
 export function paint(style: Style, text: string): string {
   return colours ? styleText(style, text) : text;
 }
@@ -50,12 +50,12 @@ export function paintKind(kind: Kind): string {
   return paint(KIND_STYLES[kind], kind);
 }
 
-/** A key or name for people: as JSON if it could be taken for something else, or do something to a terminal. */
+/** A key or name for people: as JSON if it is ambiguous or could control a terminal. */
 export function shown(name: string): string {
   return /^[\p{L}\p{N}\p{P}\p{S}]+$/u.test(name) && !/["\\]/.test(name) ? name : quoteWhole(name);
 }
 
-/** An argument as a shell takes it. */
+/** Quotes an argument for a shell. */
 function quoted(argument: string): string {
   return /^[\w@%+=:,./-]+$/.test(argument) ? argument : `'${argument.replaceAll("'", `'\\''`)}'`;
 }
@@ -69,7 +69,7 @@ export function mountCommand({ type, source, options }: Mount, target: string): 
   return words.map(quoted).join(' ');
 }
 
-/** The columns of a table: those with a `>` in front have their text at the right. */
+/** Prints a table. Columns whose head begins with `>` are aligned to the right. */
 export function sayTable(heads: readonly string[], rows: readonly (readonly string[])[]): void {
   const none = Object.fromEntries(
     ['top', 'bottom', 'left', 'mid', 'right'].flatMap((side) =>
@@ -86,13 +86,13 @@ export function sayTable(heads: readonly string[], rows: readonly (readonly stri
   for (const line of table.toString().split('\n')) say(line.trimEnd());
 }
 
-/** Prints what is known of each, one a line. */
+/** Prints pairs of a word and a text, one pair a line. */
 export function sayPairs(pairs: readonly (readonly [string, string])[]): void {
   const width = Math.max(...pairs.map(([word]) => word.length)) + 2;
   for (const [word, text] of pairs) say(`${paint('bold', word.padEnd(width))}${text}`);
 }
 
-/** What JSON tells of a snapshot. */
+/** A snapshot as JSON shows it. */
 export function toJson(info: Info): object {
   const { id, name, kind, parent, labels, created, updated, seal, inUse, volatile, directory } = info;
   return { name, kind, parent, created, updated, labels, id, directory, seal, inUse, volatile };

@@ -1,9 +1,9 @@
 import type { Kind, Labels } from '../snapshot.ts';
 import { type StoreOptions, labelOption, writeCommand } from './command.ts';
 import { say, sayJson, shown } from './output.ts';
-import { openOrMakeStore, openStore } from './store.ts';
+import { openOrCreateStore, openStore } from './store.ts';
 
-interface Options extends StoreOptions {
+interface MakeCommandOptions extends StoreOptions {
   readonly label?: Labels;
   readonly volatile?: true;
 }
@@ -11,32 +11,32 @@ interface Options extends StoreOptions {
 /** `overlite prepare` */
 export const prepareCommand = writeCommand(
   'prepare',
-  'Make a writable snapshot, on a committed one or on nothing',
+  'Create a writable snapshot, on a committed one or empty',
   {
     examples: ['overlite prepare workspace base', 'overlite prepare new-base --label image=debian:12'],
-    note: 'Without a parent, the store is made too, if the root is not there or empty.',
+    note: 'Without a parent, this also creates the store if the root is missing or empty.',
   },
 )
-  .argument('<new-key>', 'what the new snapshot is called')
-  .argument('[parent]', 'the committed snapshot that it stands on')
+  .argument('<new-key>', 'the key of the new snapshot')
+  .argument('[parent]', 'the committed snapshot to build on (default: none)')
   .addOption(labelOption())
-  .option('--volatile', 'faster, for work that can be thrown away: a crash of the machine loses it')
+  .option('--volatile', 'do not sync what is written: faster, but a crash of the machine loses the snapshot')
   .action(make('active'));
 
 /** `overlite view` */
-export const viewCommand = writeCommand('view', 'Make a read-only snapshot of a committed one', {
+export const viewCommand = writeCommand('view', 'Create a read-only view of a committed snapshot', {
   examples: ['overlite view reader base', 'overlite view reader base --label for=backup'],
-  note: 'Without a parent, the store is made too, if the root is not there or empty.',
+  note: 'Without a parent, this also creates the store if the root is missing or empty.',
 })
-  .argument('<new-key>', 'what the new snapshot is called')
-  .argument('[parent]', 'the committed snapshot that is to be seen')
+  .argument('<new-key>', 'the key of the new snapshot')
+  .argument('[parent]', 'the committed snapshot to view (default: none)')
   .addOption(labelOption())
   .action(make('view'));
 
 function make(kind: Exclude<Kind, 'committed'>) {
-  return async (key: string, parent: string | undefined, options: Options): Promise<void> => {
-    // A parent is in a store that is there.
-    await using driver = await (parent === undefined ? openOrMakeStore(options) : openStore(options));
+  return async (key: string, parent: string | undefined, options: MakeCommandOptions): Promise<void> => {
+    // If there is a parent, there is a store.
+    await using driver = await (parent === undefined ? openOrCreateStore(options) : openStore(options));
     const labels = options.label ?? {};
     const mounts =
       kind === 'active'

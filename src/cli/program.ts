@@ -22,10 +22,10 @@ import { serveCommand } from './serve.ts';
 import { treeCommand } from './tree.ts';
 import { usageCommand } from './usage.ts';
 
-const LAST = 'Get to know it:';
+const LAST = 'Getting started:';
 
 const groups: Readonly<Record<string, readonly Command[]>> = {
-  'Make and take away:': [
+  'Create and remove:': [
     prepareCommand,
     viewCommand,
     commitCommand,
@@ -35,7 +35,7 @@ const groups: Readonly<Record<string, readonly Command[]>> = {
     cleanupCommand,
   ],
   'Mount and run:': [runCommand, shellCommand, mountCommand, unmountCommand, mountsCommand],
-  'Look:': [listCommand, infoCommand, treeCommand, graphCommand, diffCommand, usageCommand, labelCommand],
+  'Inspect:': [listCommand, infoCommand, treeCommand, graphCommand, diffCommand, usageCommand, labelCommand],
   'After an incident:': [checkCommand, backupCommand, restoreCommand],
   'Serve:': [serveCommand],
   [LAST]: [demoCommand, completionCommand, manCommand],
@@ -45,7 +45,7 @@ const manifest: unknown = JSON.parse(readFileSync(new URL('../../package.json', 
 const version =
   typeof manifest === 'object' && manifest !== null ? String(Reflect.get(manifest, 'version')) : 'unknown';
 
-/** The command line, whole: what the help, the man page and completions tell of. */
+/** The whole command line: the help, the manual page and the completions are made from it. */
 export const program = new Command('overlite')
   .description('Overlayfs snapshots whose metadata lives in SQLite')
   .version(version)
@@ -56,10 +56,10 @@ export const program = new Command('overlite')
   .addHelpText(
     'after',
     `
-Every command tells its options and examples with --help. OVERLITE_ROOT stands for --root.
+Run \`overlite COMMAND --help\` for options and examples. --root defaults to $OVERLITE_ROOT.
 
-Exit status: 0 done, 1 the operation failed, 2 wrong usage, 130 stopped by Ctrl-C. check has those of fsck, run and
-shell that of what they run.`,
+Exit status: 0 done, 1 the operation failed, 2 wrong usage, 130 stopped by Ctrl-C. check uses the exit status of fsck;
+run and shell return that of the command.`,
   )
   .exitOverride();
 

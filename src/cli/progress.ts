@@ -1,15 +1,15 @@
 import { SingleBar } from 'cli-progress';
 import type { Tally } from '../snapshot.ts';
 
-/** How far something has come. */
-export interface Step {
+/** What a bar shows. */
+export interface BarState {
   /** What is being done. */
   readonly doing: string;
   readonly done: number;
   /** How much there is to do; `null` if that is not known. */
   readonly total: number | null;
   readonly detail?: string;
-  /** How an amount is written; as it is unless given. */
+  /** How an amount is written (default: as a plain number). */
   readonly unit?: (amount: number) => string;
 }
 
@@ -32,7 +32,7 @@ export class ProgressBar implements Disposable {
   /** Whether anybody sees it. */
   readonly visible = process.stderr.isTTY && process.env['TERM'] !== 'dumb';
 
-  show({ doing, done, total, detail = '', unit = String }: Step): void {
+  show({ doing, done, total, detail = '', unit = String }: BarState): void {
     if (!this.visible) return;
     const most = Math.max(total ?? 0, done, 1);
     const payload = { doing, detail, amount: `${unit(done)}${total === null ? '' : ` of ${unit(most)}`}` };
@@ -48,10 +48,10 @@ export class ProgressBar implements Disposable {
   }
 }
 
-/** Shows a bar for as long as something goes on that tells how far it is. */
+/** Shows a bar while an operation runs that reports its progress. */
 export async function withBar<T>(
   run: (onProgress: (tally: Tally) => void) => Promise<T>,
-  of: Pick<Step, 'doing' | 'unit'>,
+  of: Pick<BarState, 'doing' | 'unit'>,
 ): Promise<T> {
   using bar = new ProgressBar();
   return await run(({ done, total }) => bar.show({ ...of, done, total }));

@@ -8,21 +8,21 @@ import { openStore } from './store.ts';
 /** `overlite remove` */
 export const removeCommand = writeCommand(
   'remove',
-  'Abandon active snapshots and views, with what they hold',
+  'Remove active snapshots and views, with their contents',
   {
     examples: ['overlite remove workspace', 'overlite remove reader-1 reader-2'],
-    note: 'Several are removed together or, if one cannot be, none of them.',
+    note: 'Several are removed together: all of them or none.',
   },
 )
   .argument('<key...>', 'active snapshots and views')
   .action((keys: string[], options: StoreOptions) => takeAway(keys, options, 'remove'));
 
 /** `overlite delete` */
-export const deleteCommand = writeCommand('delete', 'Delete committed snapshots that nothing stands on', {
+export const deleteCommand = writeCommand('delete', 'Delete committed snapshots that have no children', {
   examples: ['overlite delete release', 'overlite delete release-2 release-1'],
-  note: 'Several are deleted together, in the order given, or, if one cannot be, none of them.',
+  note: 'Several are deleted together, in the order given: all of them or none.',
 })
-  .argument('<name...>', 'committed snapshots, those that stand on others first')
+  .argument('<name...>', 'committed snapshots, children before their parents')
   .action((names: string[], options: StoreOptions) => takeAway(names, options, 'delete'));
 
 async function takeAway(

@@ -6,19 +6,19 @@ import { say, sayJson } from './output.ts';
 /** `overlite restore` */
 export const restoreCommand = storeCommand(
   'restore',
-  'Put a backup in the place of a lost or damaged database, or what can be read of that',
+  'Replace a lost or damaged database with a backup, or with what can be read of it',
   {
     examples: [
       'overlite restore --root /var/lib/overlite',
       'overlite restore --root /var/lib/overlite /backup/metadata-2030-01-31.db',
       'overlite restore --root /var/lib/overlite --salvage',
     ],
-    note: `Nothing is deleted: the old database goes to lost+found, and directories stay as they are. Nobody may
-have the store open. What does not fit together afterwards is reported.`,
+    note: `Nothing is deleted: the old database is moved to lost+found, and directories stay as they are. Nobody
+may have the store open. Rows and directories that do not match afterwards are reported.`,
   },
 )
-  .argument('[backup]', 'the backup; the newest in backups/ unless given')
-  .option('--salvage', 'use no backup, but what can be read of the database that is there')
+  .argument('[backup]', 'the backup (default: the newest in backups/)')
+  .option('--salvage', 'use what can be read of the present database instead of a backup')
   .action(
     async (
       from: string | undefined,
@@ -38,7 +38,7 @@ function show({ from, setAside, snapshots, lost, journal, finished, check }: Res
   if (setAside !== null) say(`The old database is kept in ${setAside}.`);
   for (const { id, name, why } of lost) say(`lost: ${name === null ? `id ${id}` : quoteWhole(name)}: ${why}`);
   for (const { id, part } of journal)
-    say(`not deleted: ${part === 'all' ? id : `${id}/work`}, of the backup's journal`);
+    say(`not deleted: ${part === 'all' ? id : `${id}/work`}, from the journal of the backup`);
   for (const { code, message } of check.findings) say(`${code}: ${message}`);
-  say(`\nWhat directories hold was not looked at: overlite check does that.`);
+  say('\nThe contents of the layers were not checked: overlite check does that.');
 }

@@ -19,43 +19,43 @@ import { handOver, stopSignal } from './stopping.ts';
 import { openStore } from './store.ts';
 import { bytes } from './units.ts';
 
-interface Options extends StoreOptions {
+interface RunCommandOptions extends StoreOptions {
   readonly commit?: string;
   readonly label?: Labels;
   readonly chroot?: true;
   readonly by?: MountMethod;
 }
 
-/** How a command ended: `signal` is set if one has ended it, and then `status` is that of a shell. */
+/** How a command ended. If a signal ended it, `status` is 128 and its number, as in a shell. */
 interface Ended {
   readonly status: number;
   readonly signal: NodeJS.Signals | null;
 }
 
-/** As of env(1), chroot(8) and podman. */
+/** As in env(1), chroot(8) and podman. */
 const STATUS = { failed: 125, notExecutable: 126, notFound: 127, signal: 128 } as const;
 
 const statuses: Statuses = {
-  words: `that of the command, or 128 and the number of the signal that ended it; 127 it was not found, 126 it
-cannot be run, 125 anything else went wrong, wrong usage too.`,
+  words: `that of the command, or 128 and the number of the signal that ended it; 127 if it was not found, 126
+if it cannot be run, 125 for every other failure, including wrong usage.`,
   usage: STATUS.failed,
   failed: () => STATUS.failed,
 };
 
-const NOTE = `An active snapshot or a view is used as it is. A committed one gets a workspace of its own, which is
-thrown away afterwards, unless --commit makes a snapshot of it; nothing is committed if the command fails. The tree
-is mounted in a mount namespace of the command's own, where nobody else sees it, and is its working directory.
-Ctrl-C goes to the command. Wants root.`;
+const NOTE = `An active snapshot or a view is used directly. For a committed one a workspace is made, and thrown away
+afterwards unless --commit is given; nothing is committed if the command fails. The tree is the working directory of
+the command. It is mounted in a mount namespace of the command, where nobody else sees it. Ctrl-C goes to the command.
+Needs root.`;
 
 function runner(name: string, description: string, examples: readonly string[]): Command {
   return writeCommand(name, description, { examples, note: NOTE, statuses })
     .argument('<key-or-name>', 'a snapshot of any kind')
-    .option('--commit <new-name>', 'commit what it leaves under this name, if it ends with status 0')
+    .option('--commit <new-name>', 'commit the result under this name if the command succeeds')
     .addOption(labelOption())
     .addOption(byOption())
     .option(
       '--chroot',
-      'make the tree its root, with /dev, /proc and /sys of this system where they are there',
+      'make the tree the root directory, with /dev, /proc and /sys of this system where it has such directories',
     );
 }
 
@@ -65,20 +65,22 @@ export const runCommand = runner('run', 'Run a command in the tree of a snapshot
   'overlite run debian --chroot --commit debian-curl -- apt-get install -y curl',
 ])
   .argument('<command...>', 'the command with its arguments')
-  .action((keyOrName: string, command: string[], options: Options) => runIn(keyOrName, command, options));
+  .action((keyOrName: string, command: string[], options: RunCommandOptions) =>
+    runIn(keyOrName, command, options),
+  );
 
 /** `overlite shell` */
 export const shellCommand = runner('shell', 'Run a shell in the tree of a snapshot', [
   'overlite shell workspace',
   'overlite shell base --commit base-2',
-]).action((keyOrName: string, options: Options) => {
+]).action((keyOrName: string, options: RunCommandOptions) => {
   const own = process.env['SHELL'] ?? '';
   return runIn(keyOrName, [options.chroot === true || own === '' ? '/bin/sh' : own], options);
 });
 
-async function runIn(keyOrName: string, given: readonly string[], options: Options): Promise<void> {
+async function runIn(keyOrName: string, given: readonly string[], options: RunCommandOptions): Promise<void> {
   const { commit: name, label: labels = {} } = options;
-  // After the one in front of a name that begins with a dash, another one is not needed, and may be there.
+  // After the `--` before a name that begins with a dash, a second one is optional.
   const command = given[0] === '--' ? given.slice(1) : given;
   if ((command[0] ?? '') === '') throw new SnapshotError('INVALID_ARGUMENT', 'the command is empty');
   await using driver = await openStore(options);
@@ -101,7 +103,7 @@ async function runIn(keyOrName: string, given: readonly string[], options: Optio
       try {
         info = await commit(driver, name, key, labels);
       } catch (error) {
-        // What the command has done is worth keeping, unless the user says otherwise.
+        // The result of the command is worth keeping, unless the user has stopped it.
         if (!throwaway || stopSignal.aborted) throw error;
         thrownAway = false;
         throw unsaved(error, key);
@@ -116,17 +118,17 @@ async function runIn(keyOrName: string, given: readonly string[], options: Optio
   await report(driver, { key, ended, info, removed: thrownAway, deferred }, options);
 }
 
-/** What is said if only the commit failed: the work is still there. */
+/** The error if only the commit failed: the result of the command is still there. */
 function unsaved(error: unknown, key: string): SnapshotError | TypeError {
   const known = toSnapshotError(error, 'committing');
   if (!(known instanceof SnapshotError)) return known;
   return new SnapshotError(known.code, known.message, {
     cause: error,
-    hint: `what the command has done is kept in ${quote(key)}: commit that, or remove it`,
+    hint: `the result of the command is kept in ${quote(key)}: commit that, or remove it`,
   });
 }
 
-interface Outcome {
+interface RunResult {
   readonly key: string;
   readonly ended: Ended;
   readonly info: Info | undefined;
@@ -134,11 +136,11 @@ interface Outcome {
   readonly deferred: string | undefined;
 }
 
-/** Tells on standard error what came of it: standard output is the command's. */
+/** Reports the result on standard error, since standard output is the command's. */
 async function report(
   driver: OverlayDriver,
-  { key, ended, info, removed, deferred }: Outcome,
-  { json, commit: name }: Options,
+  { key, ended, info, removed, deferred }: RunResult,
+  { json, commit: name }: RunCommandOptions,
 ): Promise<void> {
   if (json === true) {
     noteJson({ key, ...ended, committed: info?.name ?? null, removed, deferred: deferred ?? null });
@@ -153,16 +155,18 @@ async function report(
   if (deferred !== undefined) note(`the directory of the workspace stays until a cleanup: ${deferred}`);
 }
 
-/** Says what will not do before anything is run. */
+/** Refuses what cannot be committed before the command is run. */
 async function checkCommit(
   driver: OverlayDriver,
   keyOrName: string,
   kind: Info['kind'],
-  { commit: name, label }: Options,
+  { commit: name, label }: RunCommandOptions,
 ): Promise<void> {
   if (name === undefined) {
     if (label === undefined) return;
-    throw new SnapshotError('INVALID_ARGUMENT', 'labels are for what is committed', { hint: 'add --commit' });
+    throw new SnapshotError('INVALID_ARGUMENT', 'labels are only for a snapshot that is committed', {
+      hint: 'add --commit',
+    });
   }
   if (kind === 'view') {
     throw new SnapshotError(
@@ -179,7 +183,7 @@ async function start(
   key: string,
   command: readonly string[],
   target: string,
-  { root, chroot, by }: Options,
+  { root, chroot, by }: RunCommandOptions,
 ): Promise<Ended> {
   const mounted = await mountFor(driver, key, target, by);
   let running: { end: Promise<Ended> };
@@ -201,7 +205,7 @@ async function start(
   return running.end;
 }
 
-/** A mount that is seen by nobody but those who are started in a namespace that it enters. */
+/** A mount that only processes started in the namespace that `enter` is called in can see. */
 interface Mounted {
   readonly enter: () => void;
   readonly leave: () => Promise<void>;
@@ -227,13 +231,13 @@ async function mountFor(
 
 function toEnterError(error: unknown, key: string): Error {
   if (errnoOf(error) !== 'EINVAL') return toSnapshotError(error, `entering ${quote(key)}`);
-  return new SnapshotError('FAILED_PRECONDITION', 'the root directory of this process is no mount', {
+  return new SnapshotError('FAILED_PRECONDITION', 'the root directory of this process is not a mount', {
     cause: error,
     hint: 'mount it on itself first (mount --bind), or leave the chroot',
   });
 }
 
-/** Takes a directory away, unless something that the command left has its mount there, and would lose it. */
+/** Removes a directory, unless a process that the command left behind has its mount there, and would lose it. */
 async function takeAway(target: string): Promise<void> {
   for (const { entries } of await lookAtAllMounts()) {
     if (entries.some(({ mountPoint }) => mountPoint === target)) return;
@@ -241,10 +245,10 @@ async function takeAway(target: string): Promise<void> {
   await rmdir(target).catch(() => {});
 }
 
-/** Makes a tree the root, with what programs expect to find in one. */
+/** Makes a tree the root directory, with the directories of this system that programs expect. */
 function enter(tree: string): void {
   for (const directory of ['/dev', '/proc', '/sys']) {
-    // What the tree has in its place may be a link that leads out of it.
+    // It may be a symbolic link in the tree, which could lead out of it.
     const found = lstatSync(join(tree, directory), { throwIfNoEntry: false });
     if (found?.isDirectory() === true) bindMounts(directory, join(tree, directory));
   }
@@ -274,10 +278,10 @@ function begin([file = '', ...args]: readonly string[], options: SpawnOptions): 
   });
 }
 
-/** How long the kernel gets to let go of a mount namespace after its last process, in milliseconds. */
+/** How long the kernel may take to end a mount namespace after its last process, in milliseconds. */
 const PATIENCE_MS = 2000;
 
-/** Commits what a command has left. If it left processes behind that may go on writing, they lose it: it is copied. */
+/** Commits the result of a command. If it left processes behind that may go on writing, a copy is committed. */
 async function commit(driver: OverlayDriver, name: string, key: string, labels: Labels): Promise<Info> {
   const until = performance.now() + PATIENCE_MS;
   for (;;) {

@@ -8,12 +8,18 @@ import type { OverlayDriver } from '../driver/driver.ts';
 import { SnapshotError, toSnapshotError } from '../errors.ts';
 import { notifyManager, takePassedSockets } from '../linux/notify.ts';
 import { quote } from '../quote.ts';
-import { type StoreOptions, toMilliseconds, writeCommand } from './command.ts';
+import {
+  type CommittingOptions,
+  durabilityOption,
+  sealOption,
+  toMilliseconds,
+  writeCommand,
+} from './command.ts';
 import { LOG_LEVELS, Log, type LogLevel } from './log.ts';
 import { endWhenStopped, stopSignal } from './stopping.ts';
-import { openOrMakeStore } from './store.ts';
+import { openOrCreateStore } from './store.ts';
 
-interface Options extends StoreOptions {
+interface ServeCommandOptions extends CommittingOptions {
   readonly address?: string;
   readonly name?: string;
   readonly logLevel: LogLevel;
@@ -22,8 +28,6 @@ interface Options extends StoreOptions {
   readonly metrics?: string;
   readonly checkEvery?: number;
   readonly grace?: number;
-  readonly seal: 'metadata' | 'content';
-  readonly durability: 'full' | 'metadata';
   readonly mountOption?: string[];
   readonly remapIds?: true;
   readonly upperdirLabel?: true;
@@ -32,40 +36,32 @@ interface Options extends StoreOptions {
 const GRPC = ['@grpc/grpc-js', '@grpc/proto-loader'];
 
 /** `overlite serve` */
-export const serveCommand = writeCommand('serve', 'Be a snapshotter for containerd, on a unix socket', {
+export const serveCommand = writeCommand('serve', 'Serve this store to containerd over a Unix socket', {
   examples: [
     'overlite serve --root /var/lib/overlite --address /run/overlite/overlite.sock',
     'overlite serve --address /run/overlite/overlite.sock --health --metrics 127.0.0.1:9323',
   ],
-  note: `The store is made too, if the root is not there or empty. On SIGTERM or SIGINT running calls are finished, and the
-status is 0; a second signal ends it at once. The log is JSON, a line for each call that failed.`,
+  note: `This also creates the store if the root is missing or empty. On SIGTERM or SIGINT it finishes the running calls and
+exits with 0; a second signal ends it at once. The log is JSON, one line for each call that failed.`,
 })
-  .option('--address <socket>', 'the path of the socket; not needed where systemd passes one')
-  .option('--name <name>', 'refuse requests for a snapshotter of another name')
+  .option('--address <socket>', 'the path of the socket; not needed if systemd passes one')
+  .option('--name <name>', 'refuse requests for a snapshotter with another name')
   .addOption(
-    new Option('--log-level <level>', 'how much is logged; debug tells of each call')
+    new Option('--log-level <level>', 'how much to log; debug logs every call')
       .choices(LOG_LEVELS)
       .default('info'),
   )
-  .option('--health', 'offer grpc.health.v1 as well')
-  .option('--reflection', 'offer grpc.reflection.v1 as well')
-  .option('--metrics <address>', 'figures for Prometheus, on a socket or a loopback port')
-  .option('--check-every <hours>', 'check the store at the start and every so many hours', toHours)
-  .option('--grace <seconds>', 'how long running calls may take to finish; 30 unless given', toMilliseconds)
-  .addOption(
-    new Option('--seal <what>', 'what a later check can tell changes of: content reads every byte')
-      .choices(['metadata', 'content'])
-      .default('metadata'),
-  )
-  .addOption(
-    new Option('--durability <what>', 'metadata leaves out the syncing of layers')
-      .choices(['full', 'metadata'])
-      .default('full'),
-  )
-  .option('--mount-option <option...>', 'more options for every overlay')
-  .option('--remap-ids', 'turn the id-mapping labels into mount options')
-  .option('--upperdir-label', 'tell the path of the layer in a label')
-  .action(async (options: Options) => {
+  .option('--health', 'also serve grpc.health.v1')
+  .option('--reflection', 'also serve grpc.reflection.v1')
+  .option('--metrics <address>', 'serve metrics for Prometheus, on a socket or a loopback port')
+  .option('--check-every <hours>', 'check the store at the start, and then every so many hours', toHours)
+  .option('--grace <seconds>', 'how long running calls may take to finish (default: 30)', toMilliseconds)
+  .addOption(sealOption())
+  .addOption(durabilityOption())
+  .option('--mount-option <option...>', 'more mount options for every overlay')
+  .option('--remap-ids', 'turn the ID mapping labels into mount options')
+  .option('--upperdir-label', 'report the path of the layer in a label')
+  .action(async (options: ServeCommandOptions) => {
     endWhenStopped();
     const log = new Log(options.logLevel);
     const address = findAddress(options.address);
@@ -73,7 +69,7 @@ status is 0; a second signal ends it at once. The log is JSON, a line for each c
     const { serve } = await loadOptional(GRPC, () => import('../containerd/index.ts'));
     let metrics: Metrics | undefined;
     const { seal, durability, mountOption = [], remapIds = false, upperdirLabel = false } = options;
-    await using driver = await openOrMakeStore(options, {
+    await using driver = await openOrCreateStore(options, {
       asyncRemove: 'background',
       seal,
       durability,
@@ -83,7 +79,7 @@ status is 0; a second signal ends it at once. The log is JSON, a line for each c
       onTransaction: (writes) => metrics?.onTransaction(writes),
     });
     metrics = options.metrics === undefined ? undefined : await makeMetrics(driver);
-    await using figures = metrics && (await serveFigures(metrics, options.metrics ?? ''));
+    await using metricsServer = metrics && (await startMetricsServer(metrics, options.metrics ?? ''));
     const { name, health = false, reflection = false, grace } = options;
     const onCall = (call: CallRecord): void => {
       metrics?.onCall(call);
@@ -94,11 +90,11 @@ status is 0; a second signal ends it at once. The log is JSON, a line for each c
     log.say('info', 'serving', {
       root: options.root,
       address: server.address,
-      ...(figures && { metrics: figures.address }),
+      ...(metricsServer && { metrics: metricsServer.address }),
     });
-    tellManager(log, { READY: '1', STATUS: `serving on ${server.address}` });
+    notify(log, { READY: '1', STATUS: `serving on ${server.address}` });
     await stopped();
-    tellManager(log, { STOPPING: '1', STATUS: 'finishing the calls that run' });
+    notify(log, { STOPPING: '1', STATUS: 'finishing the running calls' });
     log.say('info', 'stopping');
     await server.close({ ...(grace !== undefined && { grace }) });
     await checking;
@@ -108,7 +104,7 @@ status is 0; a second signal ends it at once. The log is JSON, a line for each c
 
 function toHours(text: string): number {
   const hours = Number(text);
-  // A timer cannot wait for longer than four weeks.
+  // A timer waits for 2^31 ms at most, which is less than four weeks.
   if (text.trim() === '' || !(hours > 0 && hours <= 500)) {
     throw new InvalidArgumentError('It is not a number of hours up to 500.');
   }
@@ -130,13 +126,13 @@ function findAddress(given: string | undefined): string | number {
   });
 }
 
-/** containerd takes mount options apart by itself, and does not know that some of what separates them is escaped. */
+/** containerd splits mount options itself, and does not know that separators in them can be escaped. */
 function refuseSeparators(root: string): void {
   const path = resolve(root);
   if (!/[:,\\]/.test(path)) return;
   throw new SnapshotError(
     'INVALID_ARGUMENT',
-    `containerd would misread mount options that have ${quote(path)} in them`,
+    `containerd would misread mount options with ${quote(path)} in them`,
     {
       hint: 'choose a root without colons, commas and backslashes in its path',
     },
@@ -148,7 +144,7 @@ async function makeMetrics(driver: OverlayDriver): Promise<Metrics> {
   return new loaded.Metrics(() => driver.pendingRemovals());
 }
 
-async function serveFigures(
+async function startMetricsServer(
   metrics: Metrics,
   address: string,
 ): Promise<AsyncDisposable & { address: string }> {
@@ -156,10 +152,10 @@ async function serveFigures(
   return serveMetrics(metrics, address);
 }
 
-/** What containerd asks to see whether something is there, and what it expects to hear then. */
+/** Answers that containerd expects, since it calls to see whether something is there. */
 const EXPECTED = new Set(['NOT_FOUND', 'ALREADY_EXISTS', 'CANCELLED']);
 
-/** What an operator has to see to. */
+/** Answers that an operator has to look into. */
 const SERIOUS = new Set(['INTERNAL', 'UNKNOWN', 'DATA_LOSS', 'UNAVAILABLE', 'RESOURCE_EXHAUSTED']);
 
 function logCall(log: Log, { service, method, key, name, code, message, duration }: CallRecord): void {
@@ -176,16 +172,16 @@ function logCall(log: Log, { service, method, key, name, code, message, duration
   else log.say(SERIOUS.has(code) ? 'error' : 'warn', message, details);
 }
 
-/** Lets the service manager know, if there is one. That it cannot be told is no reason to stop. */
-function tellManager(log: Log, state: Readonly<Record<string, string>>): void {
+/** Notifies the service manager, if there is one. If that fails, the server goes on. */
+function notify(log: Log, state: Readonly<Record<string, string>>): void {
   try {
     notifyManager(state);
   } catch (error) {
-    log.say('warn', toSnapshotError(error, 'telling the service manager').message);
+    log.say('warn', toSnapshotError(error, 'notifying the service manager').message);
   }
 }
 
-/** Checks a store now and again, until this process is to stop. */
+/** Checks a store at intervals, until this process is asked to stop. */
 async function checkEvery(
   driver: OverlayDriver,
   interval: number | undefined,
@@ -209,7 +205,7 @@ async function checkEvery(
   }
 }
 
-/** Resolves when this process is to stop. */
+/** Resolves when this process is asked to stop. */
 function stopped(): Promise<void> {
   return new Promise((done) => {
     if (stopSignal.aborted) done();

@@ -1,9 +1,9 @@
 import type { ChildProcess } from 'node:child_process';
 
-/** What a command ends with that was stopped by a signal. */
+/** The error of a command that was stopped by a signal. */
 export class Stopped extends Error {
   override readonly name = 'Stopped';
-  /** As shells have it: 128 and the number of the signal. */
+  /** As in shells: 128 and the number of the signal. */
   readonly status: number;
 
   constructor(signal: keyof typeof STATUS) {
@@ -16,13 +16,13 @@ const STATUS = { SIGHUP: 129, SIGINT: 130, SIGTERM: 143 } as const;
 
 const stopping = new AbortController();
 
-/** Ends what can be undone, when a signal asks to. What cannot be undone is finished. */
+/** Aborted by the first signal that asks this process to stop: what can be undone is, the rest is finished. */
 export const stopSignal: AbortSignal = stopping.signal;
 
-/** The command that is run on behalf of the user, and gets the signals. */
+/** The command that runs on behalf of the user, and gets the signals. */
 let running: ChildProcess | undefined;
 
-/** Leaves signals to a process until it has ended. Those that a terminal sends have reached it already. */
+/** Passes signals on to a process until it has ended. A terminal sends SIGINT to it as well. */
 export function handOver(child: ChildProcess): void {
   const ignore = (): void => {};
   const takeBack = (): void => {
@@ -31,10 +31,11 @@ export function handOver(child: ChildProcess): void {
   };
   running = child;
   process.on('SIGQUIT', ignore);
-  child.once('exit', takeBack).once('error', takeBack);
+  // A Ctrl-C that ends the command can arrive after its end, in the same turn of the event loop.
+  child.once('exit', () => setImmediate(takeBack)).once('error', takeBack);
 }
 
-/** Takes signals: the first ends things well, a second one at once. */
+/** Handles signals: the first one stops the command in an orderly way, a second one at once. */
 export function takeSignals(): void {
   for (const name of ['SIGHUP', 'SIGINT', 'SIGTERM'] as const) {
     process.on(name, () => {
@@ -50,12 +51,12 @@ export function takeSignals(): void {
 
 let isEnd = false;
 
-/** Says that being stopped is how a command ends, and no reason for another status than 0. */
+/** Declares that a signal is the normal end of this command, with status 0. */
 export function endWhenStopped(): void {
   isEnd = true;
 }
 
-/** The exit status of a command that was stopped, or had finished already when it was to stop. */
+/** The exit status of a command that was stopped, even if it had finished by then. */
 export function stoppedStatus(): number | undefined {
   const reason: unknown = stopSignal.reason;
   return reason instanceof Stopped && !isEnd ? reason.status : undefined;

@@ -8,44 +8,44 @@ import { quote } from '../quote.ts';
 import type { Info, Usage } from '../snapshot.ts';
 import type { StoreOptions } from './command.ts';
 
-/** Opens a store to write to it, and makes it if the root is not there or empty. */
-export async function openOrMakeStore(
+/** Opens a store to write to it, and creates it if the root is missing or empty. */
+export async function openOrCreateStore(
   { root, busyTimeout }: StoreOptions,
   options: DriverOptions = {},
 ): Promise<OverlayDriver> {
   const layout = new Layout(resolve(root));
-  if (!isThere(layout.database)) checkFree(layout);
+  if (!isThere(layout.database)) checkEmpty(layout);
   return OverlayDriver.open(root, { ...options, ...(busyTimeout !== undefined && { busyTimeout }) });
 }
 
-/** @throws {SnapshotError} FAILED_PRECONDITION if a directory holds something that is not of a store that was begun */
-function checkFree({ root, snapshots, restoring }: Layout): void {
+/** @throws {SnapshotError} FAILED_PRECONDITION if a root holds anything but a store whose creation was interrupted */
+function checkEmpty({ root, snapshots, restoring }: Layout): void {
   if (!isThere(root)) return;
   const known = new Set([basename(snapshots), 'lost+found']);
-  // Whoever finishes a restoration that was interrupted finds this, and says so.
+  // The driver reports a restoration that was interrupted.
   if (isThere(restoring)) return;
   const found = readdirSync(root).filter((name) => !known.has(name));
   if (isThere(snapshots)) found.push(...readdirSync(snapshots));
   if (found.length === 0) return;
-  throw new SnapshotError('FAILED_PRECONDITION', `${quote(root)} is not empty, and holds no database`, {
+  throw new SnapshotError('FAILED_PRECONDITION', `${quote(root)} is not empty and has no database`, {
     hint: 'choose another directory; if the database of a store is lost, restore it',
   });
 }
 
-/** Opens a store that is there, to write to it. */
+/** Opens an existing store to write to it. */
 export async function openStore(
   { root, busyTimeout }: StoreOptions,
   options: DriverOptions = {},
 ): Promise<OverlayDriver> {
   if (!isThere(new Layout(resolve(root)).database)) {
     throw new SnapshotError('FAILED_PRECONDITION', `${quote(root)} is not the root of a store`, {
-      hint: 'prepare, view and serve make one; restore makes one from a backup',
+      hint: 'prepare, view and serve create one; restore creates one from a backup',
     });
   }
   return OverlayDriver.open(root, { ...options, ...(busyTimeout !== undefined && { busyTimeout }) });
 }
 
-/** What a snapshot holds: `undefined` if it has gone since it was listed, `null` if its layer is lost. */
+/** The usage of a snapshot: `undefined` if it was removed since it was listed, `null` if its layer is lost. */
 export async function usageOf(driver: OverlayDriver, name: string): Promise<Usage | null | undefined> {
   try {
     return await driver.usage(name);
@@ -57,7 +57,7 @@ export async function usageOf(driver: OverlayDriver, name: string): Promise<Usag
   }
 }
 
-/** A snapshot and all that descends from it. */
+/** A snapshot and all its descendants. */
 export async function withDescendants(driver: OverlayDriver, name: string): Promise<Info[]> {
   const { id } = await driver.stat(name);
   const { snapshot, descendants } = await driver.owner(`snapshots/${id}`);
@@ -72,7 +72,7 @@ function isThere(file: string): boolean {
   }
 }
 
-/** Opens a store that is there, only to look at it: nothing is deleted or backed up meanwhile. */
-export function lookAtStore(options: StoreOptions): Promise<OverlayDriver> {
+/** Opens an existing store only to read it: nothing is deleted or backed up meanwhile. */
+export function openStoreToRead(options: StoreOptions): Promise<OverlayDriver> {
   return openStore(options, { asyncRemove: true, backups: false });
 }

@@ -1,24 +1,28 @@
 import type { Info } from '../snapshot.ts';
 import { type StoreOptions, storeCommand } from './command.ts';
 import { paint, paintKind, say, sayJson, shown, toJson } from './output.ts';
-import { lookAtStore, usageOf } from './store.ts';
+import { openStoreToRead, usageOf } from './store.ts';
 import { age, bytes } from './units.ts';
 
 /** A snapshot that is still to be drawn. */
 interface Pending {
   readonly info: Info;
-  /** What stands in front of its own line, and of those of its children. */
+  /** The text before its own line, and before those of its children. */
   readonly branch: string;
   readonly trunk: string;
 }
 
 /** `overlite tree` */
-export const treeCommand = storeCommand('tree', 'Draw the snapshots, each under its parent', {
-  examples: ['overlite tree', 'overlite tree base'],
-})
-  .argument('[key-or-name]', 'only this snapshot and what descends from it')
+export const treeCommand = storeCommand(
+  'tree',
+  'Draw the snapshots as a tree, children below their parents',
+  {
+    examples: ['overlite tree', 'overlite tree base'],
+  },
+)
+  .argument('[key-or-name]', 'only this snapshot and its descendants')
   .action(async (name: string | undefined, options: StoreOptions) => {
-    await using driver = await lookAtStore(options);
+    await using driver = await openStoreToRead(options);
     const children = new Map<string | null, Info[]>();
     const top: Info[] = name === undefined ? [] : [await driver.stat(name)];
     for await (const info of driver.snapshots()) {
@@ -39,8 +43,8 @@ export const treeCommand = storeCommand('tree', 'Draw the snapshots, each under 
       const size = usage === undefined || usage === null ? '' : `, ${bytes(usage.size)}`;
       const rest = `(${paintKind(info.kind)}${size}, ${age(info.created, now)})`;
       say(`${paint('dim', branch)}${shown(info.name)}  ${rest}`);
-      const below = (children.get(info.name) ?? []).toReversed();
-      for (const [at, child] of below.entries()) {
+      const siblings = (children.get(info.name) ?? []).toReversed();
+      for (const [at, child] of siblings.entries()) {
         const last = at === 0;
         pending.push({
           info: child,
@@ -51,8 +55,8 @@ export const treeCommand = storeCommand('tree', 'Draw the snapshots, each under 
     }
   });
 
-/** A snapshot with its children in it. Chains are no longer than overlayfs stacks layers. */
+/** A snapshot with its children in it: recursive, since a chain has at most as many layers as overlayfs stacks. */
 function toTree(info: Info, children: ReadonlyMap<string | null, readonly Info[]>): object {
-  const below = children.get(info.name) ?? [];
-  return { ...toJson(info), children: below.map((child) => toTree(child, children)) };
+  const own = children.get(info.name) ?? [];
+  return { ...toJson(info), children: own.map((child) => toTree(child, children)) };
 }

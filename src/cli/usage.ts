@@ -2,20 +2,20 @@ import type { OverlayDriver } from '../driver/driver.ts';
 import type { Info, Usage } from '../snapshot.ts';
 import { type StoreOptions, storeCommand } from './command.ts';
 import { paintKind, sayJson, sayTable, shown } from './output.ts';
-import { lookAtStore, usageOf, withDescendants } from './store.ts';
+import { openStoreToRead, usageOf, withDescendants } from './store.ts';
 import { bytes } from './units.ts';
 
-/** What a snapshot costs. */
+/** The space that a snapshot takes. */
 interface Cost {
   readonly name: string;
   readonly kind: Info['kind'];
-  /** What its own layer holds; `null` here and below if a layer is lost. */
+  /** Its own layer; `null` here and below if a layer is lost. */
   readonly own: Usage | null;
-  /** What it and all that it stands on hold. */
+  /** It and all its ancestors. */
   readonly chain: Usage | null;
-  /** What removing it would free: nothing as long as others stand on it. */
+  /** What removing it would free: nothing if it has children. */
   readonly frees: Usage | null;
-  /** What removing it and all that descends from it would free. */
+  /** What removing it and all its descendants would free. */
   readonly freesWithDescendants: Usage | null;
 }
 
@@ -24,15 +24,15 @@ const NOTHING: Usage = { inodes: 0, size: 0 };
 /** `overlite usage` */
 export const usageCommand = storeCommand(
   'usage',
-  'Tell what snapshots cost, and what removing them would free',
+  'Show the space that snapshots take, and what removing them would free',
   {
     examples: ['overlite usage', 'overlite usage base workspace --json'],
-    note: 'Nothing is freed by a snapshot that others stand on, as long as they do.',
+    note: 'Removing a snapshot that has children frees nothing.',
   },
 )
   .argument('[key-or-name...]', 'only these snapshots')
   .action(async (names: string[], options: StoreOptions) => {
-    await using driver = await lookAtStore(options);
+    await using driver = await openStoreToRead(options);
     const costs = await costsOf(driver, names);
     if (options.json === true) {
       sayJson(costs);
@@ -83,7 +83,7 @@ async function costsOf(driver: OverlayDriver, names: readonly string[]): Promise
     }));
 }
 
-/** A snapshot whose layer was measured, and what is around it. */
+/** A snapshot whose layer was measured, with its relatives. */
 interface Measured {
   readonly info: Info;
   readonly own: Usage | null;
@@ -95,7 +95,7 @@ function parentIn(tree: ReadonlyMap<string, Measured>, { info }: Measured): Meas
   return info.parent === null ? undefined : tree.get(info.parent);
 }
 
-/** What the costs of snapshots depend on: what they stand on, and what descends from them. */
+/** The snapshots that these costs depend on: all ancestors and descendants. */
 async function* related(driver: OverlayDriver, names: readonly string[]): AsyncGenerator<Info> {
   for (const name of names) {
     yield* await withDescendants(driver, name);
@@ -103,7 +103,7 @@ async function* related(driver: OverlayDriver, names: readonly string[]): AsyncG
   }
 }
 
-/** A sum, of which nothing is known if one of both is not. */
+/** The sum, which is unknown if one of both is. */
 function add(one: Usage | null, other: Usage | null): Usage | null {
   return one && other && { inodes: one.inodes + other.inodes, size: one.size + other.size };
 }

@@ -10,7 +10,7 @@ import { type CallStatus, toStatus } from './status.ts';
 /** The longest that a timer can wait, in milliseconds. */
 const MAX_TIMER_MS = 2 ** 31 - 1;
 
-/** What a call is aborted with: nobody waits for its answer any more. */
+/** The reason of the signal of a call whose client does not wait for the answer any more. */
 class Abandoned extends Error {
   override readonly name = 'Abandoned';
   readonly status: CallStatus;
@@ -22,7 +22,7 @@ class Abandoned extends Error {
   }
 }
 
-/** Follows a call: the signal says that its client is gone or has given up. */
+/** Follows a call: the signal is aborted when the client is gone or has given up. */
 function follow(
   call: ServerUnaryCall<unknown, unknown> | ServerWritableStream<unknown, unknown>,
 ): Disposable & { readonly signal: AbortSignal } {
@@ -34,7 +34,7 @@ function follow(
   };
   if (call.cancelled || Date.now() >= deadline) abort();
   call.once('cancelled', abort);
-  // To a client that reads nothing, the library cannot say that the deadline has passed, and does not say so here.
+  // If the client does not read, the library does not notice that the deadline has passed.
   const wait = deadline - Date.now();
   const timer = wait < MAX_TIMER_MS ? setTimeout(abort, Math.max(wait, 0)) : undefined;
   return {
@@ -50,7 +50,7 @@ function toCallStatus(error: unknown, doing: string): CallStatus {
   return error instanceof Abandoned ? error.status : toStatus(error, doing);
 }
 
-/** Answers a request with what `answer` resolves to. It does not begin for a client that has given up already. */
+/** Answers a request with the result of `answer`, which is not called if the client has given up already. */
 export function unary<Request, Response>(
   doing: string,
   answer: (request: Request, signal: AbortSignal) => Promise<Response>,
@@ -68,7 +68,7 @@ export function unary<Request, Response>(
   };
 }
 
-/** Answers a request with the messages that `answer` gives, as fast as the client takes them. */
+/** Answers a request with the messages that `answer` yields, as fast as the client takes them. */
 export function streaming<Request, Response>(
   doing: string,
   answer: (request: Request, signal: AbortSignal) => AsyncIterable<Response>,
@@ -100,7 +100,7 @@ function send<Response>(
   return new Promise((resolve, reject) => {
     const onAbort = (): void => reject(signal.reason as Error);
     signal.addEventListener('abort', onAbort, { once: true });
-    // To a client that is gone nothing is sent, and this not called.
+    // If the client is gone, nothing is sent and this is not called.
     call.write(message, () => {
       signal.removeEventListener('abort', onAbort);
       resolve();

@@ -17,19 +17,19 @@ export interface CallRecord {
   readonly name: string | undefined;
   /** gRPC's word for how it ended. */
   readonly code: string;
-  /** What the client was told, if it did not end well. */
+  /** The message that the client got; empty if the call succeeded. */
   readonly message: string;
   /** How long it took, in milliseconds. */
   readonly duration: number;
 }
 
-/** What is known of a call while it runs. */
+/** A call that is running. */
 interface Running {
   readonly service: string;
   readonly call: ServerInterceptingCallInterface;
 }
 
-/** Keeps account of the calls of a server, whatever their service. */
+/** Follows the calls of a server, of any service. */
 export class Calls {
   readonly #running = new Set<Running>();
   readonly #onEnd: (record: CallRecord) => void;
@@ -43,31 +43,31 @@ export class Calls {
     const [, service = '', method = ''] = path.split('/');
     const started = performance.now();
     const deadline = Number(call.getDeadline());
-    let subject: Subject = { key: undefined, name: undefined };
+    let identifiers: Identifiers = { key: undefined, name: undefined };
     let complete = false;
     const end = ({ code, details }: CallStatus): void => {
       if (!this.#running.delete(running)) return;
       const message = code === status.OK ? '' : details;
       const duration = performance.now() - started;
-      this.#onEnd({ service, method, ...subject, code: status[code], message, duration });
+      this.#onEnd({ service, method, ...identifiers, code: status[code], message, duration });
     };
     const observed = new ServerInterceptingCall(call, {
       start: (next) =>
         next({
           onReceiveMessage: (message: unknown, go) => {
-            subject = subjectOf(message);
+            identifiers = identifiersOf(message);
             go(message);
           },
           onReceiveHalfClose: (go) => {
             complete = true;
             go();
           },
-          // Comes at the end of every call. Of those that the library has ended itself, nothing else tells.
+          // Called at the end of every call; for calls that the library has ended itself, it is the only sign.
           onCancel: () => end(abandoned(deadline, complete)),
         }),
-      sendStatus: (told, next) => {
-        end({ code: told.code ?? status.UNKNOWN, details: told.details ?? '' });
-        next(told);
+      sendStatus: (sent, next) => {
+        end({ code: sent.code ?? status.UNKNOWN, details: sent.details ?? '' });
+        next(sent);
       },
     });
     const running: Running = { service, call: observed };
@@ -75,7 +75,7 @@ export class Calls {
     return observed;
   };
 
-  /** Ends the calls of other services than the given one, which may go on for as long as their clients like. */
+  /** Ends the calls of all other services: their clients could keep them open for any time. */
   endOthers(service: string): void {
     for (const { call } of [...this.#running].filter((running) => running.service !== service)) {
       call.sendStatus({ code: status.UNAVAILABLE, details: 'the server is stopping' });
@@ -93,10 +93,10 @@ function abandoned(deadline: number, complete: boolean): CallStatus {
   return { code: status.CANCELLED, details };
 }
 
-type Subject = Pick<CallRecord, 'key' | 'name'>;
+type Identifiers = Pick<CallRecord, 'key' | 'name'>;
 
-/** What a request is about. */
-function subjectOf(message: unknown): Subject {
+/** The key and name in a request. */
+function identifiersOf(message: unknown): Identifiers {
   const info: unknown = fieldOf(message, 'info');
   return { key: textOf(message, 'key'), name: textOf(message, 'name') ?? textOf(info, 'name') };
 }

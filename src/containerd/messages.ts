@@ -6,7 +6,7 @@ export interface WireTimestamp {
   readonly nanos: number;
 }
 
-/** The words that the wire has for a kind. */
+/** A kind, as the wire has it. */
 type WireKind = 'UNKNOWN' | 'VIEW' | 'ACTIVE' | 'COMMITTED';
 
 /** `containerd.types.Mount` */
@@ -20,7 +20,7 @@ export interface WireMount {
 /** `containerd.services.snapshots.v1.Info` */
 export interface WireInfo {
   readonly name: string;
-  /** Empty for none. */
+  /** Empty for a base. */
   readonly parent: string;
   readonly kind: WireKind;
   readonly createdAt: WireTimestamp | null;
@@ -28,7 +28,7 @@ export interface WireInfo {
   readonly labels: Labels;
 }
 
-/** What every request begins with: the name that the client has for the snapshotter. */
+/** The first field of every request: the client's name for the snapshotter. */
 export interface WireRequest {
   readonly snapshotter: string;
 }
@@ -68,7 +68,7 @@ function toTimestamp(us: number): WireTimestamp {
   return { seconds, nanos: (us - seconds * 1e6) * 1000 };
 }
 
-/** What the wire tells of a snapshot. */
+/** A snapshot, as the wire has it. */
 export function toWireInfo({ name, parent, kind, createdUs, updatedUs, labels }: Info): WireInfo {
   return {
     name,
@@ -80,12 +80,12 @@ export function toWireInfo({ name, parent, kind, createdUs, updatedUs, labels }:
   };
 }
 
-/** How the wire tells of mounts. */
+/** Mounts, as the wire has them. */
 export function toWireMounts(mounts: readonly Mount[]): { mounts: readonly WireMount[] } {
   return { mounts };
 }
 
-/** How the wire tells of usage. */
+/** Usage, as the wire has it. */
 export function toWireUsage({ size, inodes }: Usage): Usage {
   return { size, inodes };
 }

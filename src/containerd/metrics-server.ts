@@ -5,7 +5,7 @@ import { quote } from '../quote.ts';
 import type { Metrics } from './metrics.ts';
 import { listenOn } from './socket.ts';
 
-/** Where the figures are to be had for as long as this is open. */
+/** A server of metrics. */
 export interface MetricsServer extends AsyncDisposable {
   /** The path of a socket, or a host with its port. */
   readonly address: string;
@@ -53,8 +53,8 @@ function toLoopback(address: string): { host: string; port: number } {
   const host = ipv4 ?? ipv6 ?? (name === undefined ? undefined : '127.0.0.1');
   const port = Number(digits);
   if (host !== undefined && port <= 65_535) return { host, port };
-  throw new SnapshotError('INVALID_ARGUMENT', `${quote(address)} is no address for figures`, {
-    hint: 'give the path of a socket, with a slash, or a loopback address as 127.0.0.1:9323',
+  throw new SnapshotError('INVALID_ARGUMENT', `${quote(address)} is not an address for metrics`, {
+    hint: 'give the path of a socket, with a slash, or a loopback address such as 127.0.0.1:9323',
   });
 }
 
@@ -62,7 +62,7 @@ async function answer(metrics: Metrics, request: IncomingMessage, response: Serv
   const path = request.url?.split('?')[0];
   try {
     if (path !== '/metrics') {
-      response.writeHead(404).end('the figures are at /metrics\n');
+      response.writeHead(404).end('the metrics are at /metrics\n');
     } else if (request.method !== 'GET' && request.method !== 'HEAD') {
       response.writeHead(405, { allow: 'GET, HEAD' }).end();
     } else {
@@ -70,6 +70,6 @@ async function answer(metrics: Metrics, request: IncomingMessage, response: Serv
       response.writeHead(200, { 'content-type': type }).end(request.method === 'HEAD' ? undefined : text);
     }
   } catch (error) {
-    response.writeHead(503).end(`${toSnapshotError(error, 'reading the figures').message}\n`);
+    response.writeHead(503).end(`${toSnapshotError(error, 'reading the metrics').message}\n`);
   }
 }

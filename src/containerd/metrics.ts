@@ -5,7 +5,7 @@ import type { Report, Severity } from '../report.ts';
 
 const SEVERITIES: readonly Severity[] = ['error', 'warning', 'info'];
 
-/** Figures of a server in the format of Prometheus. */
+/** Metrics of a server in the format of Prometheus. */
 export class Metrics {
   readonly #registry = new Registry();
   readonly #calls: Counter<'method' | 'code'>;
@@ -14,7 +14,7 @@ export class Metrics {
   readonly #checked: Gauge;
   readonly #findings: Gauge<'severity'>;
 
-  /** `pendingRemovals` is asked whenever somebody asks for the figures. */
+  /** `pendingRemovals` is called whenever the metrics are read. */
   constructor(pendingRemovals: () => Promise<number>) {
     const registers = [this.#registry];
     collectDefaultMetrics({ register: this.#registry });
@@ -37,7 +37,7 @@ export class Metrics {
       buckets: [1, 2, 4, 8, 16, 32, 64, 128, 256],
       registers,
     });
-    // It registers itself, and is asked by the registry.
+    // It registers itself, and the registry reads it.
     void new Gauge({
       name: 'overlite_pending_removals',
       help: 'Removed snapshots whose directories are still to be deleted, as the removal journal has them',
@@ -71,7 +71,7 @@ export class Metrics {
     this.#writes.observe(writes);
   }
 
-  /** Takes what a check has found. */
+  /** Records the result of a check. */
   onCheck({ findings }: Report): void {
     this.#checked.setToCurrentTime();
     for (const severity of SEVERITIES) {
@@ -79,7 +79,7 @@ export class Metrics {
     }
   }
 
-  /** All of it as text, and what kind of text that is. */
+  /** All metrics as text, with the content type of the text. */
   async read(): Promise<{ readonly type: string; readonly text: string }> {
     return { type: this.#registry.contentType, text: await this.#registry.metrics() };
   }

@@ -10,7 +10,7 @@ import { checkMessage, shapeOf } from './wire.ts';
 /** The full name of the service. */
 export const SNAPSHOTS = 'containerd.services.snapshots.v1.Snapshots';
 
-/** How messages look in JavaScript: numbers for int64, words for enums, and nothing left out. */
+/** How messages look in JavaScript: numbers for int64, strings for enums, and no field left out. */
 const options = {
   includeDirs: [fileURLToPath(new URL('../../protos', import.meta.url))],
   longs: Number,
@@ -18,13 +18,13 @@ const options = {
   defaults: true,
 };
 
-/** The messages and services of the `.proto` files of this package, as `@grpc/proto-loader` gives them. */
+/** The messages and services of this package's `.proto` files, as `@grpc/proto-loader` returns them. */
 export const packageDefinition: PackageDefinition = loadSync(
   'containerd/services/snapshots/v1/snapshots.proto',
   options,
 );
 
-/** A request that could not be read. It reaches the service, which can say what is wrong, and to whom it was said. */
+/** A request that could not be read. It reaches the service, which answers and logs what is wrong with it. */
 export class Malformed {
   readonly reason: string;
 
@@ -35,7 +35,7 @@ export class Malformed {
 
 const definition = packageDefinition[SNAPSHOTS] as ServiceDefinition;
 
-/** The service, for a server: what cannot be read of a request is told by the service instead of the library. */
+/** The service, for a server. A request that cannot be read is answered by the service, not by the library. */
 export const snapshotsDefinition: ServiceDefinition = Object.fromEntries(
   Object.entries(definition).map(([name, method]) => [name, withTolerance(method)]),
 );

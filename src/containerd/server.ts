@@ -6,21 +6,21 @@ import { SNAPSHOTS, packageDefinition, snapshotsDefinition } from './protocol.ts
 import { type SnapshotsServiceOptions, snapshotsService } from './service.ts';
 import { type Listener, listenOn, listenOnDescriptor } from './socket.ts';
 
-/** The largest request that is read, in bytes. containerd's have a few thousand. */
+/** The largest request, in bytes. Those of containerd have a few thousand. */
 const MAX_REQUEST_BYTES = 2 * 1024 * 1024;
 
-/** How long running calls may take to finish when a server closes, in milliseconds, unless told otherwise. */
+/** How long running calls may take to finish when a server closes, in milliseconds, by default. */
 const GRACE_MS = 30_000;
 
 /** How a snapshotter is served. */
 export interface ServeOptions extends SnapshotsServiceOptions {
-  /** The path of the unix socket, or the number of an open descriptor that is one and is listened on already. */
+  /** The path of the Unix socket, or the number of an open descriptor of a socket that listens already. */
   readonly address: string | number;
-  /** Offer `grpc.health.v1.Health` too, which needs the package `grpc-health-check`. Off unless given. */
+  /** Offer `grpc.health.v1.Health` too, which needs the package `grpc-health-check` (default: false). */
   readonly health?: boolean;
-  /** Offer `grpc.reflection.v1.ServerReflection` too, which needs the package `@grpc/reflection`. Off unless given. */
+  /** Offer `grpc.reflection.v1.ServerReflection` too, which needs `@grpc/reflection` (default: false). */
   readonly reflection?: boolean;
-  /** Told of every call when it has ended. It must not throw. */
+  /** Called when a call has ended. It must not throw. */
   readonly onCall?: (call: CallRecord) => void;
 }
 
@@ -29,18 +29,18 @@ export interface RunningServer extends AsyncDisposable {
   /** The path of the socket, or `descriptor 3`. */
   readonly address: string;
   /**
-   * Takes no more calls, and lets those that run finish, for 30 seconds or `grace` milliseconds; after that they are
-   * ended. Resolves once nothing runs any more. May be called more than once. The snapshotter stays open.
+   * Takes no more calls, and lets the running ones finish. What still runs after `grace` milliseconds (default: 30,000)
+   * is ended. Resolves once no call runs any more. May be called more than once. The snapshotter stays open.
    */
   close(options?: { grace?: number }): Promise<void>;
 }
 
 /**
- * Serves a snapshotter to containerd, and to whoever may open the socket, which is of mode 0600.
+ * Serves a snapshotter to containerd, and to everybody who may open the socket, which has mode 0600.
  *
- * @throws {SnapshotError} INVALID_ARGUMENT if the address cannot be that of a socket
- * @throws {SnapshotError} FAILED_PRECONDITION if another server listens there, there is something else than a socket,
- *   the directory is missing, or a package that is needed is not installed
+ * @throws {SnapshotError} INVALID_ARGUMENT if the address is not a possible path of a socket
+ * @throws {SnapshotError} FAILED_PRECONDITION if another server listens there, a file that is not a socket is there, the
+ *   directory is missing, or a package that is needed is not installed
  * @throws {SnapshotError} PERMISSION_DENIED if others may write to the directory
  */
 export async function serve(snapshotter: Snapshotter, options: ServeOptions): Promise<RunningServer> {
@@ -66,7 +66,7 @@ export async function serve(snapshotter: Snapshotter, options: ServeOptions): Pr
   return { address: listener.address, close, [Symbol.asyncDispose]: () => close() };
 }
 
-/** Adds the health service. @returns what changes the health of this server */
+/** Adds the health service. @returns a function that sets the health of this server */
 async function addHealth(server: Server): Promise<(health: 'SERVING' | 'NOT_SERVING') => void> {
   const { HealthImplementation } = await loadOptional(
     ['grpc-health-check'],
@@ -102,7 +102,7 @@ interface Stopping {
 async function stop({ server, calls, listener, grace }: Stopping): Promise<void> {
   listener.close();
   const finished = new Promise<void>((done) => server.tryShutdown(() => done()));
-  // These would go on for as long as their clients like.
+  // Their clients could keep them open for any time.
   calls.endOthers(SNAPSHOTS);
   const timer = setTimeout(() => server.forceShutdown(), grace);
   await finished;

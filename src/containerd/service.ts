@@ -17,22 +17,22 @@ import {
 } from './messages.ts';
 import { Malformed } from './protocol.ts';
 
-/** How many snapshots one message of a listing tells of. */
+/** How many snapshots one message of a listing holds. */
 const BLOCK_INFOS = 100;
 
-/** About how much text it holds at most: clients take messages of 4 MiB. */
+/** About how much text it holds at most: clients accept messages of 4 MiB. */
 const BLOCK_LENGTH = 1024 * 1024;
 
-/** How many labels a request may give. */
+/** How many labels a request may have. */
 const MAX_LABELS = 500;
 
 /** How the service is made. */
 export interface SnapshotsServiceOptions {
-  /** The only name of a snapshotter that requests may give; any unless given. */
+  /** The only name of a snapshotter that requests may give (default: any). */
   readonly name?: string | undefined;
 }
 
-/** containerd's snapshots service on a snapshotter: what a server of `@grpc/grpc-js` takes with `addService`. */
+/** containerd's snapshots service on a snapshotter, for `addService` of a server of `@grpc/grpc-js`. */
 export function snapshotsService(
   snapshotter: Snapshotter,
   { name }: SnapshotsServiceOptions = {},
@@ -112,7 +112,7 @@ function checkCount(labels: Labels): Labels {
   throw new SnapshotError('INVALID_ARGUMENT', `${count} labels are more than ${MAX_LABELS}`);
 }
 
-/** Takes away a snapshot of any kind: clients have one call for that. */
+/** Removes a snapshot of any kind: clients have one call for that. */
 async function removeAny(snapshotter: Snapshotter, key: string, signal: AbortSignal): Promise<void> {
   for (;;) {
     const { kind } = await snapshotter.stat(key);
@@ -122,7 +122,7 @@ async function removeAny(snapshotter: Snapshotter, key: string, signal: AbortSig
       return;
     } catch (error) {
       if (!(error instanceof SnapshotError) || error.code !== 'FAILED_PRECONDITION') throw error;
-      // Meanwhile another one may have come under that name, of the other sort.
+      // Meanwhile the name may have been given to a snapshot of the other sort.
       const now = await snapshotter.stat(key);
       if (open !== (now.kind !== 'committed')) continue;
       const { message, hint } = error;
@@ -152,7 +152,7 @@ async function* inBlocks(
   if (block.length > 0) yield { info: block };
 }
 
-/** The same, until a signal: it ends also a search that finds nothing for long. */
+/** The same items, until the signal is aborted, even in the middle of a long search. */
 function endedBy<T>(signal: AbortSignal, items: AsyncIterable<T>): AsyncIterable<T> {
   const iterator = items[Symbol.asyncIterator]();
   signal.addEventListener('abort', () => void iterator.return?.().catch(() => {}), { once: true });

@@ -26,23 +26,22 @@ const STICKY = 0o1000;
 
 /** A socket that is listened on. */
 export interface Listener {
-  /** Its path, or which descriptor it is. */
+  /** Its path, or the number of its descriptor. */
   readonly address: string;
-  /** Lets nobody in any more, and takes the socket away if it was made here. What is connected stays so. */
+  /** Accepts no more connections, and removes the socket if it was made here. Open connections stay open. */
   close(): void;
 }
 
-/** Whom to tell of every connection. */
+/** Called for every connection. */
 type OnConnection = (socket: Socket) => void;
 
 /**
- * Listens on a new unix socket of mode 0600. It has that mode from the moment on at which it can be found. A socket
- * that nobody listens on any more is replaced; whoever serves an address holds the lock on `<address>.lock`, so that
- * of two servers that start at once one is refused.
+ * Listens on a new Unix socket, which has mode 0600 from the moment it can be found. A socket that nobody listens on any
+ * more is replaced. A server holds the lock on `<address>.lock`, so that of two servers that start at once one is refused.
  *
- * @throws {SnapshotError} INVALID_ARGUMENT if the address cannot be that of a socket
- * @throws {SnapshotError} FAILED_PRECONDITION if someone listens there, there is something else, or the directory is
- *   not there
+ * @throws {SnapshotError} INVALID_ARGUMENT if the address is not a possible path of a socket
+ * @throws {SnapshotError} FAILED_PRECONDITION if another server listens there, a file that is not a socket is there, or
+ *   the directory is missing
  * @throws {SnapshotError} PERMISSION_DENIED if others may write to the directory
  */
 export async function listenOn(address: string, onConnection: OnConnection): Promise<Listener> {
@@ -56,7 +55,7 @@ export async function listenOn(address: string, onConnection: OnConnection): Pro
       return {
         address: path,
         close() {
-          // Whatever has been put in its place since is not ours.
+          // A file that has replaced it since is not ours.
           if (lstatSync(path, { throwIfNoEntry: false })?.ino === ino) unlinkSync(path);
           server.close(unlock);
         },
@@ -70,7 +69,7 @@ export async function listenOn(address: string, onConnection: OnConnection): Pro
   }
 }
 
-/** Listens on a socket that was opened by whoever started this process, and stays theirs. */
+/** Listens on a socket that the parent process has opened, and that stays its own. */
 export async function listenOnDescriptor(fd: number, onConnection: OnConnection): Promise<Listener> {
   const server = createServer(onConnection);
   try {
@@ -88,7 +87,7 @@ function checkAddress(address: string): string {
     throw new SnapshotError('INVALID_ARGUMENT', `${quote(address)} is not the path of a socket`);
   }
   const path = resolve(address);
-  // The socket is made in a directory of its own first, whose path is as long as that of any short name.
+  // The socket is first made in a temporary directory, whose path can be longer than the address.
   const longest = Math.max(
     Buffer.byteLength(path),
     Buffer.byteLength(temporaryPrefix(path)) + '123456/s'.length,
@@ -102,12 +101,12 @@ function checkAddress(address: string): string {
   const status = statSync(directory, { throwIfNoEntry: false });
   if (status?.isDirectory() !== true) {
     throw new SnapshotError('FAILED_PRECONDITION', `${quote(directory)} is not a directory`, {
-      hint: 'the directory of the socket has to be there',
+      hint: 'make the directory of the socket first',
     });
   }
   const foreign = status.uid !== 0 && status.uid !== process.geteuid?.();
   if (foreign || ((status.mode & OTHERS_WRITE) !== 0 && (status.mode & STICKY) === 0)) {
-    throw new SnapshotError('PERMISSION_DENIED', `others may put a socket of theirs in ${quote(directory)}`, {
+    throw new SnapshotError('PERMISSION_DENIED', `others may put their own socket in ${quote(directory)}`, {
       hint: 'choose a directory that is yours or root’s and that only its owner may write to',
     });
   }
@@ -118,7 +117,7 @@ function temporaryPrefix(path: string): string {
   return `${dirname(path)}/.`;
 }
 
-/** Takes the lock on an address. @returns what lets go of it */
+/** Takes the lock on an address. @returns a function that releases it */
 function lock(path: string): () => void {
   const fd = openSync(`${path}.lock`, constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW, 0o600);
   try {
@@ -136,12 +135,12 @@ function inUse(path: string): SnapshotError {
   });
 }
 
-/** Makes room for a socket: one that nobody listens on is taken away, and nothing else. */
+/** Makes room for a socket: removes one that nobody listens on, and nothing else. */
 async function takeAway(path: string): Promise<void> {
   const status = lstatSync(path, { throwIfNoEntry: false });
   if (status === undefined) return;
   if (!status.isSocket()) {
-    throw new SnapshotError('FAILED_PRECONDITION', `${quote(path)} is there and not a socket`);
+    throw new SnapshotError('FAILED_PRECONDITION', `${quote(path)} exists and is not a socket`);
   }
   if (await isAlive(path)) throw inUse(path);
   unlinkSync(path);
@@ -157,7 +156,7 @@ function isAlive(path: string): Promise<boolean> {
     probe.once('error', (error) => {
       const errno = errnoOf(error);
       if (errno === 'ECONNREFUSED' || errno === 'ENOENT') done(false);
-      // Its queue is full, or it is of another sort: there is someone.
+      // Its queue is full, or it is of another type: some process listens.
       else if (errno === 'EAGAIN' || errno === 'EPROTOTYPE') done(true);
       else fail(error);
     });
@@ -174,7 +173,7 @@ async function bind(path: string, onConnection: OnConnection): Promise<Server> {
       server.once('error', fail).listen(temporary, done);
     });
     chmodSync(temporary, 0o600);
-    // Unlike a rename, it replaces nothing that may have come there by now.
+    // Unlike a rename, it never replaces a file.
     linkSync(temporary, path);
     return server;
   } catch (error) {

@@ -1,16 +1,16 @@
 import { status } from '@grpc/grpc-js';
 import { SnapshotError, toSnapshotError } from '../errors.ts';
 
-/** How long a message may be: it travels in a header. */
+/** How long a message may be: it is sent in a header. */
 const MAX_DETAILS = 2000;
 
-/** What a call ended with, if not well, in gRPC's words. */
+/** How a call ended, in gRPC's words. */
 export interface CallStatus {
   readonly code: status;
   readonly details: string;
 }
 
-/** An error as it crosses the wire: its own code, and the message with the hint behind it. */
+/** An error as the wire has it: its code, and its message followed by the hint. */
 export function toStatus(error: unknown, doing: string): CallStatus {
   const known = toSnapshotError(error, doing);
   if (!(known instanceof SnapshotError)) return { code: status.INTERNAL, details: toDetails(known.message) };

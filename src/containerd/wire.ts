@@ -1,16 +1,16 @@
 import { isUtf8 } from 'node:buffer';
 import type { AnyDefinition, PackageDefinition } from '@grpc/proto-loader';
 
-/** How many fields a message may have, with those of the messages in it: what is read takes memory and time. */
+/** How many fields a message may have, nested ones included: reading them takes memory and time. */
 const MAX_FIELDS = 20_000;
 
-/** What matters of a type of message: which of its fields are text, and which are messages, by their numbers. */
+/** The part of a message type that is checked: which fields, by number, are text and which are messages. */
 export interface Shape {
   readonly texts: ReadonlySet<number>;
   readonly messages: ReadonlyMap<number, Shape>;
 }
 
-/** As much of a `google.protobuf.DescriptorProto` as is of use here. */
+/** The part of a `google.protobuf.DescriptorProto` that is used here. */
 interface Descriptor {
   readonly name: string;
   readonly field: readonly { number: number; type: string; typeName: string }[];
@@ -23,7 +23,7 @@ function isMessage(
   return definition?.['format'] === 'Protocol Buffer 3 DescriptorProto';
 }
 
-/** The shape of a message of a package, none of which holds itself. */
+/** The shape of a message of a package in which no message contains itself. */
 export function shapeOf(definitions: PackageDefinition, fullName: string): Shape {
   const definition = definitions[fullName];
   if (!isMessage(definition)) throw new Error(`there is no message ${fullName}`);
@@ -46,8 +46,9 @@ function toShape({ field, nestedType }: Descriptor, find: (name: string) => Shap
 }
 
 /**
- * Checks that bytes are a message of a shape, to the letter. The library that reads them is lenient: it takes text that
- * is cut off for whole, and what is not UTF-8 for replacement characters, so that two keys could become the same one.
+ * Checks strictly that bytes are a message of a shape. protobufjs 7, with which `@grpc/proto-loader` reads them, accepts
+ * text that is cut off and replaces bytes that are not UTF-8 (protobuf.js pull request 2325 rejects them, in version 8), so
+ * that two keys could become one.
  *
  * @throws {Error} that says what is wrong
  */
@@ -83,7 +84,7 @@ class MessageChecker {
     if (type === 0) this.#varint(end);
     else if (type === 1) this.#skip(8, end);
     else if (type === 5) this.#skip(4, end);
-    else if (type !== 2) throw new Error(`its field ${field} is of no type that there is`);
+    else if (type !== 2) throw new Error(`its field ${field} is of an unknown type`);
     else {
       const length = this.#varint(end);
       const start = this.#at;
@@ -103,7 +104,7 @@ class MessageChecker {
     this.#at += length;
   }
 
-  /** A number of up to ten bytes, seven bits each; what is beyond 2^53 is not exact, and not of use either. */
+  /** A number of up to ten bytes, seven bits each. Numbers beyond 2^53 are not exact, and not needed. */
   #varint(end: number): number {
     let value = 0;
     for (let power = 0; power < 70; power += 7) {

@@ -18,7 +18,7 @@ describe.skipIf(!isRoot)(`overlite check${needs}`, () => {
     const { status, stdout, stderr } = overlite('check');
     expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
     expect(stdout).toContain(`${example.root}: clean`);
-    expect(stdout).toMatch(/^layers +done, \d+ looked at$/m);
+    expect(stdout).toMatch(/^layers +done, \d+ checked$/m);
   });
 
   test('tells what is damaged, what repair would do and what has to be built anew', () => {
@@ -29,7 +29,7 @@ describe.skipIf(!isRoot)(`overlite check${needs}`, () => {
     expect(stdout).toMatch(/^error: seal-broken: the layer of "app" has changed/m);
     expect(stdout).toMatch(/^warning: directory-unknown: "stray"/m);
     expect(stdout).toContain('  repair would move it to lost+found');
-    expect(stdout).toContain('"work" (active), which stands on "app"');
+    expect(stdout).toContain('"work" (active), built on "app"');
     expect(overlite('check', '--repair', '--dry-run').stdout).toContain('would repair: directory-unknown');
     expect(readdirSync(example.at('snapshots'))).toContain('stray');
   });

@@ -24,7 +24,7 @@ function still(text: string): string {
     .replaceAll(example.parent, '/srv')
     .replaceAll(/\d{4}-\d\d-\d\dT[\d:.]+Z/g, '2026-01-02T03:04:05.678Z')
     .replaceAll(/\b\d+s\b/g, '0s')
-    .replaceAll(/^(mounts .* )\d+ looked at/gm, '$1n looked at')
+    .replaceAll(/^(mounts .* )\d+ checked/gm, '$1n checked')
     .replaceAll(/metadata1:[0-9a-f]{64}/g, 'metadata1:…');
 }
 

@@ -215,7 +215,7 @@ describe.skipIf(lacking.length > 0)(`a command in the tree of a snapshot${needs}
       [['reader', '--commit', 'new'], 'FAILED_PRECONDITION: "reader" is a view and can never be committed'],
       [['base', '--commit', ''], 'INVALID_ARGUMENT: the key or name is empty'],
       [['base', '--', ''], 'INVALID_ARGUMENT: the command is empty'],
-      [['base', '--label', 'a=b'], 'INVALID_ARGUMENT: labels are for what is committed'],
+      [['base', '--label', 'a=b'], 'INVALID_ARGUMENT: labels are only for a snapshot that is committed'],
     ] as const) {
       const command = args.some((arg) => arg === '--') ? [] : ['--', 'touch', touch];
       const { status, stderr } = overlite('run', ...args, ...command);

@@ -298,7 +298,7 @@ describe.skipIf(!isRoot)(`overlite serve${needs}`, () => {
       [['--address', at('nowhere/socket')], /FAILED_PRECONDITION: ".*nowhere" is not a directory/],
       [
         ['--address', at('socket'), '--metrics', '0.0.0.0:9323'],
-        /INVALID_ARGUMENT: "0\.0\.0\.0:9323" is no address/,
+        /INVALID_ARGUMENT: "0\.0\.0\.0:9323" is not an address/,
       ],
       [['--address', at('socket'), '--metrics', ':9323'], /INVALID_ARGUMENT/],
       [['--address', at('socket'), '--metrics', '127.0.0.1:99999'], /INVALID_ARGUMENT/],
@@ -384,7 +384,7 @@ for _ in range(2):
         await hears(3);
         expect(await ended()).toBe(0);
         expect(heard).toBe(
-          `bound\nREADY=1 | STATUS=serving on ${at('socket')}\nSTOPPING=1 | STATUS=finishing the calls that run\n`,
+          `bound\nREADY=1 | STATUS=serving on ${at('socket')}\nSTOPPING=1 | STATUS=finishing the running calls\n`,
         );
       },
     );

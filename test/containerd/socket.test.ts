@@ -117,7 +117,7 @@ describe.skipIf(!isRoot)(`the socket${isRoot ? '' : ' (needs root)'}`, () => {
     for (const name of ['file', 'directory', 'link']) {
       await expect(start(at(name))).rejects.toMatchObject({
         code: 'FAILED_PRECONDITION',
-        message: expect.stringMatching(/is there and not a socket$/),
+        message: expect.stringMatching(/exists and is not a socket$/),
       });
     }
     expect(readFileSync(at('link'), 'utf8')).toBe('precious');

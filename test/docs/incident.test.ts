@@ -44,7 +44,7 @@ function typeAnew(text: string): string {
 function still(text: string): string {
   return text
     .replaceAll(/\d+s\)$/gm, '0s)')
-    .replaceAll(/^(mounts .* )\d+ looked at$/gm, '$1n looked at')
+    .replaceAll(/^(mounts .* )\d+ checked$/gm, '$1n checked')
     .replaceAll(/(snapshot-\d+)-\d+-\d+/g, '$1-time-process');
 }
 
