@@ -41,7 +41,7 @@ export function checkName(value: unknown, word: 'key' | 'name' | 'parent' | 'key
   return value;
 }
 
-/** Checks a parent: none, given as nothing, `null` or an empty string, is `null`. @throws as `checkName` */
+/** Checks a parent. `undefined`, `null` and an empty string mean none, and give `null`. @throws as `checkName` */
 export function checkParent(value: unknown): string | null {
   return value === undefined || value === null || value === '' ? null : checkName(value, 'parent');
 }
@@ -173,7 +173,7 @@ export type Checked<T> = { readonly [K in keyof T]-?: T[K] | undefined };
 export const waitingOptions = { signal: optional(abortSignal) };
 
 /** The options of a long call, which can be cancelled and reports its progress, in steps of a type. */
-// oxlint-disable-next-line typescript/no-unnecessary-type-parameters -- What a callback takes can only be said by the caller.
+// oxlint-disable-next-line typescript/no-unnecessary-type-parameters -- Only the caller knows the type of the steps.
 export function watchedOptions<Step>(): {
   readonly [K in keyof Watched<Step>]-?: OptionCheck<Watched<Step>[K] | undefined>;
 } {

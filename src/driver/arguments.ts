@@ -32,7 +32,7 @@ export interface CommitRequest {
   readonly name: string;
   readonly key: string;
   readonly labels: Labels;
-  /** The parent to give to a snapshot that has none; `null` for the one that it has. */
+  /** The parent to give to a snapshot without one; `null` to keep the parent that it has. */
   readonly parent: string | null;
 }
 

@@ -18,7 +18,7 @@ import { quote } from '../quote.ts';
 /** How a driver is opened. */
 export interface DriverOptions {
   /**
-   * `full` (default): what a promise has resolved for is there after a power cut, directories and the contents of
+   * `full` (default): what a resolved promise stands for survives a power cut, directories and the contents of
    * committed layers included. `metadata` leaves their syncing out: only the rows are sure to be there, and a
    * committed layer may hold empty files. For those who can make their layers again.
    */
@@ -29,7 +29,7 @@ export interface DriverOptions {
    */
   seal?: 'metadata' | 'content';
   /**
-   * When the directories of what is removed are deleted: `false` (default) before the promise resolves, `background`
+   * When the directories of removed snapshots are deleted: `false` (default) before the promise resolves, `background`
    * afterwards, by itself, a few at a time, `true` only by `cleanup`.
    */
   asyncRemove?: boolean | 'background';

@@ -8,7 +8,7 @@ import { quote } from '../quote.ts';
 import { syncPath } from '../linux/sync.ts';
 import { Layout } from '../layers/layout.ts';
 
-/** A root that a store can be in. */
+/** The root of a store, checked. */
 export interface Root {
   readonly layout: Layout;
   readonly filesystem: Filesystem;
@@ -62,7 +62,7 @@ export function openRoot(path: unknown): Root {
   }
 }
 
-/** Makes a directory with all that lead to it, durably, unless it is there. */
+/** Creates a directory and its missing parents, durably, unless it is there. */
 function makeDirectory(path: string, what: string): void {
   const found = lstatSync(path, { throwIfNoEntry: false });
   if (found === undefined) {
@@ -98,7 +98,7 @@ function checkTypes(snapshots: string): void {
 }
 
 /**
- * The index of the WAL is mapped into memory: where overwriting it takes room and there is none, the kernel ends the
+ * The index of the WAL is mapped into memory. Where overwriting it takes space and the disk is full, the kernel kills the
  * process. The directory of the snapshots was made before, so that layers are not concerned.
  */
 function keepDatabaseInPlace(root: string): void {

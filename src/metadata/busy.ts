@@ -4,7 +4,7 @@ import { SnapshotError, isBusy } from '../errors.ts';
 /** How long SQLite itself waits for a lock, in milliseconds: it sleeps on the event loop's thread. */
 export const SQLITE_BUSY_TIMEOUT_MS = 2;
 
-/** How long a caller waits for another process's lock unless it says otherwise, in milliseconds. */
+/** How long a caller waits for another process's lock by default, in milliseconds. */
 export const DEFAULT_BUSY_TIMEOUT_MS = 30_000;
 
 /**

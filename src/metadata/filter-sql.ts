@@ -8,7 +8,7 @@ export interface Condition {
 
 const compiled = new Map<string, (value: string) => boolean>();
 
-/** The test for a pattern, compiled once as long as it is in use. */
+/** The test for a pattern, which is compiled once as long as it is in use. */
 function patternTest(pattern: string): (value: string) => boolean {
   let test = compiled.get(pattern);
   if (test === undefined) {
@@ -19,8 +19,8 @@ function patternTest(pattern: string): (value: string) => boolean {
   return test;
 }
 
-/** Thrown when the time for matching is over. */
-const timeOver = new Error('the time for matching is over');
+/** Thrown when the time limit of matching is reached. */
+const timeOver = new Error('the time limit of matching was reached');
 
 let matchUntil = Infinity;
 
@@ -40,7 +40,7 @@ export function withinMatchTime<T>(milliseconds: number, query: () => T): T | un
 /**
  * The SQL function `overlite_matches(pattern, value)`: in linear time, so that no pattern can hang the service.
  *
- * @throws if the time for matching is over
+ * @throws if the time limit of matching is reached
  */
 export function matchesPattern(pattern: unknown, value: unknown): number {
   if (performance.now() > matchUntil) throw timeOver;
@@ -53,7 +53,7 @@ const labelValue = `(select value from label where snapshot_id = snapshot.id and
 const everything: Condition = { sql: 'true', values: [] };
 const nothing: Condition = { sql: 'false', values: [] };
 
-/** What a selector says of one snapshot, as containerd means it: an absent value compares like an empty one. */
+/** The condition that a selector sets on a snapshot. As in containerd, an absent value compares like an empty one. */
 export function toCondition(selector: Selector): Condition {
   const { operator, value } = selector;
   // Compiled here as well as in SQL, so that a bad pattern is found before anything is read.

@@ -14,7 +14,7 @@ export type Selector =
 
 const MAX_FILTER_BYTES = 16 * 1024;
 
-/** How long a pattern may be with its counted repetitions written out, which bounds what a match can cost. */
+/** The longest pattern, in characters, with its counted repetitions written out: this bounds the cost of a match. */
 export const MAX_PATTERN_LENGTH = 5000;
 
 /**
@@ -44,7 +44,7 @@ export function parseFilter(text: string): Selector[] {
   }
   if (text.includes('\0'))
     throw new SnapshotError('INVALID_ARGUMENT', `the filter ${quote(text)} holds a NUL`);
-  // This character is what is left of bytes that were not UTF-8, so containerd takes it for such.
+  // containerd takes this character for bytes that were not UTF-8.
   if (text.includes('\uFFFD')) {
     throw new SnapshotError('INVALID_ARGUMENT', `the filter ${quote(text)} holds a replacement character`, {
       hint: String.raw`if it is meant, write "\ufffd"`,
@@ -53,7 +53,7 @@ export function parseFilter(text: string): Selector[] {
   return text === '' ? [] : new FilterParser(text).filter();
 }
 
-/** Reads from left to right; each method takes what it is named after, or fails. */
+/** Reads from left to right. Each method consumes the token that it is named after, or throws. */
 class FilterParser {
   readonly #text: string;
   #at = 0;
@@ -118,7 +118,7 @@ class FilterParser {
     );
   }
 
-  /** What is between two of the same of `quotes`, without its escapes; nothing if no such quote comes next. */
+  /** The text between two equal quotes out of `quotes`, unescaped; `undefined` if no such quote comes next. */
   #quoted(quotes: string): string | undefined {
     const start = this.#at;
     const end = this.#text[start];

@@ -5,16 +5,16 @@ import { type Condition, toCondition, toIndexQuery, withinMatchTime } from './fi
 import { MAX_PATTERN_LENGTH, type Selector, parseFilter, patternSize } from './filter.ts';
 import { RECORD, type RecordRow, toRecord } from './rows.ts';
 
-/** Which kinds a listing is about: those that are open are found without reading those that are committed. */
+/** The kinds that are listed. Open snapshots are found without reading committed ones. */
 export type Span = 'all' | 'committed' | 'open';
 
-/** How many rows one page reads, so that the event loop gets its turn between two. */
+/** How many rows a page holds. Between two pages the event loop gets its turn. */
 const PAGE_ROWS = 512;
 
-/** How long the patterns of a listing may be matched at a time, in milliseconds: that holds the event loop. */
+/** How long patterns are matched at a time, in milliseconds: meanwhile the event loop is blocked. */
 const MATCH_MS = 20;
 
-/** More conditions than this in one listing are refused: SQLite's expressions have their limits too. */
+/** The most conditions in one listing: SQLite limits the size of expressions. */
 const MAX_SELECTORS = 500;
 
 const spans: Readonly<Record<Span, string>> = {
@@ -24,7 +24,7 @@ const spans: Readonly<Record<Span, string>> = {
   open: `snapshot.kind <> 'committed'`,
 };
 
-/** Lists snapshots in pages. Statements are never left open, since that would keep others from writing. */
+/** Lists snapshots in pages. No statement stays open between two pages, since that would keep others from writing. */
 export class Listing {
   readonly #db: Database;
   readonly #highWater: Statement<[], number>;
@@ -55,7 +55,7 @@ export class Listing {
         hint: `with their counted repetitions written out they may have ${MAX_PATTERN_LENGTH} characters`,
       });
     }
-    // Any filter that takes everything makes the others pointless.
+    // A filter that every snapshot matches makes the others pointless.
     const selectors = arms.some((arm) => arm.length === 0) ? [] : arms;
     const conditions = selectors.map((arm) => allOf(arm.map(toCondition)));
     const queries = selectors.map(indexQuery);
@@ -154,7 +154,7 @@ export class Listing {
   }
 }
 
-/** Pages until there is none. Unlike a generator, it goes on where it was when reading one has failed. */
+/** Iterates over pages. Unlike a generator, it can go on after the reading of a page has failed. */
 function pageByPage(read: () => SnapshotRecord[] | undefined): Iterator<SnapshotRecord[]> {
   return {
     next() {
@@ -164,7 +164,7 @@ function pageByPage(read: () => SnapshotRecord[] | undefined): Iterator<Snapshot
   };
 }
 
-/** How many rows a page reads: fewer where matching them against patterns would hold the event loop for long. */
+/** How many rows a page holds: fewer where matching them against patterns would block the event loop for long. */
 class PageSize {
   rows = PAGE_ROWS;
 
@@ -191,7 +191,7 @@ function anyOf(conditions: readonly Condition[]): Condition {
   };
 }
 
-/** The index query of the selector that narrows it down the most, names before parents before labels. */
+/** The index query of the most selective selector: names before parents before labels. */
 function indexQuery(arm: readonly Selector[]): Condition | undefined {
   const order = ['name', 'parent', 'label', 'kind'];
   const exactFirst = arm.toSorted(
@@ -202,7 +202,7 @@ function indexQuery(arm: readonly Selector[]): Condition | undefined {
   return exactFirst.map(toIndexQuery).find((query) => query !== undefined);
 }
 
-/** Those ids of a query that fulfil the condition and are of the span. */
+/** The ids of a query that meet the condition and are of the span. */
 function narrow(query: Condition, condition: Condition | undefined, span: Span): Condition {
   return {
     sql: `

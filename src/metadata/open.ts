@@ -14,7 +14,7 @@ export interface OpenDatabaseOptions {
   readonly: boolean;
   /** How long to wait for other processes, in milliseconds. */
   busyTimeout: number;
-  /** Whether to keep a copy beside the database before it is brought up to date; it is unless told otherwise. */
+  /** Whether to keep a copy beside the database before it is migrated (default: true). */
   backup?: boolean;
 }
 
@@ -26,7 +26,7 @@ export interface OpenDatabaseOptions {
  * that this process holds on it.
  *
  * @throws {SnapshotError} FAILED_PRECONDITION if it belongs to another application or a newer version
- * @throws {SnapshotError} DATA_LOSS if it is no database, or a damaged one
+ * @throws {SnapshotError} DATA_LOSS if it is not a database, or a damaged one
  * @throws {SnapshotError} UNAVAILABLE if others keep it locked for longer than `busyTimeout`
  */
 export async function openDatabase(file: string, options: OpenDatabaseOptions): Promise<Database> {
@@ -99,7 +99,7 @@ function configure(
 /** How many copies from before migrations are kept. */
 const KEPT_BEFORE_MIGRATIONS = 3;
 
-/** Keeps a copy of a database that is about to be brought up to date. */
+/** Keeps a copy of a database that is about to be migrated. */
 function backUpBeforeMigration(db: Database, file: string): void {
   const version = readVersion(db);
   if (version === 0 || version === LATEST_VERSION) return;

@@ -34,7 +34,7 @@ export class MetadataReader {
   /**
    * Opens a store's database for reading alone: on this connection, nothing can write.
    *
-   * @throws {SnapshotError} FAILED_PRECONDITION if there is none, or it is of another version or application
+   * @throws {SnapshotError} FAILED_PRECONDITION if the database is missing, or of another version or application
    */
   static async openReader(file: string, options: MetadataOptions = {}): Promise<MetadataReader> {
     return new MetadataReader(await openForService(file, true, options));
@@ -143,7 +143,7 @@ export class MetadataReader {
     for (const page of this.pages(filters)) yield* page;
   }
 
-  /** What is to be deleted from disk, in the order of ids, from after `afterId` on. */
+  /** The directories that are to be deleted from disk, in the order of ids, from after `afterId` on. */
   removals(afterId = 0, limit = 1000): Removal[] {
     return this.read('reading the removal journal', () => this.rows.removals(afterId, limit));
   }

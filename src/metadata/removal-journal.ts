@@ -6,7 +6,7 @@ import type { WriteQueue } from './write-queue.ts';
 /** How many entries of the journal are read at a time. */
 const PAGE = 1000;
 
-/** The removal journal, for whoever carries out what is in it. Its writes may use the spare space. */
+/** The removal journal, for the code that deletes directories. Its writes may use the spare space. */
 export class RemovalJournal {
   readonly #reader: RowReader;
   readonly #writer: RowWriter;
@@ -23,7 +23,7 @@ export class RemovalJournal {
     return this.#reader.isDeleting(removal);
   }
 
-  /** Some of what is to be deleted from disk, in the order of ids, from after an id on. */
+  /** Some of the directories that are to be deleted, in the order of ids, from after an id on. */
   removals(afterId: number): Removal[] {
     return this.#reader.removals(afterId, PAGE);
   }
@@ -43,7 +43,7 @@ export class RemovalJournal {
     return this.#queue.write(() => this.#writer.abandonId(id), { frees: true });
   }
 
-  /** Takes out, durably, what has been deleted from disk. */
+  /** Takes directories that have been deleted out of the journal, durably. */
   forget(removals: readonly Removal[]): Promise<void> {
     return this.#queue.write(() => this.#writer.forgetRemovals(removals), { frees: true });
   }

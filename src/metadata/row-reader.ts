@@ -9,8 +9,8 @@ import { type FoundSnapshot, type Removal, describeKind, toFound, toRecord } fro
 /**
  * Reads rows. Names have been checked before, and errors of SQLite are translated by the caller.
  *
- * `lookUp` gives `undefined` for what is not there, `find` and `stat` throw. `lookUp` and `find` read what decides about
- * a snapshot, `stat` all of its record.
+ * `lookUp` gives `undefined` for what is not there, `find` and `stat` throw. `lookUp` and `find` read what an
+ * operation needs to decide, `stat` the whole record.
  */
 export class RowReader {
   readonly #statements: ReturnType<typeof prepareReads>;
@@ -115,7 +115,7 @@ export class RowReader {
     return this.#listing.pages(filters, span);
   }
 
-  /** What is to be deleted from disk, in the order of ids, from after `afterId` on. */
+  /** The directories that are to be deleted from disk, in the order of ids, from after `afterId` on. */
   removals(afterId: number, limit: number): Removal[] {
     return this.#statements.removals.all(afterId, limit);
   }

@@ -17,14 +17,14 @@ export interface NewSnapshot {
   readonly volatileBoot: string | null;
 }
 
-/** What the row of a snapshot gets when it is committed. */
+/** The values that a row gets when its snapshot is committed. */
 export interface Commit {
   readonly name: string;
   readonly labels: Labels;
   /** The name to descend from, for a snapshot that was prepared without a parent; `null` for its own. */
   readonly parent: string | null;
   readonly usage: Usage;
-  /** The digests over its layer; `null` if there are none. */
+  /** The digests over its layer, or `null`. */
   readonly seal: string | null;
   /** Whether something still had it mounted; `null` if that is unknown. */
   readonly inUse: boolean | null;
@@ -40,8 +40,8 @@ export interface Created {
 
 /**
  * Writes rows, within a transaction that is open. Values have been checked before, the state of the store is checked
- * here, and errors of SQLite are translated by the caller. What a method has written before it throws is for the caller
- * to roll back.
+ * here, and errors of SQLite are translated by the caller. The caller rolls back what a method has
+ * written before it throws.
  */
 export class RowWriter {
   readonly #reader: RowReader;
@@ -147,7 +147,7 @@ export class RowWriter {
   /** Reserves an id for a copy: see `MetadataStore.reserve`. */
   reserveId(): number {
     const id = this.#statements.reserveId.get();
-    if (id === undefined) throw new SnapshotError('INTERNAL', 'reserving an id gave none');
+    if (id === undefined) throw new SnapshotError('INTERNAL', 'no id was reserved');
     return id;
   }
 
@@ -156,7 +156,7 @@ export class RowWriter {
     return this.#statements.abandonId.run(id).changes > 0;
   }
 
-  /** Takes out of the removal journal what has been deleted. */
+  /** Takes directories that have been deleted out of the removal journal. */
   forgetRemovals(removals: readonly Removal[]): void {
     for (const { id, part } of removals) this.#statements.forgetRemoval.run(id, part);
   }

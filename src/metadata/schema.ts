@@ -8,7 +8,7 @@ interface SchemaObject {
   readonly sql: string;
 }
 
-/** In what a database's schema is not what the migrations make. */
+/** A difference between the schema of a database and the one that the migrations make. */
 export interface SchemaDifference {
   readonly type: string;
   readonly name: string;
@@ -17,7 +17,7 @@ export interface SchemaDifference {
   readonly sql?: string;
 }
 
-/** What is in a schema, without what SQLite keeps for itself. */
+/** The objects of a schema, without SQLite's own. */
 function readSchema(db: Database): SchemaObject[] {
   return db
     .prepare<[], SchemaObject>(`

@@ -2,14 +2,14 @@ import { randomBytes } from 'node:crypto';
 import { rmSync, writeFileSync } from 'node:fs';
 
 /**
- * What a removal needs at the most: the index of the log, where its process is the first to open the database; a
+ * The most that a removal needs, in bytes: the index of the log, if its process is the first to open the database; a
  * checkpoint that lets the database grow; and the frames of one transaction.
  */
 const SPARE_BYTES = 131_072;
 
 /**
- * Some disk space set aside in a file, so that when the disk is full the store can still be opened, and what frees
- * space still has room for its own transaction.
+ * Disk space set aside in a file. When the disk is full it is given up, so that the store can still be opened, and a
+ * removal still has room for its transaction.
  */
 export class SpareSpace {
   readonly #path: string;

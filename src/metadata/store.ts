@@ -8,17 +8,17 @@ import { type Commit, RowWriter } from './row-writer.ts';
 import type { Removal } from './rows.ts';
 import { Transactor } from './transactor.ts';
 
-/** What is recorded when a snapshot is prepared. */
+/** Options of `MetadataStore.prepare`. */
 export interface PrepareRecord {
   labels?: Labels;
-  /** For a volatile snapshot, the boot in which it is made. */
+  /** For a volatile snapshot, the id of the present boot. */
   volatileBoot?: string;
 }
 
-/** What is recorded when a snapshot is committed. */
+/** Options of `MetadataStore.commit` and `checkpoint`. */
 export interface CommitRecord {
   labels?: Labels;
-  /** The name to descend from, for a snapshot that was made without a parent; otherwise its own. */
+  /** The parent to give to a snapshot that was prepared without one (default: the parent that it has). */
   parent?: string;
   /** What its layer holds (default: nothing). */
   usage?: Usage;
@@ -55,7 +55,7 @@ export class MetadataStore extends MetadataReader {
     return new MetadataStore(await openForService(file, false, options));
   }
 
-  /** How often something that had been written was rolled back: what was read of it until then no longer holds. */
+  /** How many writes were rolled back so far. What was read from one of them no longer holds. */
   get rollbacks(): number {
     return this.#transactor.rollbacks;
   }
@@ -116,7 +116,7 @@ export class MetadataStore extends MetadataReader {
     });
   }
 
-  /** Gives up a reserved id: what was made for it is to be deleted. Whether it was still reserved. */
+  /** Gives up a reserved id: its directory is to be deleted. Whether it was still reserved. */
   abandon(id: number): boolean {
     return this.#write('giving up a reserved id', () => this.#writer.abandonId(id));
   }
@@ -182,7 +182,7 @@ export class MetadataStore extends MetadataReader {
     });
   }
 
-  /** Takes out of the removal journal what has been deleted. */
+  /** Takes directories that have been deleted out of the removal journal. */
   forget(removals: readonly Removal[]): void {
     this.#write('clearing the removal journal', () => this.#writer.forgetRemovals(removals));
   }

@@ -8,9 +8,9 @@ import { SnapshotError, isFull } from '../errors.ts';
 export interface Participant {
   /** How far this transaction has come, for `undo`. */
   mark(): number;
-  /** Takes back what was done since the mark. Called while the write lock is held. */
+  /** Undoes everything since the mark. Called while the write lock is held. */
   undo(mark: number): void;
-  /** Makes what was done durable. Called while the write lock is held, right before COMMIT. */
+  /** Makes everything durable. Called while the write lock is held, right before COMMIT. */
   sync(): void;
   /** The transaction is over: committed, rolled back, or of an unknown outcome. */
   end(): void;
@@ -19,8 +19,8 @@ export interface Participant {
 const alone: Participant = { mark: () => 0, undo: () => {}, sync: () => {}, end: () => {} };
 
 /**
- * Runs write transactions. All are IMMEDIATE: one that reads first and then writes would fail whenever someone
- * else wrote in between.
+ * Runs write transactions. All are IMMEDIATE: a deferred one that reads and then writes fails whenever somebody else
+ * wrote in between.
  */
 export class Transactor {
   readonly #db: Database;
@@ -55,7 +55,7 @@ export class Transactor {
     return this.#db.inTransaction;
   }
 
-  /** How often something that had been written was taken back. */
+  /** How many writes were rolled back so far. */
   get rollbacks(): number {
     return this.#rollbacks;
   }
@@ -136,8 +136,8 @@ export class Transactor {
   }
 
   /**
-   * A full disk takes the lock away together with the transaction. What was done outside the database is undone under
-   * a lock taken anew, if no one has been given the same ids meanwhile; otherwise it is theirs.
+   * When the disk is full, SQLite rolls back and releases the lock. Work outside the database is undone under a new lock,
+   * if nobody has got the same ids meanwhile; if somebody has, the directories are theirs.
    */
   #undoLate(mark: number, highWater: number | undefined): void {
     try {

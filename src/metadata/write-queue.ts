@@ -145,7 +145,7 @@ export class WriteQueue {
     }
   }
 
-  /** Commits a batch together and settles its promises, or throws with nothing done and none of them settled. */
+  /** Commits a batch together and settles its promises. If it throws, nothing is done and no promise is settled. */
   async #attempt(batch: Job[]): Promise<void> {
     let outcomes: Outcome[] = [];
     const run = (): void => {

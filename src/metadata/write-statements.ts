@@ -76,7 +76,7 @@ delete from removal
    and part = ?
    and state = 'deleting'`;
 
-/** What a row gets when it is prepared. */
+/** The values of a new row. */
 export interface OpenValues {
   readonly name: string;
   readonly kind: 'active' | 'view';
@@ -85,7 +85,7 @@ export interface OpenValues {
   readonly volatileBoot: string | null;
 }
 
-/** What a row gets when it is committed. */
+/** The values of a row that is committed. */
 export interface CommittedValues {
   readonly id: number;
   readonly name: string;
