@@ -36,6 +36,7 @@ export class Reaper {
   #reapingLater = false;
   readonly #running = new Set<Promise<unknown>>();
   #timer: NodeJS.Timeout | undefined;
+  #settling: Promise<void> = Promise.resolve();
   readonly #closing = new AbortController();
 
   constructor(layout: Layout, journal: RemovalJournal) {
@@ -77,10 +78,17 @@ export class Reaper {
     );
   }
 
-  /** Syncs what has been deleted and takes it out of the journal. */
-  async settle(): Promise<void> {
+  /** Syncs everything that has been deleted so far, and takes it out of the journal. */
+  settle(): Promise<void> {
     clearTimeout(this.#timer);
     this.#timer = undefined;
+    // One that is under way may have taken over what this caller waits for.
+    const settling = Promise.allSettled([this.#settling]).then(() => this.#settleRest());
+    this.#settling = settling;
+    return settling;
+  }
+
+  async #settleRest(): Promise<void> {
     const removals = [...this.#deleted.values()];
     if (removals.length === 0) return;
     this.#deleted.clear();

@@ -3,6 +3,8 @@ import { existsSync, mkdirSync, readFileSync, readdirSync, renameSync, statSync,
 import { join } from 'node:path';
 import { ensureDirSync, outputFileSync } from 'fs-extra/esm';
 import { describe, expect } from 'vitest';
+import { toSettings } from '../../src/driver/options.ts';
+import { openResources } from '../../src/driver/resources.ts';
 import { OverlayDriver } from '../../src/index.ts';
 import { test } from '../support/fixtures.ts';
 import { commitLayer, idsOnDisk, layerOf } from '../support/layers.ts';
@@ -285,4 +287,20 @@ describe.skipIf(lacking)(`removals in the background${lacking}`, () => {
       expect(existsSync(join(root, 'snapshots/1'))).toBe(false);
     });
   });
+});
+
+test('settle() waits for another that is under way, which may have taken over its removals', async ({
+  root,
+}) => {
+  const resources = await openResources(root, toSettings({ asyncRemove: true, backups: false }));
+  const { access, reader, reaper, writer } = resources;
+  await access.write('preparing', () =>
+    writer.create({ kind: 'active', key: 'k', parent: null, labels: {}, volatileBoot: null }),
+  );
+  await reaper.reap(await access.write('removing', () => writer.remove('k')));
+  const first = reaper.settle();
+  await reaper.settle();
+  expect(reader.pendingRemovals()).toBe(0);
+  await first;
+  await resources.close();
 });
