@@ -12,21 +12,21 @@ import {
 } from '../arguments.ts';
 import type { Watched } from '../snapshot.ts';
 import type { CheckInput } from './check.task.ts';
-import type { Settings } from './context.ts';
+import type { CheckSettings } from './context.ts';
 import type { CheckOptions, CheckProgress, Report } from '../report.ts';
 
-/** A check, as it runs in a child process. */
+/** Checks a store, in a child process. */
 export const checkTask = defineTask<CheckInput, CheckProgress, Report>('check');
 
 /**
- * Checks a store, whether someone has it open or not, and also one that cannot be opened any more. It changes nothing
- * unless it is to repair, follows no symbolic link out of the store, and runs in a process of its own, which ends with
+ * Checks a store, whether or not a process has it open, and also one that cannot be opened any more. It changes nothing
+ * unless `repair` is set, and follows no symbolic link out of the store. It runs in a process of its own, which ends with
  * this one, with `signal`, or when the check is done.
  *
  * @throws {TypeError} if an option is of a wrong type or unknown
- * @throws {SnapshotError} INVALID_ARGUMENT if one has a value that it cannot have
+ * @throws {SnapshotError} INVALID_ARGUMENT if an option has an impossible value, or contradicts another
  * @throws {SnapshotError} FAILED_PRECONDITION if there is no store in the root
- * @throws {SnapshotError} NOT_FOUND if there is no snapshot of a name in `only`
+ * @throws {SnapshotError} NOT_FOUND if a snapshot in `only` does not exist
  * @throws {SnapshotError} UNAVAILABLE if the database stays locked
  * @throws the reason of `signal`
  */
@@ -37,7 +37,7 @@ export async function checkStore(root: string, options: CheckOptions = {}): Prom
   return runInChild(checkTask, input, { signal, onEvent: (progress) => onProgress?.(progress) });
 }
 
-function toSettings(given: CheckOptions): Settings & Checked<Watched<CheckProgress>> {
+function toSettings(given: CheckOptions): CheckSettings & Checked<Watched<CheckProgress>> {
   const checked = checkOptions(given, {
     quick: optional(boolean),
     contents: optional(boolean),
@@ -52,7 +52,7 @@ function toSettings(given: CheckOptions): Settings & Checked<Watched<CheckProgre
     throw new SnapshotError('INVALID_ARGUMENT', 'a quick check leaves out the layers, and so their contents');
   }
   if (checked.dryRun === true && checked.repair !== true) {
-    throw new SnapshotError('INVALID_ARGUMENT', 'dryRun is for repair, which is not asked for');
+    throw new SnapshotError('INVALID_ARGUMENT', 'dryRun needs repair');
   }
   return checked;
 }

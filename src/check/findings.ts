@@ -1,4 +1,11 @@
-import type { FindingCode, Severity, Step } from '../report.ts';
+import type { FindingCode, Step } from '../report.ts';
+import type { Description } from './description.ts';
+import { DATABASE_FINDINGS } from './steps/database.findings.ts';
+import { DIRECTORY_FINDINGS } from './steps/directories.findings.ts';
+import { GRAPH_FINDINGS } from './steps/graph.findings.ts';
+import { LAYER_FINDINGS } from './steps/layers.findings.ts';
+import { LEFTOVER_FINDINGS } from './steps/leftovers.findings.ts';
+import { MOUNT_FINDINGS } from './steps/mounts.findings.ts';
 
 /** The steps of a check, in their order. */
 export const STEPS = [
@@ -10,75 +17,60 @@ export const STEPS = [
   'mounts',
 ] as const satisfies readonly Step[];
 
-interface Description {
-  readonly step: Step;
-  readonly severity: Severity;
-  /** Whether it concerns what a layer holds, so that what descends from it has to be built anew too. */
-  readonly damagesLayer?: true;
-  /** What repair does about it; absent if it leaves it alone. */
-  readonly repair?: string;
+/** The descriptions of all findings by their codes, from the tables beside the steps. */
+export const DESCRIPTIONS = {
+  ...DATABASE_FINDINGS,
+  ...GRAPH_FINDINGS,
+  ...DIRECTORY_FINDINGS,
+  ...LAYER_FINDINGS,
+  ...LEFTOVER_FINDINGS,
+  ...MOUNT_FINDINGS,
+} satisfies Record<FindingCode, Description>;
+
+/** The description of a finding. */
+export function descriptionOf(code: FindingCode): Description {
+  return DESCRIPTIONS[code];
 }
 
-const SET_ASIDE = 'move it to lost+found';
+/** What is the same for all findings of a code. */
+type Listed<S extends Step, Table> = {
+  readonly [Code in keyof Table]: Flat<
+    { readonly step: S } & SeverityOf<Table[Code]> & DamageOf<Table[Code]> & RepairOf<Table[Code]>
+  >;
+};
 
-/** Every finding by its code. Codes never change between major versions; docs/check.md tells more of each. */
+type Flat<T> = { readonly [Key in keyof T]: T[Key] };
+type SeverityOf<D> = D extends { severity: infer S } ? { readonly severity: S } : unknown;
+type DamageOf<D> = D extends { damagesLayer: true } ? { readonly damagesLayer: true } : unknown;
+type RepairOf<D> = D extends { repair: { when: unknown } | { unlisted: true } }
+  ? unknown
+  : D extends { repair: { sentence: infer S } }
+    ? { readonly repair: S }
+    : unknown;
+
+function list<S extends Step, Table extends Record<string, Description>>(
+  step: S,
+  table: Table,
+): Listed<S, Table> {
+  const entries = Object.entries(table).map(([code, { severity, damagesLayer, repair }]) => {
+    const always = repair !== undefined && repair.when === undefined && repair.unlisted !== true;
+    return [
+      code,
+      { step, severity, ...(damagesLayer && { damagesLayer }), ...(always && { repair: repair.sentence }) },
+    ];
+  });
+  return Object.fromEntries(entries) as Listed<S, Table>;
+}
+
+/**
+ * Every finding by its code: the step that reports it, its severity, whether it means that a layer is damaged, and what
+ * repair does about it, if it does the same about every finding of the code. docs/check.md describes each.
+ */
 export const FINDINGS = {
-  'restore-interrupted': { step: 'database', severity: 'error' },
-  'database-missing': { step: 'database', severity: 'error' },
-  'not-a-database': { step: 'database', severity: 'error' },
-  'database-unreadable': { step: 'database', severity: 'error' },
-  'database-foreign': { step: 'database', severity: 'error' },
-  'database-newer': { step: 'database', severity: 'warning' },
-  'database-older': { step: 'database', severity: 'info' },
-  'database-corrupt': { step: 'database', severity: 'error' },
-  'index-damaged': { step: 'database', severity: 'error', repair: 'build the indexes anew' },
-  'constraint-broken': { step: 'database', severity: 'error' },
-  'foreign-key': { step: 'database', severity: 'error' },
-  'schema-differs': { step: 'database', severity: 'error' },
-  'wal-missing': { step: 'database', severity: 'error' },
-  'wal-damaged': { step: 'database', severity: 'warning' },
-
-  'missing-parent': { step: 'graph', severity: 'error', damagesLayer: true },
-  'parent-not-committed': { step: 'graph', severity: 'error', damagesLayer: true },
-  cycle: { step: 'graph', severity: 'error', damagesLayer: true },
-  'kind-unknown': { step: 'graph', severity: 'error', damagesLayer: true },
-  'kind-and-usage': { step: 'graph', severity: 'error', repair: 'make the usage fit the kind' },
-  'chain-too-long': { step: 'graph', severity: 'error' },
-  'live-and-journalled': { step: 'graph', severity: 'error', repair: 'take it out of the removal journal' },
-  'high-water-low': { step: 'graph', severity: 'error', repair: 'raise the high-water mark' },
-
-  'root-owner': { step: 'directories', severity: 'error' },
-  'root-mode': { step: 'directories', severity: 'warning', repair: 'make it 0700' },
-  'database-mode': { step: 'directories', severity: 'warning', repair: 'make it 0600' },
-  'snapshots-missing': { step: 'directories', severity: 'error', repair: 'make the directory anew, empty' },
-  'snapshots-filesystem': { step: 'directories', severity: 'error' },
-  'directory-missing': { step: 'directories', severity: 'error', damagesLayer: true },
-  'layer-missing': { step: 'directories', severity: 'error', damagesLayer: true },
-  'work-missing': { step: 'directories', severity: 'error', repair: 'make it anew' },
-  'not-a-directory': { step: 'directories', severity: 'error', damagesLayer: true, repair: SET_ASIDE },
-  'directory-unknown': { step: 'directories', severity: 'warning', repair: SET_ASIDE },
-  'entry-extra': { step: 'directories', severity: 'warning', repair: SET_ASIDE },
-  skeleton: { step: 'directories', severity: 'info', repair: 'remove the empty directory' },
-  'mounted-over': { step: 'directories', severity: 'error' },
-
-  'seal-broken': { step: 'layers', severity: 'error', damagesLayer: true },
-  'usage-differs': { step: 'layers', severity: 'error', damagesLayer: true },
-  'blocks-differ': { step: 'layers', severity: 'info' },
-  'seal-in-use': { step: 'layers', severity: 'warning' },
-  'seal-unknown': { step: 'layers', severity: 'info' },
-  'layer-unreadable': { step: 'layers', severity: 'error', damagesLayer: true },
-
-  'removal-waiting': { step: 'leftovers', severity: 'info' },
-  'reservation-abandoned': { step: 'leftovers', severity: 'info' },
-  'volatile-lost': { step: 'leftovers', severity: 'error' },
-  'open-long': { step: 'leftovers', severity: 'info' },
-
-  'mount-of-damaged': { step: 'mounts', severity: 'error' },
-  'mount-of-removed': { step: 'mounts', severity: 'warning' },
-  'mount-of-unknown': { step: 'mounts', severity: 'warning' },
-} as const satisfies Record<FindingCode, Description>;
-
-/** What is known of a finding by its code alone. */
-export function describe(code: FindingCode): Description {
-  return FINDINGS[code];
-}
+  ...list('database', DATABASE_FINDINGS),
+  ...list('graph', GRAPH_FINDINGS),
+  ...list('directories', DIRECTORY_FINDINGS),
+  ...list('layers', LAYER_FINDINGS),
+  ...list('leftovers', LEFTOVER_FINDINGS),
+  ...list('mounts', MOUNT_FINDINGS),
+};

@@ -6,31 +6,31 @@ import { checkStore } from './check.ts';
 import type { RestoreInput, Restored } from './restore.task.ts';
 import type { Report } from '../report.ts';
 
-/** A restoration, as it runs in a child process. */
+/** Restores the database of a store, in a child process. */
 export const restoreTask = defineTask<RestoreInput, never, Restored>('restore');
 
-/** What a store's database is to be restored from. */
+/** What the database of a store is restored from. */
 export interface RestoreOptions {
-  /** A backup; the newest that was made by itself unless given. */
+  /** A backup (default: the newest automatic one). */
   from?: string;
-  /** Use no backup, but what can be read of the database that is there. */
+  /** Use what can be read of the present database, not a backup (default: false). */
   salvage?: boolean;
 }
 
-/** What came of a restoration, and what a check of the store finds after it. */
+/** The result of a restoration, and of a check of the store after it. */
 export interface RestoreReport extends Restored {
-  /** Without a look into the layers: rows whose directories are gone, and directories that no row knows of. */
+  /** A quick check: it finds rows without directories and directories without rows, and does not read layers. */
   readonly check: Report;
 }
 
 /**
- * Puts a new database in the place of one that is lost or damaged: a backup, or what can be read of the damaged one.
- * Nothing is deleted: the old one goes to `lost+found/`, the removal journal is emptied into the report, and no id is
- * handed out again. Nobody may have the store open.
+ * Replaces a lost or damaged database: by a backup, or by what can be read of the damaged one. Nothing is deleted: the
+ * old database goes to `lost+found/`, and the backup's removal journal to the report. No id is assigned twice. No process
+ * may have the store open.
  *
  * @throws {TypeError} if an option is of a wrong type or unknown
  * @throws {SnapshotError} INVALID_ARGUMENT if both `from` and `salvage` are given
- * @throws {SnapshotError} FAILED_PRECONDITION if there is no root or no backup, or someone has the store open
+ * @throws {SnapshotError} FAILED_PRECONDITION if the root or the backup is missing, or a process has the store open
  * @throws {SnapshotError} DATA_LOSS if the backup is damaged
  */
 export async function restoreStore(root: string, options: RestoreOptions = {}): Promise<RestoreReport> {

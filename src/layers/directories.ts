@@ -1,6 +1,16 @@
-import { chmodSync, chownSync, lstatSync, mkdirSync, rmdirSync, type Stats } from 'node:fs';
+import {
+  chmodSync,
+  chownSync,
+  type Dirent,
+  lstatSync,
+  mkdirSync,
+  readdirSync,
+  rmdirSync,
+  type Stats,
+} from 'node:fs';
+import { join } from 'node:path';
 import { SnapshotError, toSnapshotError } from '../errors.ts';
-import { errnoOf } from '../linux/errno.ts';
+import { errnoOf, isGone } from '../linux/errno.ts';
 import { syncPath } from '../linux/sync.ts';
 import type { Participant } from '../metadata/transactor.ts';
 import { quote } from '../quote.ts';
@@ -47,6 +57,38 @@ export function makeLayer(layout: Layout, { id, parentId, labels }: Omit<NewDire
 export function makeWork(layout: Layout, id: number): void {
   mkdirSync(layout.work(id), 0o711);
   chmodSync(layout.work(id), 0o711);
+}
+
+/** The entries of a directory; none if it has gone or may not be read. */
+export function entriesOf(path: string): Dirent<Buffer>[] {
+  try {
+    return readdirSync(path, { withFileTypes: true, encoding: 'buffer' });
+  } catch (error) {
+    if (isGone(error) || errnoOf(error) === 'EACCES') return [];
+    throw error;
+  }
+}
+
+/** Whether the directory of an id holds at most an empty `fs` and an empty `work`, as a new snapshot's does. */
+export function isSkeleton(path: string): boolean {
+  return entriesOf(path).every((entry) => {
+    const name = entry.name.toString('latin1');
+    return (
+      (name === 'fs' || name === 'work') && entry.isDirectory() && entriesOf(join(path, name)).length === 0
+    );
+  });
+}
+
+/** Removes the directories of an id if they are empty, never what they hold. @returns whether they are gone */
+export function removeSkeleton(layout: Layout, id: number): boolean {
+  for (const path of [layout.work(id), layout.fs(id), layout.directory(id)]) {
+    try {
+      rmdirSync(path);
+    } catch (error) {
+      if (errnoOf(error) !== 'ENOENT') return false;
+    }
+  }
+  return true;
 }
 
 function layerOf(layout: Layout, id: number): Stats {
@@ -103,7 +145,7 @@ export class Directories implements Participant {
 
   undo(mark: number): void {
     for (const { id, reservation } of this.#made.splice(mark).toReversed()) {
-      this.#removeSkeleton(id);
+      removeSkeleton(this.#layout, id);
       reservation?.release();
     }
   }
@@ -147,19 +189,7 @@ export class Directories implements Participant {
 
   /** Left over by a crash between mkdir and COMMIT it is empty; anything else is kept, where it can be looked at. */
   #clearTheWay(id: number, directory: string): void {
-    if (this.#removeSkeleton(id)) return;
+    if (removeSkeleton(this.#layout, id)) return;
     setAside(this.#layout, directory, id, `it was in the way of the new snapshot ${id} and belonged to none`);
-  }
-
-  /** Removes directories that hold nothing, never what is in them. Whether they are gone. */
-  #removeSkeleton(id: number): boolean {
-    for (const path of [this.#layout.work(id), this.#layout.fs(id), this.#layout.directory(id)]) {
-      try {
-        rmdirSync(path);
-      } catch (error) {
-        if (errnoOf(error) !== 'ENOENT') return false;
-      }
-    }
-    return true;
   }
 }

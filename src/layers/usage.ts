@@ -5,6 +5,7 @@ import type { Usage } from '../snapshot.ts';
 
 /** Adds up what a layer holds. */
 export class Meter {
+  #entries = 0;
   #inodes = 0;
   #blocks = 0;
   #underWay = 0;
@@ -12,6 +13,7 @@ export class Meter {
 
   add({ status }: TreeEntry): void {
     this.#underWay = 0;
+    this.#entries += 1;
     if (status.links > 1 && !isDirectory(status.mode)) {
       if (this.#linked.has(status.inode)) return;
       this.#linked.add(status.inode);
@@ -23,6 +25,11 @@ export class Meter {
   /** Says how many bytes of the next file have been dealt with. */
   advance(bytes: number): void {
     this.#underWay = bytes;
+  }
+
+  /** How many entries were added; a file with several names counts once for each. */
+  get entries(): number {
+    return this.#entries;
   }
 
   get usage(): Usage {

@@ -246,7 +246,7 @@ describe.skipIf(lacking)(`checkStore()${lacking}`, () => {
     expect(readdirSync(place)).toEqual(['deep']);
     expect(JSON.parse(readFileSync(`${place}.note`, 'utf8'))).toMatchObject({
       what: example.at('snapshots', 'stray'),
-      why: expect.stringContaining('not called like the directory') as string,
+      why: expect.stringContaining('not named like the directory') as string,
     });
   });
 

@@ -1,283 +1,195 @@
-import { type Dirent, lstatSync, readdirSync, type Stats } from 'node:fs';
-import { join, relative } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
-import { errnoOf, isGone } from '../../linux/errno.ts';
-import { ownMounts } from '../../linux/mountinfo.ts';
+import { lstatSync, type Stats } from 'node:fs';
+import { relative } from 'node:path';
+import { entriesOf, isSkeleton } from '../../layers/directories.ts';
 import { type DirectoryEntry, readBatchesOf } from '../../linux/directory.ts';
+import { ownMounts } from '../../linux/mountinfo.ts';
 import type { SeenRemoval, SeenSnapshot } from '../../metadata/repair/inspector.ts';
-import { quoteWhole } from '../../quote.ts';
-import type { Details, CheckContext } from '../context.ts';
-import type { FindingCode } from '../../report.ts';
+import { confirm } from '../confirm.ts';
+import { type CheckContext, isWanted } from '../context.ts';
+import { type Problem, problem } from '../problem.ts';
 
-/** What is found is looked at again after so many milliseconds, while others work on the store. */
-const SECOND_LOOKS_MS = [0, 150, 1000, 1500];
-
-/** Something about a directory that is not as it should be. */
-export interface Problem {
-  readonly code: FindingCode;
-  readonly details: Details;
-}
-
-/**
- * Looks again at ids about which something was found, with what the database says by then, and leaves out what is not so
- * any more: others may have been in the middle of it.
- */
-export async function confirm(
-  context: CheckContext,
-  suspects: Map<number, Problem[]>,
-  lookAgain: (id: number) => Problem[],
-): Promise<Problem[]> {
-  const rounds = context.inspector.shared ? SECOND_LOOKS_MS : SECOND_LOOKS_MS.slice(0, 1);
-  for (const pause of rounds) {
-    if (suspects.size === 0) break;
-    if (pause > 0) await sleep(pause);
-    for (const [id, before] of suspects) {
-      context.looked(0);
-      const still = lookAgain(id).filter(({ code }) => before.some((suspected) => suspected.code === code));
-      if (still.length === 0) suspects.delete(id);
-      else suspects.set(id, still);
-    }
-  }
-  return [...suspects.values()].flat();
-}
-
-/** Rows against directories, and the directories that all is in. */
+/** Checks the directories of the snapshots against the rows, and the directories that hold them all. */
 export async function checkDirectories(context: CheckContext): Promise<void> {
-  const { layout, snapshots } = context;
-  checkRoot(context);
-  findCovered(context);
-  const top = lstatSync(layout.snapshots, { throwIfNoEntry: false });
-  if (top === undefined || !top.isDirectory()) {
-    context.add(top === undefined ? 'snapshots-missing' : 'not-a-directory', {
-      message: `${layout.snapshots} is ${top === undefined ? 'missing' : `not a directory but ${whatIs(top)}`}`,
-      path: layout.snapshots,
-    });
-  } else if (top.dev !== lstatSync(layout.root).dev) {
-    context.add('snapshots-filesystem', {
-      message: `${layout.snapshots} is on another filesystem than the database`,
-      path: layout.snapshots,
-    });
-  }
-  const isThere = top?.isDirectory() === true;
-  const listed = isThere ? list(context) : new Map<number, DirectoryEntry>();
-  context.expect(snapshots.size + listed.size);
+  const { layout, rows, inspector, progress, problems } = context;
+  checkModes(context);
+  const covered = findCovered(context);
+  const listed = checkTop(context) ? list(context) : undefined;
+  progress.expect(rows.snapshots.size + (listed?.size ?? 0));
   const suspects = new Map<number, Problem[]>();
-  const suspect = (id: number, problems: Problem[]): void => {
-    if (problems.length > 0) suspects.set(id, problems);
-  };
-  for (const [id, row] of snapshots) {
-    context.looked();
-    if (!context.wants(id) || context.covered.has(id)) continue;
-    // Through a link in the place of `snapshots/` there is nothing to see.
-    const entry = isThere ? (listed.get(id) ?? entryOf(context, id)) : undefined;
-    suspect(id, look(context, id, row, context.removals.get(id) ?? [], entry));
+  for (const [id, row] of rows.snapshots) {
+    progress.advance();
+    if (!isWanted(context, id) || covered.has(id)) continue;
+    const entry = listed === undefined ? undefined : (listed.get(id) ?? entryOf(layout.directory(id)));
+    suspects.set(id, checkDirectory(context, { id, row, removals: rows.removals.get(id) ?? [], entry }));
   }
-  if (context.only === undefined) {
-    for (const [id, entry] of listed) {
-      context.looked();
-      if (snapshots.has(id) || context.covered.has(id)) continue;
-      suspect(id, look(context, id, undefined, context.removals.get(id) ?? [], entry));
-    }
+  for (const [id, entry] of context.only === undefined ? (listed ?? []) : []) {
+    progress.advance();
+    if (rows.snapshots.has(id) || covered.has(id)) continue;
+    suspects.set(id, checkUnknown(context, { id, removals: rows.removals.get(id) ?? [], entry }));
   }
-  const { inspector } = context;
-  const confirmed = await confirm(context, suspects, (id) =>
-    look(
-      context,
-      id,
-      inspector.snapshot(id),
-      inspector.removalsOf(id),
-      isThere ? entryOf(context, id) : undefined,
-    ),
-  );
-  for (const { code, details } of confirmed) context.add(code, details);
+  const confirmed = await confirm(context, suspects, (id) => {
+    const row = inspector.snapshot(id);
+    const removals = inspector.removalsOf(id);
+    const entry = listed === undefined ? undefined : entryOf(layout.directory(id));
+    return row === undefined
+      ? checkUnknown(context, { id, removals, entry })
+      : checkDirectory(context, { id, row, removals, entry });
+  });
+  problems.addAll(confirmed);
   checkAge(context, confirmed);
 }
 
-/** What a database does not know of, although it hands out the ids in their order, was written later than all it knows. */
-function checkAge(context: CheckContext, problems: readonly Problem[]): void {
-  const { highWater, inspector } = context;
-  if (highWater === undefined || inspector.files.wal || context.has('wal-missing')) return;
-  const newer = problems.filter(
-    ({ code, details }) => code === 'directory-unknown' && (details.id ?? 0) > highWater,
-  );
-  if (newer.length === 0) return;
-  const most = newer.reduce((highest, { details }) => Math.max(highest, details.id ?? 0), 0);
-  context.add('wal-missing', {
-    message: `the database knows no id above ${highWater}, but directories go up to ${most}: it was copied without its -wal, or is older than they are`,
-    path: `${context.layout.database}-wal`,
-  });
+/** Ids are assigned in ascending order, so a directory with a higher id than any known is newer than the database. */
+function checkAge({ rows, inspector, layout, problems }: CheckContext, found: readonly Problem[]): void {
+  const { highWater } = rows;
+  if (highWater === undefined || inspector.files.wal || problems.has('wal-missing')) return;
+  const unknown = found.filter(({ code }) => code === 'directory-unknown');
+  const highest = unknown.reduce((most, { id = 0 }) => Math.max(most, id), 0);
+  if (highest <= highWater) return;
+  problems.add('wal-missing', { newer: { highWater, highest }, path: `${layout.database}-wal` });
 }
 
-function checkRoot(context: CheckContext): void {
-  const { layout } = context;
-  const { uid, mode } = lstatSync(layout.root);
+/** Checks the owner and the modes of the root and the database. */
+function checkModes({ layout, problems }: CheckContext): void {
+  const root = lstatSync(layout.root);
   const me = process.geteuid?.() ?? 0;
-  if (uid !== me && uid !== 0) {
-    context.add('root-owner', { message: `the root belongs to user ${uid}, not ${me}`, path: layout.root });
+  if (root.uid !== me && root.uid !== 0) {
+    problems.add('root-owner', { uid: root.uid, me, path: layout.root });
   }
-  const octal = (mode & 0o7777).toString(8).padStart(4, '0');
-  if ((mode & 0o022) !== 0) {
-    const message = `others may write to the root: its mode is ${octal}`;
-    context.add('root-mode', { message, path: layout.root, severity: 'error' });
-  } else if ((mode & 0o077) !== 0) {
-    context.add('root-mode', {
-      message: `others may look into the root: its mode is ${octal}`,
-      path: layout.root,
-    });
-  }
-  const database = lstatSync(layout.database);
-  if ((database.mode & 0o077) !== 0) {
-    context.add('database-mode', {
-      message: `others may read the database: its mode is ${(database.mode & 0o7777).toString(8).padStart(4, '0')}`,
-      path: layout.database,
-    });
-  }
+  if ((root.mode & 0o077) !== 0) problems.add('root-mode', { mode: root.mode, path: layout.root });
+  const { mode } = lstatSync(layout.database);
+  if ((mode & 0o077) !== 0) problems.add('database-mode', { mode, path: layout.database });
 }
 
-/** Finds what is mounted over directories of the store, so that nobody sees what is in them. */
-function findCovered(context: CheckContext): void {
-  const { layout, snapshots, covered } = context;
-  for (const { mountPoint } of ownMounts().entries) {
-    const below = relative(layout.snapshots, mountPoint);
-    const [, text, within] = /^([1-9]\d{0,15})(?:\/(?:fs|work)(\/.+)?)?$/s.exec(below) ?? [];
+/** Finds the mounts over directories of the store. @returns the ids whose directories they hide */
+function findCovered({ layout, rows, problems }: CheckContext): Set<number> {
+  const covered = new Set<number>();
+  for (const { mountPoint: path } of ownMounts().entries) {
+    const place = relative(layout.snapshots, path);
+    const [, text, inside] = /^([1-9]\d{0,15})(?:\/(?:fs|work)(\/.+)?)?$/s.exec(place) ?? [];
     const id = text === undefined ? undefined : Number(text);
-    if (id === undefined && below !== '') continue;
-    if (id === undefined || within === undefined) {
-      if (id !== undefined) covered.set(id, mountPoint);
-      const message = `something is mounted over ${mountPoint}`;
-      const severity = id === undefined ? 'warning' : 'error';
-      context.add('mounted-over', { message, id, path: mountPoint, severity });
-    } else if (snapshots.get(id)?.kind === 'committed') {
-      const message = `something is mounted at ${mountPoint}, in a layer that is committed: overlays do not show it`;
-      context.add('mounted-over', { message, id, path: mountPoint, severity: 'info' });
+    if (place === '') {
+      problems.add('mounted-over', { path, hidden: 'all directories' });
+    } else if (id !== undefined && inside === undefined) {
+      covered.add(id);
+      problems.add('mounted-over', { id, path, hidden: 'a directory' });
+    } else if (id !== undefined && rows.snapshots.get(id)?.kind === 'committed') {
+      problems.add('mounted-over', { id, path, hidden: 'a part of a layer' });
     }
   }
+  return covered;
 }
 
-/** The directories that are called like an id; what is called otherwise is told of. */
-function list(context: CheckContext): Map<number, DirectoryEntry> {
+/** Checks the directory of all snapshots. @returns whether it is a directory; a link in its place is not followed */
+function checkTop({ layout, problems }: CheckContext): boolean {
+  const path = layout.snapshots;
+  const top = entryOf(path);
+  if (top === undefined) {
+    problems.add('snapshots-missing', { path });
+  } else if (!top.isDirectory()) {
+    problems.add('not-a-directory', { what: path, type: typeOf(top), path });
+  } else if (top.dev !== lstatSync(layout.root).dev) {
+    problems.add('snapshots-filesystem', { path });
+  }
+  return top?.isDirectory() === true;
+}
+
+/** Lists the directories that are named after an id, and reports other names. */
+function list({ layout, only, progress, problems }: CheckContext): Map<number, DirectoryEntry> {
   const listed = new Map<number, DirectoryEntry>();
-  for (const batch of readBatchesOf(context.layout.snapshots)) {
+  for (const batch of readBatchesOf(layout.snapshots)) {
     for (const entry of batch) {
       if (/^[1-9]\d{0,15}$/.test(entry.text)) {
         listed.set(Number(entry.text), entry);
-      } else if (context.only === undefined) {
-        context.looked();
-        context.add('directory-unknown', {
-          message: `${quoteWhole(entry.name.toString())} is not called like the directory of a snapshot`,
-          path: Buffer.concat([Buffer.from(`${context.layout.snapshots}/`), entry.name]),
-        });
+      } else if (only === undefined) {
+        progress.advance();
+        const path = Buffer.concat([Buffer.from(`${layout.snapshots}/`), entry.name]);
+        problems.add('directory-unknown', { name: entry.name.toString(), path });
       }
     }
   }
   return listed;
 }
 
-function whatIs(found: Pick<Stats, 'isSymbolicLink' | 'isFile'>): string {
-  if (found.isSymbolicLink()) return 'a symbolic link';
-  return found.isFile() ? 'a file' : 'something else';
+/** An id without a row, its entries in the removal journal, and what `snapshots/` has under its name. */
+interface Unknown {
+  readonly id: number;
+  readonly removals: readonly SeenRemoval[];
+  readonly entry: Stats | DirectoryEntry | undefined;
 }
 
-/** What is called like an id in `snapshots/`, if anything is. */
-function entryOf(context: CheckContext, id: number): Stats | undefined {
-  return lstatSync(context.layout.directory(id), { throwIfNoEntry: false });
+/** The same with a row. */
+interface Known extends Unknown {
+  readonly row: SeenSnapshot;
 }
 
-/** Looks at the directory of an id, going by what the database says of that. */
-function look(
-  context: CheckContext,
-  id: number,
-  row: SeenSnapshot | undefined,
-  removals: readonly SeenRemoval[],
-  entry: Stats | DirectoryEntry | undefined,
-): Problem[] {
-  const { layout } = context;
+/** Checks what is named after an id without a row. */
+function checkUnknown({ layout }: CheckContext, { id, removals, entry }: Unknown): Problem[] {
+  if (entry === undefined || removals.some(({ part }) => part === 'all')) return [];
   const path = layout.directory(id);
-  if (row === undefined) {
-    if (entry === undefined || removals.some(({ part }) => part === 'all')) return [];
-    return [unknown(id, path, entry)];
-  }
-  const me = context.quote(id);
-  const open = row.kind !== 'committed';
-  const again = open ? 'make it anew, empty' : null;
-  const needsNone = row.kind === 'view' && row.parentId !== null;
-  if (entry === undefined) {
-    return needsNone
-      ? []
-      : [problem('directory-missing', id, path, `the directory of ${me} is missing`, { repair: again })];
-  }
+  return entry.isDirectory() && isSkeleton(path)
+    ? [problem('skeleton', { id, path })]
+    : [problem('directory-unknown', { id, name: String(id), path })];
+}
+
+/** Checks the directory of a snapshot. */
+function checkDirectory(context: CheckContext, known: Known): Problem[] {
+  const { id, row, entry } = known;
+  const { kind } = row;
+  const snapshot = context.rows.quote(id);
+  const path = context.layout.directory(id);
+  const needsNone = kind === 'view' && row.parentId !== null;
+  if (entry === undefined)
+    return needsNone ? [] : [problem('directory-missing', { snapshot, kind, id, path })];
   if (!entry.isDirectory()) {
-    return [problem('not-a-directory', id, path, `the directory of ${me} is none, but ${whatIs(entry)}`)];
+    const what = `the directory of ${snapshot}`;
+    return [problem('not-a-directory', { what, type: typeOf(entry), id, path })];
   }
-  if (needsNone) {
-    const message = `${me} is a view on a parent and needs no directory`;
-    return [problem('entry-extra', id, path, message)];
-  }
-  const entries = new Map(entriesOf(path).map((found) => [found.name.toString('latin1'), found]));
+  if (needsNone) return [problem('entry-extra', { snapshot, name: undefined, id, path })];
+  return checkEntries(context, known);
+}
+
+/** Checks what the directory of a snapshot holds. */
+function checkEntries({ layout, rows }: CheckContext, { id, row, removals }: Known): Problem[] {
+  const { kind } = row;
+  const snapshot = rows.quote(id);
+  const directory = layout.directory(id);
+  const entries = new Map(entriesOf(directory).map((entry) => [entry.name.toString('latin1'), entry]));
   const problems: Problem[] = [];
   const fs = entries.get('fs');
   entries.delete('fs');
   if (fs === undefined) {
-    problems.push(
-      problem('layer-missing', id, layout.fs(id), `the layer of ${me} is missing`, { repair: again }),
-    );
+    problems.push(problem('layer-missing', { snapshot, kind, id, path: layout.fs(id) }));
   } else if (!fs.isDirectory()) {
-    const message = `the layer of ${me} is no directory but ${whatIs(fs)}`;
-    problems.push(problem('not-a-directory', id, layout.fs(id), message));
+    const what = `the layer of ${snapshot}`;
+    problems.push(problem('not-a-directory', { what, type: typeOf(fs), id, path: layout.fs(id) }));
   }
   const work = entries.get('work');
-  if (row.kind === 'active') {
+  if (kind === 'active') {
     entries.delete('work');
     if (work === undefined) {
-      problems.push(problem('work-missing', id, layout.work(id), `the work directory of ${me} is missing`));
+      problems.push(problem('work-missing', { snapshot, id, path: layout.work(id) }));
     } else if (!work.isDirectory()) {
-      const message = `the work directory of ${me} is none, but ${whatIs(work)}`;
-      problems.push(problem('not-a-directory', id, layout.work(id), message));
+      const what = `the work directory of ${snapshot}`;
+      problems.push(problem('not-a-directory', { what, type: typeOf(work), id, path: layout.work(id) }));
     }
   } else if (removals.some(({ part }) => part === 'work')) {
     entries.delete('work');
   }
   for (const { name } of entries.values()) {
-    const extra = Buffer.concat([Buffer.from(`${path}/`), name]);
-    const message = `the directory of ${me} holds ${quoteWhole(name.toString())} too`;
-    problems.push(problem('entry-extra', id, extra, message));
+    const path = Buffer.concat([Buffer.from(`${directory}/`), name]);
+    problems.push(problem('entry-extra', { snapshot, name: name.toString(), id, path }));
   }
   return problems;
 }
 
-function problem(
-  code: FindingCode,
-  id: number,
-  path: string | Buffer,
-  message: string,
-  more: Partial<Details> = {},
-): Problem {
-  return { code, details: { message, id, path, ...more } };
+/** What is at a path, if anything is. */
+function entryOf(path: string): Stats | undefined {
+  return lstatSync(path, { throwIfNoEntry: false });
 }
 
-function unknown(id: number, path: string, entry: Stats | DirectoryEntry): Problem {
-  if (entry.isDirectory() && isSkeleton(path)) {
-    return problem('skeleton', id, path, `the empty directory ${id} belongs to no snapshot`);
-  }
-  return problem('directory-unknown', id, path, `the directory ${id} belongs to no snapshot`);
-}
-
-/** Whether a directory is what a snapshot begins with, with nothing in it. */
-export function isSkeleton(path: string): boolean {
-  return entriesOf(path).every((entry) => {
-    const name = entry.name.toString('latin1');
-    return (
-      (name === 'fs' || name === 'work') && entry.isDirectory() && entriesOf(join(path, name)).length === 0
-    );
-  });
-}
-
-/** What is in a directory; nothing if it has gone. */
-function entriesOf(path: string): Dirent<Buffer>[] {
-  try {
-    return readdirSync(path, { withFileTypes: true, encoding: 'buffer' });
-  } catch (error) {
-    if (isGone(error) || errnoOf(error) === 'EACCES') return [];
-    throw error;
-  }
+/** What something is instead of a directory. */
+function typeOf(entry: Pick<Stats, 'isSymbolicLink' | 'isFile'>): string {
+  if (entry.isSymbolicLink()) return 'a symbolic link';
+  return entry.isFile() ? 'a file' : 'neither a directory nor a file';
 }

@@ -1,98 +1,79 @@
-import { toSnapshotError } from '../../errors.ts';
-import { verifySeal } from '../../layers/seal.ts';
+import { SnapshotError, toSnapshotError } from '../../errors.ts';
+import { type Verdict, verifySeal } from '../../layers/seal.ts';
 import { Meter } from '../../layers/usage.ts';
 import { isSystemError } from '../../linux/errno.ts';
-import { SnapshotError } from '../../errors.ts';
 import type { SeenSnapshot } from '../../metadata/repair/inspector.ts';
-import type { CheckContext } from '../context.ts';
-import type { TreeEntry } from '../../linux/tree.ts';
+import type { FindingCode } from '../../report.ts';
+import { type CheckContext, isWanted } from '../context.ts';
 
-/** What the layers of committed snapshots hold, against what was sealed. */
+/** Layers with one of these problems, if it is an error, cannot be read. */
+const UNREADABLE: ReadonlySet<FindingCode> = new Set([
+  'directory-missing',
+  'layer-missing',
+  'not-a-directory',
+  'mounted-over',
+]);
+
+/** Checks what the layers of committed snapshots hold against their seals. */
 export async function checkLayers(context: CheckContext): Promise<void> {
-  const committed = [...context.snapshots.values()].filter(
-    ({ id, kind }) => kind === 'committed' && context.wants(id) && !context.covered.has(id),
+  const { rows, progress, problems } = context;
+  const unreadable = new Set<number | undefined>();
+  for (const { code, severity, id } of problems) {
+    if (severity === 'error' && UNREADABLE.has(code)) unreadable.add(id);
+  }
+  const layers = [...rows.snapshots.values()].filter(
+    ({ id, kind }) => kind === 'committed' && isWanted(context, id) && !unreadable.has(id),
   );
-  context.expect(committed.reduce((sum, { inodes }) => sum + (inodes ?? 0), 0));
-  const unreadable = new Set(
-    context.found.flatMap(({ finding: { code, id } }) =>
-      (code === 'directory-missing' || code === 'layer-missing' || code === 'not-a-directory') && id !== null
-        ? [id]
-        : [],
-    ),
-  );
-  for (const row of committed) {
-    if (!unreadable.has(row.id)) await checkLayer(context, row);
+  progress.expect(layers.reduce((sum, { inodes }) => sum + (inodes ?? 0), 0));
+  for (const row of layers) {
+    const meter = new Meter();
+    let counted = 0;
+    const count = (): void => {
+      const more = meter.entries - counted;
+      counted = meter.entries;
+      progress.advance(more);
+    };
+    await checkLayer(context, row, meter, count);
+    count();
   }
 }
 
-/** Counts what a walk has passed as looked at. */
-class CountingMeter extends Meter {
-  readonly #context: CheckContext;
-
-  constructor(context: CheckContext) {
-    super();
-    this.#context = context;
-  }
-
-  override add(entry: TreeEntry): void {
-    super.add(entry);
-    this.#context.looked();
-  }
-}
-
-async function checkLayer(context: CheckContext, row: SeenSnapshot): Promise<void> {
+async function checkLayer(
+  context: CheckContext,
+  row: SeenSnapshot,
+  meter: Meter,
+  onSlice: () => void,
+): Promise<void> {
+  const { layout, settings, inspector, rows, problems } = context;
   const { id, seal } = row;
-  const path = context.layout.fs(id);
-  const contents = context.settings.contents === true;
-  const me = context.quote(id);
+  const path = layout.fs(id);
   try {
-    const meter = new CountingMeter(context);
-    const verdict = await verifySeal(path, seal, { contents, meter, onSlice: () => context.looked(0) });
-    const inodes = row.inodes !== null && verdict.usage.inodes !== row.inodes;
-    const holds = `it holds ${verdict.usage.inodes} inodes, and ${row.inodes} when it was committed`;
-    if (verdict.seal === 'broken' || inodes) {
-      // It may have been deleted meanwhile, and then it is in the middle of that.
-      if (context.inspector.snapshot(id)?.seal !== seal) return;
-      if (row.inUse === 1) {
-        context.add('seal-in-use', {
-          message: `the layer of ${me} is not as it was sealed, but something was using it then (${holds})`,
-          id,
-          path,
-        });
-      } else if (verdict.seal === 'broken') {
-        const how = inodes ? ` (${holds})` : '';
-        context.add('seal-broken', {
-          message: `the layer of ${me} has changed since its commit${how}`,
-          id,
-          path,
-        });
-      } else {
-        context.add('usage-differs', {
-          message: `the layer of ${me} is not what its row says: ${holds}`,
-          id,
-          path,
-        });
-      }
-      return;
-    }
-    if (row.size !== null && verdict.usage.size !== row.size) {
-      context.add('blocks-differ', {
-        message: `the layer of ${me} takes ${verdict.usage.size} bytes on disk, and ${row.size} when it was committed`,
-        id,
-        path,
-      });
-    }
-    if (verdict.seal === 'unknown') {
-      const message = `the layer of ${me} has no seal that is known here: nothing tells whether it is as it was`;
-      context.add('seal-unknown', { message, id, path });
-    }
+    const verdict = await verifySeal(path, seal, { contents: settings.contents === true, meter, onSlice });
+    addVerdict(context, row, verdict);
   } catch (error) {
     if (!isSystemError(error) && !(error instanceof SnapshotError)) throw error;
-    if (context.inspector.snapshot(id)?.seal !== seal) return;
-    context.add('layer-unreadable', {
-      message: `the layer of ${me} cannot be read: ${toSnapshotError(error, 'reading').message}`,
-      id,
-      path,
-    });
+    if (inspector.snapshot(id)?.seal !== seal) return;
+    const failure = toSnapshotError(error, 'reading');
+    problems.add('layer-unreadable', { snapshot: rows.quote(id), error: failure, id, path });
   }
+}
+
+function addVerdict(
+  { layout, inspector, rows, problems }: CheckContext,
+  { id, seal, inUse, inodes: sealedInodes, size }: SeenSnapshot,
+  { seal: state, usage }: Verdict,
+): void {
+  const facts = { snapshot: rows.quote(id), id, path: layout.fs(id) };
+  const inodes = { now: usage.inodes, sealed: sealedInodes };
+  if (state === 'broken' || (sealedInodes !== null && usage.inodes !== sealedInodes)) {
+    // If it was deleted meanwhile, the deletion may have been in progress.
+    if (inspector.snapshot(id)?.seal !== seal) return;
+    if (inUse === 1) problems.add('seal-in-use', { ...facts, inodes });
+    else problems.add(state === 'broken' ? 'seal-broken' : 'usage-differs', { ...facts, inodes });
+    return;
+  }
+  if (size !== null && usage.size !== size) {
+    problems.add('blocks-differ', { ...facts, now: usage.size, sealed: size });
+  }
+  if (state === 'unknown') problems.add('seal-unknown', facts);
 }

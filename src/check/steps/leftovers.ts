@@ -4,66 +4,54 @@ import { DirectoryLock } from '../../layers/directory-lock.ts';
 import { currentBoot } from '../../linux/boot.ts';
 import { isSystemError } from '../../linux/errno.ts';
 import { type Mounts, findUse, lookAtAllMounts } from '../../linux/mountinfo.ts';
-import type { SeenRemoval } from '../../metadata/repair/inspector.ts';
-import type { CheckContext } from '../context.ts';
-import { type Problem, confirm } from './directories.ts';
+import type { SeenRemoval, SeenSnapshot } from '../../metadata/repair/inspector.ts';
+import { confirm } from '../confirm.ts';
+import { type CheckContext, isWanted } from '../context.ts';
+import { type Problem, problem } from '../problem.ts';
 
-/** What is still to be deleted, what crashes left behind, and what has been open for long. */
+/** Checks for what is still to be deleted, what crashes left behind, and what has been open for long. */
 export async function checkLeftovers(context: CheckContext): Promise<void> {
-  const { inspector, removals, snapshots } = context;
-  context.expect(removals.size + snapshots.size);
+  const { inspector, rows, progress, problems } = context;
+  const { removals, snapshots } = rows;
+  progress.expect(removals.size + snapshots.size);
   const mounts = await lookAtAllMounts();
   const suspects = new Map<number, Problem[]>();
   for (const [id, entries] of removals) {
-    context.looked();
-    if (!context.wants(id)) continue;
-    const problems = journalled(context, mounts, id, entries);
-    if (problems.length > 0) suspects.set(id, problems);
+    progress.advance();
+    if (isWanted(context, id)) suspects.set(id, checkRemovals(context, mounts, id, entries));
   }
-  const still = await confirm(context, suspects, (id) =>
-    journalled(context, mounts, id, inspector.removalsOf(id)),
+  const confirmed = await confirm(context, suspects, (id) =>
+    checkRemovals(context, mounts, id, inspector.removalsOf(id)),
   );
-  for (const { code, details } of still) context.add(code, details);
-  const now = Date.now() * 1000;
-  const { olderThan } = context.settings;
+  problems.addAll(confirmed);
   const boot = currentBoot();
-  for (const { id, kind, createdUs, volatileBoot } of snapshots.values()) {
-    context.looked();
-    if (kind === 'committed' || !context.wants(id)) continue;
-    if (olderThan !== undefined && now - createdUs > olderThan * 1000) {
-      const since = new Date(createdUs / 1000);
-      // A damaged row can hold a time that is none.
-      const time = Number.isNaN(since.getTime()) ? `${createdUs} µs` : since.toISOString();
-      context.add('open-long', { message: `${context.quote(id)} has been open since ${time}`, id });
-    }
-    if (kind === 'active') checkVolatile(context, id, volatileBoot, boot);
+  for (const row of snapshots.values()) {
+    progress.advance();
+    if (row.kind === 'committed' || !isWanted(context, row.id)) continue;
+    checkAge(context, row);
+    if (row.kind === 'active') checkVolatile(context, row, boot);
   }
 }
 
-function journalled(
-  context: CheckContext,
+function checkRemovals(
+  { layout }: CheckContext,
   mounts: readonly Mounts[],
   id: number,
   entries: readonly SeenRemoval[],
 ): Problem[] {
-  const { layout } = context;
   return entries.flatMap(({ part, state }): Problem[] => {
     const path = part === 'work' ? layout.work(id) : layout.directory(id);
     if (state === 'reserved') {
-      if (isLocked(context, id)) return [];
-      const message = `id ${id} is reserved for a copy that nobody is making any more`;
-      return [{ code: 'reservation-abandoned', details: { message, id, path } }];
+      return isLocked(layout, id) ? [] : [problem('reservation-abandoned', { id, path })];
     }
     if (lstatSync(path, { throwIfNoEntry: false }) === undefined) return [];
-    const use = findUse(mounts, path);
-    const message = `${path} is still to be deleted${use === undefined ? '' : `: ${use}`}`;
-    return [{ code: 'removal-waiting', details: { message, id, path } }];
+    return [problem('removal-waiting', { id, path, use: findUse(mounts, path) })];
   });
 }
 
-function isLocked(context: CheckContext, id: number): boolean {
+function isLocked(layout: CheckContext['layout'], id: number): boolean {
   try {
-    const lock = DirectoryLock.take(context.layout, id);
+    const lock = DirectoryLock.take(layout, id);
     lock?.release();
     return lock === undefined;
   } catch (error) {
@@ -72,16 +60,26 @@ function isLocked(context: CheckContext, id: number): boolean {
   }
 }
 
-/** overlayfs leaves a mark with a volatile mount: whoever finds it after a crash cannot trust what is there. */
-function checkVolatile(context: CheckContext, id: number, volatileBoot: string | null, boot: string): void {
-  const mark = join(context.layout.work(id), 'work', 'incompat', 'volatile');
+function checkAge({ settings, rows, problems }: CheckContext, { id, createdUs }: SeenSnapshot): void {
+  const { olderThan } = settings;
+  if (olderThan === undefined || Date.now() * 1000 - createdUs <= olderThan * 1000) return;
+  const created = new Date(createdUs / 1000);
+  // A damaged row can hold a number that is not a time.
+  const since = Number.isNaN(created.getTime()) ? `${createdUs} µs` : created.toISOString();
+  problems.add('open-long', { snapshot: rows.quote(id), since, id });
+}
+
+/** overlayfs marks the work directory of a volatile mount. After a crash, the mark means that writes may be lost. */
+function checkVolatile(
+  { layout, rows, problems }: CheckContext,
+  { id, volatileBoot }: SeenSnapshot,
+  boot: string,
+): void {
+  const mark = join(layout.work(id), 'work', 'incompat', 'volatile');
   if (volatileBoot === boot || !existsSync(mark)) return;
-  const me = context.quote(id);
-  context.add('volatile-lost', {
-    message:
-      volatileBoot === null
-        ? `${me} was mounted as volatile behind the store's back, and overlayfs refuses to mount it again`
-        : `${me} is volatile, and the machine was started anew since it was mounted`,
+  problems.add('volatile-lost', {
+    snapshot: rows.quote(id),
+    unrecorded: volatileBoot === null,
     id,
     path: mark,
   });

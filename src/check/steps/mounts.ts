@@ -1,45 +1,38 @@
 import { lookAtAllMounts } from '../../linux/mountinfo.ts';
-import type { CheckContext } from '../context.ts';
-import type { FindingCode } from '../../report.ts';
+import { type CheckContext, isWanted } from '../context.ts';
+import { damagedIds } from '../rebuild.ts';
 
-/** Overlays that are mounted now, over what they should not be. */
+/** Checks for live overlays on layers that are damaged, to be deleted, or of no snapshot. */
 export async function checkMounts(context: CheckContext): Promise<void> {
-  const { layout } = context;
-  const rebuild = new Set(context.damaged());
-  const namespaces = await lookAtAllMounts();
-  const told = new Set<string>();
-  for (const { own, entries } of namespaces) {
+  const { layout, rows, progress, problems } = context;
+  const damaged = damagedIds(problems, rows);
+  const seen = new Set<string>();
+  for (const { own, entries } of await lookAtAllMounts()) {
     for (const { type, mountPoint, layers } of entries) {
-      context.looked();
+      progress.advance();
       if (type !== 'overlay') continue;
+      const mount = `${mountPoint}${own ? '' : ' in another mount namespace'}`;
       for (const layer of layers) {
         const id = layer.startsWith('/') ? layout.idOf(layer) : undefined;
-        if (id === undefined || !context.wants(id)) continue;
-        const finding = whatIs(context, id, rebuild);
-        const where = `${mountPoint}${own ? '' : ' in another mount namespace'}`;
-        if (finding === undefined || told.has(`${id} ${where}`)) continue;
-        told.add(`${id} ${where}`);
-        context.add(finding.code, {
-          message: `the overlay at ${where} uses ${layout.directory(id)}, ${finding.words}`,
-          id,
-          path: mountPoint,
-        });
+        if (id === undefined || !isWanted(context, id) || seen.has(`${id} ${mount}`)) continue;
+        seen.add(`${id} ${mount}`);
+        addUse(context, damaged, { id, mount, path: mountPoint });
       }
     }
   }
 }
 
-/** What is wrong with using an id's layer, if anything is: with what the database says now. */
-function whatIs(
-  context: CheckContext,
-  id: number,
+/** Adds what is wrong with a mount that uses the layer of an id, going by what the database says now. */
+function addUse(
+  { layout, inspector, rows, problems }: CheckContext,
   damaged: ReadonlySet<number>,
-): { code: FindingCode; words: string } | undefined {
+  { id, mount, path }: { id: number; mount: string; path: string },
+): void {
+  const facts = { id, mount, directory: layout.directory(id), path };
   if (damaged.has(id)) {
-    return { code: 'mount-of-damaged', words: `the layer of ${context.quote(id)}, which is damaged` };
+    problems.add('mount-of-damaged', { ...facts, snapshot: rows.quote(id) });
+  } else if (inspector.snapshot(id) === undefined) {
+    const journalled = inspector.removalsOf(id).length > 0;
+    problems.add(journalled ? 'mount-of-removed' : 'mount-of-unknown', facts);
   }
-  if (context.inspector.snapshot(id) !== undefined) return undefined;
-  return context.inspector.removalsOf(id).length > 0
-    ? { code: 'mount-of-removed', words: 'which is to be deleted once it is not used any more' }
-    : { code: 'mount-of-unknown', words: 'which belongs to no snapshot' };
 }

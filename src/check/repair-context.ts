@@ -1,0 +1,62 @@
+import type { Layout } from '../layers/layout.ts';
+import { type Note, writeNote } from '../layers/lost-and-found.ts';
+import type { Mounts } from '../linux/mountinfo.ts';
+import { syncPath } from '../linux/sync.ts';
+import type { RepairWriter } from '../metadata/repair/repair-writer.ts';
+import type { Repair } from '../report.ts';
+import type { Problem } from './problem.ts';
+
+/** What repairs of the phase `files` work with: the database is not open yet. */
+export interface FileRepairContext {
+  readonly layout: Layout;
+}
+
+/** What all other repairs work with. */
+export interface RepairContext extends FileRepairContext {
+  readonly writer: RepairWriter;
+  /** The mounts of all visible namespaces, when the repair began. */
+  readonly mounts: readonly Mounts[];
+}
+
+/** What came of one repair. */
+export interface RepairOutcome extends Pick<Repair, 'detail'> {
+  readonly outcome: Exclude<Repair['outcome'], 'planned'>;
+}
+
+export const DONE: RepairOutcome = { outcome: 'done' };
+
+/** The problem is not there any more. */
+export const GONE: RepairOutcome = { outcome: 'gone' };
+
+/** Repairs one problem, if it is still there. */
+export type RepairFunction<Context = RepairContext> = (
+  context: Context,
+  problem: Problem,
+) => RepairOutcome | Promise<RepairOutcome>;
+
+/** The codes of a table that have a repair. */
+type Repairable<Table> = {
+  [Code in keyof Table]: Table[Code] extends { readonly repair: object } ? Code : never;
+}[keyof Table];
+
+type ContextOf<D> = D extends { readonly repair: { readonly phase: 'files' } }
+  ? FileRepairContext
+  : RepairContext;
+
+/** A function for each code of a table that has a repair, and for no other. */
+export type Repairs<Table> = {
+  readonly [Code in Repairable<Table>]: RepairFunction<ContextOf<Table[Code]>>;
+};
+
+/** Has a repair run with the write lock held, all or nothing. */
+export function locked(run: (context: RepairContext, problem: Problem) => RepairOutcome): RepairFunction {
+  return (context, problem) => context.writer.locked(() => run(context, problem));
+}
+
+/** Writes a note of what a repair has removed from the database to `lost+found/`. */
+export function note(layout: Layout, text: Note): RepairOutcome {
+  const file = writeNote(layout, text);
+  syncPath(file);
+  syncPath(layout.lostAndFound);
+  return { outcome: 'done', detail: file };
+}
