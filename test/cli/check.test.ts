@@ -1,27 +1,23 @@
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
-import { existsSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
-import { describe, expect, test } from 'vitest';
-import { commandLine, main } from '../support/cli.ts';
-import { useExample } from '../support/damage.ts';
-import { isRoot } from '../support/needs.ts';
+import { describe, expect } from 'vitest';
+import { test } from '../support/cli.ts';
+import { needs } from '../support/needs.ts';
+import { waitFor } from '../support/wait-for.ts';
 
-const needs = isRoot ? '' : ' (needs root)';
+const lacking = needs('root');
 
-const example = useExample();
-const { overlite } = commandLine(example);
-
-describe.skipIf(!isRoot)(`overlite check${needs}`, () => {
-  test('says that a store is clean', () => {
-    const { status, stdout, stderr } = overlite('check');
-    expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
-    expect(stdout).toContain(`${example.root}: clean`);
-    expect(stdout).toMatch(/^layers +done, \d+ checked$/m);
+describe.skipIf(lacking)(`overlite check${lacking}`, () => {
+  test('`check` says that a store is clean', ({ example, printed }) => {
+    const said = printed('check');
+    expect(said).toContain(`${example.root}: clean`);
+    expect(said).toMatch(/^layers +done, \d+ checked$/m);
   });
 
-  test('tells what is damaged, what repair would do and what has to be built anew', () => {
+  test('`check` tells what is damaged, what repair would do, and what to build again', ({
+    example,
+    overlite,
+  }) => {
     writeFileSync(example.at('snapshots', example.ids.app, 'fs', 'added'), '');
     mkdirSync(example.at('snapshots', 'stray'));
     const { status, stdout } = overlite('check');
@@ -34,23 +30,36 @@ describe.skipIf(!isRoot)(`overlite check${needs}`, () => {
     expect(readdirSync(example.at('snapshots'))).toContain('stray');
   });
 
-  test('repairs, and follows the exit statuses of fsck', () => {
+  test('`check --repair` repairs with status 1, after which `check` has status 0', ({
+    example,
+    overlite,
+  }) => {
     mkdirSync(example.at('snapshots', 'stray'));
     const { status, stdout } = overlite('check', '--repair');
     expect(status).toBe(1);
     expect(stdout).toContain('repaired: directory-unknown');
     expect(readdirSync(example.at('snapshots'))).not.toContain('stray');
     expect(overlite('check').status).toBe(0);
-    expect(overlite('check', '--max-duration', '0').status).toBe(8);
-    expect(overlite('check', '--root', join(example.parent, 'nowhere')).status).toBe(8);
-    expect(overlite('check', 'argument').status).toBe(16);
-    expect(overlite('check', '--bogus').status).toBe(16);
-    expect(overlite('check', '--max-duration', 'soon').status).toBe(16);
-    expect(overlite('check', '--dry-run').status).toBe(16);
-    expect(overlite('check', '--help').status).toBe(0);
   });
 
-  test('prints JSON, of a part', () => {
+  test('`check` has the exit statuses of fsck for what it cannot do and for wrong usage', async ({
+    place,
+    together,
+  }) => {
+    const expected: [status: number, args: string[]][] = [
+      [8, ['check', '--max-duration', '0']],
+      [8, ['check', '--root', join(place, 'nowhere')]],
+      [16, ['check', 'argument']],
+      [16, ['check', '--bogus']],
+      [16, ['check', '--max-duration', 'soon']],
+      [16, ['check', '--dry-run']],
+      [0, ['check', '--help']],
+    ];
+    const ended = await together(...expected.map(([, args]) => args));
+    expect(ended.map(({ status, args }) => [status, args])).toEqual(expected);
+  });
+
+  test('`check --json` prints a report, and each option narrows the check', ({ example, overlite }) => {
     writeFileSync(example.at('snapshots', example.ids.app, 'fs', 'added'), '');
     const { status, stdout } = overlite('check', '--json', '--only', 'layers', 'app', '--contents');
     expect(status).toBe(4);
@@ -62,41 +71,13 @@ describe.skipIf(!isRoot)(`overlite check${needs}`, () => {
     expect(overlite('check', '--older-than', '0').stdout).toContain('info: open-long');
   });
 
-  test('ends at once with a signal', async () => {
-    const env = { ...process.env, OVERLITE_ROOT: example.root };
-    const child = spawn(process.execPath, [main, 'check'], { env, stdio: ['ignore', 'ignore', 'pipe'] });
-    const { pid } = child;
-    const children = (): string => readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim();
-    while (children() === '') await sleep(5);
-    const checking = children();
-    child.kill('SIGTERM');
-    expect(await once(child, 'exit')).toEqual([143, null]);
-    // The process that checks goes with it.
-    while (existsSync(`/proc/${checking}`)) await sleep(5);
-  });
-});
-
-describe.skipIf(!isRoot)(`overlite backup and restore${needs}`, () => {
-  test('bring a lost database back', () => {
-    const backup = join(example.parent, 'backup.db');
-    expect(overlite('backup', backup)).toMatchObject({ status: 0, stdout: `${backup} is written\n` });
-    const again = overlite('backup', backup);
-    expect(again.status).toBe(1);
-    expect(again.stderr).toContain('ALREADY_EXISTS');
-    rmSync(example.at('metadata.db'));
-    expect(overlite('check').status).toBe(4);
-    const nothing = overlite('restore');
-    expect(nothing.status).toBe(1);
-    expect(nothing.stderr).toMatch(/FAILED_PRECONDITION: .*there is no backup.*\n {2}hint: /);
-    const { status, stdout } = overlite('restore', backup);
-    expect(status).toBe(0);
-    expect(stdout).toContain(`6 snapshots were restored from ${backup}.`);
-    expect(overlite('check').status).toBe(0);
-    const salvaged = overlite('restore', '--salvage', '--json');
-    expect(JSON.parse(salvaged.stdout)).toMatchObject({ snapshots: 6, from: null, lost: [] });
-    expect(overlite('check').status).toBe(0);
-    expect(overlite('backup', '--json', join(example.parent, 'b.db')).status).toBe(0);
-    expect(overlite('restore', backup, '--salvage').status).toBe(1);
-    expect(overlite('restore', 'a', 'b').status).toBe(2);
+  test('SIGTERM ends `check` at once, with the process that checks for it', async ({ start }) => {
+    const { process: check, pid, ended } = start(['check']);
+    const checking = await waitFor('a child process of `check`', () =>
+      readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim(),
+    );
+    check.kill('SIGTERM');
+    expect(await ended()).toMatchObject({ status: 143 });
+    await waitFor('the end of the child process', () => !existsSync(`/proc/${checking}`));
   });
 });

@@ -1,55 +1,45 @@
-import { spawnSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { mkdirSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { outputFileSync } from 'fs-extra/esm';
+import { describe, expect } from 'vitest';
+import { test as base } from '../support/cli.ts';
 
-const main = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
-
-let directory: string;
-beforeEach(() => {
-  directory = mkdtempSync(join(tmpdir(), 'overlite-cli-'));
-  mkdirSync(join(directory, 'source/sub'), { recursive: true });
-  mkdirSync(join(directory, 'tmp'), { mode: 0o777 });
-  for (const name of ['one', 'two', 'three', 'sub/four'])
-    writeFileSync(join(directory, 'source', name), name);
+const test = base.extend<{ source: string; temporary: string }>({
+  source: async ({ place }, use) => {
+    const source = join(place, 'source');
+    for (const name of ['one', 'two', 'three', 'sub/four']) outputFileSync(join(source, name), name);
+    await use(source);
+  },
+  temporary: async ({ place }, use) => {
+    const temporary = join(place, 'tmp');
+    mkdirSync(temporary, { mode: 0o777 });
+    await use(temporary);
+  },
 });
-afterEach(() => rmSync(directory, { recursive: true }));
-
-function overlite(...args: string[]): { status: number | null; stdout: string; stderr: string } {
-  const env = { ...process.env, TMPDIR: join(directory, 'tmp') };
-  return spawnSync(process.execPath, [main, ...args], { encoding: 'utf8', env });
-}
+test.override('store', ({ root }) => root);
+test.override('variables', ({ temporary }) => ({ TMPDIR: temporary }));
 
 describe('overlite demo', () => {
-  test('shows the tree, the layers and the times, and leaves nothing behind', () => {
-    const { status, stdout, stderr } = overlite('demo', join(directory, 'source'));
-    expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
+  test('`demo` shows the tree, the layers and the times, and leaves nothing behind', ({
+    source,
+    temporary,
+    printed,
+  }) => {
+    const said = printed('demo', source);
     for (const line of ['├─ alice-1  (committed', '│  ├─ carol  (active)', 'bob', 'What took how long']) {
-      expect(stdout).toContain(line);
+      expect(said).toContain(line);
     }
-    expect(readdirSync(join(directory, 'tmp'))).toEqual([]);
+    expect(readdirSync(temporary)).toEqual([]);
   });
 
-  test('of what is no directory fails with its code and makes nothing', () => {
-    const { status, stderr } = overlite('demo', join(directory, 'missing'));
+  test('`demo` on a non-directory fails with INVALID_ARGUMENT, and makes nothing', ({
+    place,
+    temporary,
+    overlite,
+  }) => {
+    const { status, stderr } = overlite('demo', join(place, 'missing'));
     expect(status).toBe(1);
     expect(stderr).toMatch(/^overlite: INVALID_ARGUMENT: .* is not a directory\n$/);
-    expect(readdirSync(join(directory, 'tmp'))).toEqual([]);
-  });
-});
-
-describe('overlite', () => {
-  test.each([[['--help']], [['--version']], [['demo', '--help']]])('%j prints and succeeds', (args) => {
-    const { status, stdout } = overlite(...args);
-    expect(status).toBe(0);
-    expect(stdout).not.toBe('');
-  });
-
-  test.each([[['nonsense']], [['demo', '--nonsense']], [['demo', 'a', 'b']]])('%j is wrong usage', (args) => {
-    const { status, stderr } = overlite(...args);
-    expect(status).toBe(2);
-    expect(stderr).toMatch(/error:/);
+    expect(readdirSync(temporary)).toEqual([]);
   });
 });

@@ -1,45 +1,54 @@
-import { execFileSync, spawn, spawnSync } from 'node:child_process';
-import { once } from 'node:events';
 import { existsSync, mkdirSync, readFileSync, readdirSync, rmdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { commandLine, main } from '../support/cli.ts';
-import { useExample } from '../support/damage.ts';
-import { isRoot } from '../support/needs.ts';
-import { queryShell } from '../support/shell.ts';
+import { describe, expect } from 'vitest';
+import { type CommandLine, test as base } from '../support/cli.ts';
+import { needs } from '../support/needs.ts';
 import { assertWhole } from '../support/store.ts';
-import { missing, sh } from '../support/tree.ts';
+import { sh } from '../support/tree.ts';
+import { waitFor } from '../support/wait-for.ts';
 
-const lacking = isRoot ? missing('unshare', 'setpriv', 'python3') : ['root'];
-const needs = lacking.length === 0 ? '' : ` (needs ${lacking.join(', ')})`;
+const lacking = needs('root', 'unshare', 'setpriv', 'python3');
 
-const example = useExample();
+const test = base.extend<{
+  /** Where commands have their trees mounted, seen by nobody else. */
+  scratch: string;
+  /** Runs a shell script in the tree of a snapshot. */
+  run: (keyOrName: string, script: string, ...options: string[]) => ReturnType<CommandLine['overlite']>;
+  /** The path of the layer of an id. */
+  layer: (id: number) => string;
+  /** Waits until no removal is left to do. A namespace goes a while after its last process. */
+  cleanedUp: () => Promise<unknown>;
+}>({
+  scratch: async ({ place }, use) => {
+    const scratch = join(place, 'tmp');
+    mkdirSync(scratch, { mode: 0o755 });
+    await use(scratch);
+  },
+  run: async ({ overlite }, use) =>
+    use((keyOrName, script, ...options) => overlite('run', keyOrName, ...options, '--', 'sh', '-c', script)),
+  layer: async ({ example }, use) => use((id) => example.at('snapshots', id, 'fs')),
+  cleanedUp: async ({ json }, use) =>
+    use(() =>
+      waitFor('the end of what uses a removed directory', () => {
+        return (json('cleanup') as { deferred: unknown[] }).deferred.length === 0;
+      }),
+    ),
+});
+test.override('variables', ({ scratch }) => ({ TMPDIR: scratch }));
 
-/** Where commands have their trees mounted, seen by nobody else. */
-const scratch = (): string => join(example.parent, 'tmp');
-const env = (): Record<string, string> => ({ OVERLITE_ROOT: example.root, TMPDIR: scratch() });
-const { overlite, printed, json } = commandLine(example, env);
-
-/** Runs a shell script in the tree of a snapshot. */
-const run = (keyOrName: string, script: string, ...options: string[]): ReturnType<typeof overlite> =>
-  overlite('run', keyOrName, ...options, '--', 'sh', '-c', script);
-
-/** What the store holds. */
-const rows = (): unknown =>
-  queryShell(join(example.root, 'metadata.db'), 'select name, kind from snapshot order by id');
-
-const layer = (id: number): string => example.at('snapshots', id, 'fs');
-
-describe.skipIf(lacking.length > 0)(`a command in the tree of a snapshot${needs}`, () => {
-  beforeEach(() => mkdirSync(scratch(), { mode: 0o755 }));
-  afterEach(() => {
+describe.skipIf(lacking)(`overlite run${lacking}`, () => {
+  test.afterEach(({ example, scratch }) => {
     assertWhole(example.root);
     expect(readFileSync('/proc/self/mountinfo', 'utf8')).not.toContain(example.root);
-    expect(readdirSync(scratch())).toEqual([]);
+    expect(readdirSync(scratch)).toEqual([]);
   });
 
-  test('works in an active one, which keeps what it does', () => {
+  test('`run` works in an active snapshot, which keeps what the command does', ({
+    example,
+    layer,
+    run,
+    printed,
+  }) => {
     const script =
       'pwd; echo "$PWD"; cat app draft; echo more >> draft; rm app; echo "$OVERLITE_KEY" >&2; exit 7';
     const { status, stdout, stderr } = run('work', script);
@@ -51,7 +60,11 @@ describe.skipIf(lacking.length > 0)(`a command in the tree of a snapshot${needs}
     expect(printed('diff', 'work')).toBe('D /app\nA /draft\n');
   });
 
-  test('only reads a view, and throws away what it did in a committed one', () => {
+  test('`run` only reads a view, and throws away what it did in a committed snapshot', ({
+    example,
+    run,
+    rows,
+  }) => {
     const before = rows();
     expect(run('reader', 'cat app; touch new 2> /dev/null || echo refused').stdout).toBe('app\nrefused\n');
     expect(run('base', 'echo new > new; cat new large | wc -c').stdout).toBe('20004\n');
@@ -59,7 +72,7 @@ describe.skipIf(lacking.length > 0)(`a command in the tree of a snapshot${needs}
     expect(readdirSync(example.at('snapshots'))).toHaveLength(5);
   });
 
-  test('becomes a snapshot where that is asked for and it succeeds', () => {
+  test('`run --commit` makes a snapshot if the command succeeds', ({ run, json, rows }) => {
     expect(run('base', 'echo one > one', '--commit', 'base-1', '--label', 'of=run')).toEqual({
       status: 0,
       stdout: '',
@@ -77,31 +90,33 @@ describe.skipIf(lacking.length > 0)(`a command in the tree of a snapshot${needs}
   });
 
   // A base is a bind mount, which overlayfs knows nothing of.
-  test.each(['base', 'new-base'])('in %s loses what it leaves running: a copy is committed', async (on) => {
-    if (on === 'new-base') printed('prepare', on);
-    const left = 'while :; do sleep 0.05; pwd -P > where; done';
-    const script = `echo kept > file; exec > /dev/null 2>&1; setsid sh -c '${left}' & echo $! > pid`;
-    const { status } = run(on, script, '--commit', 'base-1');
-    expect(status).toBe(0);
-    expect(json('info', 'base-1')).toMatchObject({ inUse: false });
-    const { id } = json('info', 'base-1') as { id: number };
-    const held = json('cleanup') as { deferred: { path: string }[] };
-    const path = held.deferred[0]?.path ?? '';
-    const where = (): string => {
-      const file = join(path, 'fs', 'where');
-      return existsSync(file) ? readFileSync(file, 'utf8') : '';
-    };
-    while (where() === '') await sleep(20);
-    // Its directory stays where it is.
-    expect(where()).toMatch(/\/overlite-run-\w+\n$/);
-    process.kill(Number(readFileSync(join(layer(id), 'pid'), 'utf8')));
-    // A namespace goes a while after its last process.
-    while ((json('cleanup') as { deferred: unknown[] }).deferred.length > 0) await sleep(20);
-    expect(printed('check')).toContain(': clean');
-    for (const name of readdirSync(scratch())) rmdirSync(join(scratch(), name));
-  });
+  test.for(['base', 'new-base'])(
+    '`run --commit` on %s commits a copy if the command leaves a process running',
+    async (on, { scratch, layer, run, printed, json, cleanedUp }) => {
+      if (on === 'new-base') printed('prepare', on);
+      const left = 'while :; do sleep 0.05; pwd -P > where; done';
+      const script = `echo kept > file; exec > /dev/null 2>&1; setsid sh -c '${left}' & echo $! > pid`;
+      const { status } = run(on, script, '--commit', 'base-1');
+      expect(status).toBe(0);
+      const { id, inUse } = json('info', 'base-1') as { id: number; inUse: boolean };
+      expect(inUse).toBe(false);
+      const held = json('cleanup') as { deferred: { path: string }[] };
+      const where = join(held.deferred[0]?.path ?? '', 'fs', 'where');
+      // Its directory stays where it is.
+      expect(
+        await waitFor('what the process writes', () => existsSync(where) && readFileSync(where, 'utf8')),
+      ).toMatch(/\/overlite-run-\w+\n$/);
+      process.kill(Number(readFileSync(join(layer(id), 'pid'), 'utf8')));
+      await cleanedUp();
+      expect(printed('check')).toContain(': clean');
+      for (const name of readdirSync(scratch)) rmdirSync(join(scratch, name));
+    },
+  );
 
-  test('can be run in each way to mount, also in those that everybody sees for a moment', () => {
+  test('`run --by` mounts in each way, also in those that everybody sees for a moment', ({
+    run,
+    overlite,
+  }) => {
     for (const by of ['descriptors', 'strings', 'mount(2)', 'mount(8)']) {
       expect(run('work', 'cat app; grep -c "$PWD" /proc/self/mountinfo', '--by', by)).toEqual({
         status: 0,
@@ -112,24 +127,28 @@ describe.skipIf(lacking.length > 0)(`a command in the tree of a snapshot${needs}
     expect(overlite('run', 'work', '--by', 'hand', 'true').status).toBe(125);
   });
 
-  test('leaves nothing mounted when it is killed, and a workspace that can be removed', async () => {
-    const child = spawn(process.execPath, [main, 'run', 'base', '--', 'sh', '-c', 'echo $$; exec sleep 60'], {
-      stdio: ['ignore', 'pipe', 'inherit'],
-      env: { ...process.env, ...env() },
-    });
-    const [pid] = (await once(child.stdout, 'data')) as [Buffer];
-    child.kill('SIGKILL');
-    await once(child, 'exit');
+  test('`run` that is killed leaves nothing mounted, and a workspace that can be removed', async ({
+    example,
+    scratch,
+    start,
+    printed,
+    json,
+    cleanedUp,
+  }) => {
+    const running = start(['run', 'base', '--', 'sh', '-c', 'echo $$; exec sleep 1000']);
+    const pid = Number(await waitFor('the id of the process', running.stdout));
+    running.process.kill('SIGKILL');
+    await running.exited;
     expect(readFileSync('/proc/self/mountinfo', 'utf8')).not.toContain(example.root);
-    process.kill(Number(pid.toString()));
+    process.kill(pid);
     const [left] = json('list', 'name~=^run-[0-9a-f]{12}$') as { name: string }[];
     expect(printed('remove', '--', left?.name ?? '')).toMatch(/^run-[0-9a-f]{12} is removed\n/);
-    while ((json('cleanup') as { deferred: unknown[] }).deferred.length > 0) await sleep(20);
-    for (const name of readdirSync(scratch())) rmdirSync(join(scratch(), name));
+    await cleanedUp();
+    for (const name of readdirSync(scratch)) rmdirSync(join(scratch, name));
   });
 
-  test('keeps its work if only the commit fails', () => {
-    const script = `echo hours > hours; ${process.execPath} ${main} prepare out base > /dev/null`;
+  test('`run --commit` keeps the work if only the commit fails', ({ run, printed }) => {
+    const script = `echo hours > hours; overlite prepare out base > /dev/null`;
     const { status, stderr } = run('base', script, '--commit', 'out');
     expect(status).toBe(125);
     const [, key = ''] = /kept in "(run-\w+)"/.exec(stderr) ?? [];
@@ -138,20 +157,17 @@ describe.skipIf(lacking.length > 0)(`a command in the tree of a snapshot${needs}
     expect(printed('diff', 'saved')).toBe('A /hours\n');
   });
 
-  test('is in a mount namespace of its own, with an environment that leads back to the store', () => {
+  test('`run` gives the command a mount namespace of its own and the way to the store', ({ run }) => {
     const own = sh('readlink /proc/self/ns/mnt', '/').trim();
     const { stdout } = run('work', `readlink /proc/self/ns/mnt; mount -t tmpfs none . && echo mounted`);
     const [inside, mounted] = stdout.trimEnd().split('\n');
     expect(inside).not.toBe(own);
     expect(mounted).toBe('mounted');
-    const nested = run(
-      'work',
-      `"$0" "$1" info "$OVERLITE_KEY" --json`.replace('"$0" "$1"', `${process.execPath} ${main}`),
-    );
+    const nested = run('work', `overlite info "$OVERLITE_KEY" --json`);
     expect(JSON.parse(nested.stdout)).toMatchObject({ name: 'work' });
   });
 
-  test('may have the tree as its root, which leads nowhere else', () => {
+  test('`run --chroot` has the tree as its root, which leads nowhere else', ({ example, layer, run }) => {
     sh(
       `for file in /bin/sh /bin/ls /usr/bin/env; do cp --parents -L $file $(ldd $file | grep -o '/[^ ]*') .; done
        mkdir dev sys; ln -s /etc proc`,
@@ -171,13 +187,13 @@ describe.skipIf(lacking.length > 0)(`a command in the tree of a snapshot${needs}
     expect(run('work', 'ls /proc/hosts', '--chroot').stdout).toBe('/proc/hosts\n');
   });
 
-  test('may have a snapshot whose name begins with a dash', () => {
+  test('`run` takes a snapshot whose name begins with a dash, behind --', ({ printed }) => {
     printed('prepare', '--', '-odd', 'base');
     for (const more of [[], ['--']])
       expect(printed('run', '--', '-odd', ...more, 'ls', '-l')).toContain('large');
   });
 
-  test('tells its status with --json, on standard error', () => {
+  test('`run --json` prints how the command ended to standard error', ({ run }) => {
     const { status, stdout, stderr } = run('base', 'echo out; kill -TERM $$', '--json');
     expect({ status, stdout }).toEqual({ status: 143, stdout: 'out\n' });
     expect(JSON.parse(stderr)).toEqual({
@@ -190,7 +206,12 @@ describe.skipIf(lacking.length > 0)(`a command in the tree of a snapshot${needs}
     });
   });
 
-  test('that cannot be run has the status that shells give', () => {
+  test('`run` ends with 126 or 127, as shells do, if the command cannot be run', ({
+    example,
+    layer,
+    overlite,
+    rows,
+  }) => {
     const before = rows();
     writeFileSync(join(layer(example.ids.work), 'plain'), '');
     expect(overlite('run', 'base', 'no-such-command')).toEqual({
@@ -206,34 +227,46 @@ describe.skipIf(lacking.length > 0)(`a command in the tree of a snapshot${needs}
     expect(rows()).toEqual(before);
   });
 
-  test('is not run where something is wrong, and nothing has changed', () => {
+  test('`run` refuses what is wrong with status 125, before it runs or changes anything', async ({
+    place,
+    together,
+    rows,
+  }) => {
     const before = rows();
-    const touch = join(example.parent, 'was-run');
-    for (const [args, message] of [
+    const touch = join(place, 'was-run');
+    const refused = [
       [['nowhere'], 'NOT_FOUND: there is no snapshot "nowhere"'],
       [['base', '--commit', 'app'], 'ALREADY_EXISTS: "app" is taken already'],
       [['reader', '--commit', 'new'], 'FAILED_PRECONDITION: "reader" is a view and can never be committed'],
       [['base', '--commit', ''], 'INVALID_ARGUMENT: the key or name is empty'],
       [['base', '--', ''], 'INVALID_ARGUMENT: the command is empty'],
       [['base', '--label', 'a=b'], 'INVALID_ARGUMENT: labels are only for a snapshot that is committed'],
-    ] as const) {
-      const command = args.some((arg) => arg === '--') ? [] : ['--', 'touch', touch];
-      const { status, stderr } = overlite('run', ...args, ...command);
-      expect({ status, line: stderr.split('\n')[0] }).toEqual({ status: 125, line: `overlite: ${message}` });
-    }
-    expect(overlite('run').status).toBe(125);
-    expect(overlite('run', 'base').status).toBe(125);
-    expect(overlite('run', 'base', '--nonsense', 'true').status).toBe(125);
+    ] as const;
+    const ended = await together(
+      ...refused.map(([args]) => {
+        const command = args.some((arg) => arg === '--') ? [] : ['--', 'touch', touch];
+        return ['run', ...args, ...command];
+      }),
+    );
+    expect(ended.map(({ status, stderr }) => ({ status, line: stderr.split('\n')[0] }))).toEqual(
+      refused.map(([, message]) => ({ status: 125, line: `overlite: ${message}` })),
+    );
+    expect(await together(['run'], ['run', 'base'], ['run', 'base', '--nonsense', 'true'])).toMatchObject([
+      { status: 125 },
+      { status: 125 },
+      { status: 125 },
+    ]);
     expect(existsSync(touch)).toBe(false);
     expect(rows()).toEqual(before);
   });
 
-  test('leaves no workspace behind where there is no directory to mount it on', () => {
+  test('`run` leaves no workspace behind where there is no directory to mount it on', ({
+    place,
+    bash,
+    rows,
+  }) => {
     const before = rows();
-    const { status, stderr } = spawnSync(process.execPath, [main, 'run', 'base', 'true'], {
-      encoding: 'utf8',
-      env: { ...process.env, ...env(), TMPDIR: join(example.parent, 'nowhere') },
-    });
+    const { status, stderr } = bash(`TMPDIR=${place}/nowhere overlite run base true`);
     expect({ status, stderr }).toEqual({
       status: 125,
       stderr: expect.stringMatching(/^overlite: FAILED_PRECONDITION: .*ENOENT/),
@@ -241,72 +274,62 @@ describe.skipIf(lacking.length > 0)(`a command in the tree of a snapshot${needs}
     expect(rows()).toEqual(before);
   });
 
-  test('gets the signals: Ctrl-C does not end what waits for it', async () => {
-    const script = `trap 'echo interrupted; exit 5' INT; trap 'echo terminated; exit 6' TERM; echo ready; while :; do sleep 0.05; done`;
-    for (const [signal, said, expected] of [
-      ['SIGINT', 'interrupted', 5],
-      ['SIGTERM', 'terminated', 6],
-    ] as const) {
+  test.for([
+    { signal: 'SIGINT', said: 'interrupted', status: 5 },
+    { signal: 'SIGTERM', said: 'terminated', status: 6 },
+  ] as const)(
+    '`run` leaves $signal to the command, and ends when the command does',
+    async ({ signal, said, status }, { start }) => {
+      const script = `trap 'echo interrupted; exit 5' INT; trap 'echo terminated; exit 6' TERM; echo ready; while :; do sleep 0.05; done`;
+      const running = start(['run', 'base', '--', 'sh', '-c', script], { group: true });
+      await waitFor('the command to be ready', running.stdout);
       // As in a terminal, SIGINT goes to all of the group; SIGTERM to the one that was meant.
-      const child = spawn(process.execPath, [main, 'run', 'base', '--', 'sh', '-c', script], {
-        detached: true,
-        stdio: ['ignore', 'pipe', 'inherit'],
-        env: { ...process.env, ...env() },
-      });
-      let output = '';
-      child.stdout.on('data', (data: Buffer) => (output += data.toString()));
-      await once(child.stdout, 'data');
-      process.kill(signal === 'SIGINT' ? -(child.pid ?? 0) : (child.pid ?? 0), signal);
-      const [status] = (await once(child, 'close')) as [number];
-      expect({ status, output }).toEqual({ status: expected, output: `ready\n${said}\n` });
-    }
-  });
+      process.kill(signal === 'SIGINT' ? -running.pid : running.pid, signal);
+      expect(await running.ended()).toEqual({ status, stdout: `ready\n${said}\n`, stderr: '' });
+    },
+  );
 
-  test('needs the right to mount, and says so', () => {
-    sh(`chmod 755 ${example.parent}; chown -R 1234:1234 ${example.root}`, '/');
-    const { status, stderr } = spawnSync(
-      'setpriv',
-      ['--reuid=1234', '--regid=1234', '--clear-groups', process.execPath, main, 'run', 'base', 'true'],
-      { encoding: 'utf8', env: { ...process.env, ...env() } },
+  test('`run` fails with PERMISSION_DENIED for whoever may not mount', ({ place, example, bash }) => {
+    sh(`chmod 755 ${place}; chown -R 1234:1234 ${example.root}`, '/');
+    const { status, stderr } = bash(
+      'setpriv --reuid=1234 --regid=1234 --clear-groups overlite run base true',
     );
     expect(status).toBe(125);
     expect(stderr).toMatch(/^overlite: PERMISSION_DENIED: /);
     sh(`chown -R 0:0 ${example.root}`, '/');
   });
 
-  test('works without root in a user namespace', () => {
-    const made = join(example.parent, 'rootless');
-    sh(`mkdir -m 700 ${made}`, '/');
-    const script = `
-      export OVERLITE_ROOT=${made}/store
-      o() { ${process.execPath} ${main} "$@"; }
-      o prepare new-base; echo base > $OVERLITE_ROOT/snapshots/1/fs/file; o commit base new-base
-      o run base --commit base-1 -- sh -c 'cat file; rm file; echo new > other'
-      o diff base-1`;
-    const out = execFileSync('unshare', ['-Urm', 'bash', '-euc', script], {
-      encoding: 'utf8',
-      stdio: 'pipe',
-    });
-    expect(out).toContain('base\nD /file\nA /other\n');
+  test('`run` works without root in a user namespace', ({ place, bash }) => {
+    const made = join(place, 'rootless');
+    mkdirSync(made, { mode: 0o700 });
+    writeFileSync(
+      join(place, 'script'),
+      `export OVERLITE_ROOT=${made}/store
+       overlite prepare new-base
+       echo base > $OVERLITE_ROOT/snapshots/1/fs/file
+       overlite commit base new-base
+       overlite run base --commit base-1 -- sh -c 'cat file; rm file; echo new > other'
+       overlite diff base-1`,
+    );
+    const { status, stdout } = bash('unshare -Urm bash -eu script');
+    expect(status).toBe(0);
+    expect(stdout).toContain('base\nD /file\nA /other\n');
   });
 });
 
-describe.skipIf(lacking.length > 0)(`a shell in the tree of a snapshot${needs}`, () => {
-  beforeEach(() => mkdirSync(scratch(), { mode: 0o755 }));
-
-  test('is the own one of whoever asks, or that of the tree', () => {
-    const shell = (input: string, variables: Record<string, string>, ...args: string[]): string =>
-      execFileSync(process.execPath, [main, 'shell', ...args], {
-        input,
-        encoding: 'utf8',
-        env: { ...process.env, ...env(), ...variables },
-        stdio: ['pipe', 'pipe', 'pipe'],
-      });
-    expect(shell('echo "$BASH_VERSION"; ls\n', { SHELL: '/bin/bash' }, 'work')).toMatch(
-      /^5.*\napp\ndraft\netc\nlarge\n$/,
-    );
-    expect(shell('echo "$0"\n', { SHELL: '' }, 'work')).toBe('/bin/sh\n');
-    expect(shell('touch made\n', {}, 'base', '--commit', 'base-1')).toBe('');
+describe.skipIf(lacking)(`overlite shell${lacking}`, () => {
+  test('`shell` starts the shell of the user, or /bin/sh', ({ bash, printed }) => {
+    const own = bash(`echo 'echo "$BASH_VERSION"; ls' | SHELL=/bin/bash overlite shell work`);
+    expect(own.status).toBe(0);
+    expect(own.stdout).toMatch(/^5.*\napp\ndraft\netc\nlarge\n$/);
+    expect(bash(`echo 'echo "$0"' | SHELL= overlite shell work`)).toMatchObject({
+      status: 0,
+      stdout: '/bin/sh\n',
+    });
+    expect(bash(`echo 'touch made' | overlite shell base --commit base-1`)).toMatchObject({
+      status: 0,
+      stdout: '',
+    });
     expect(printed('diff', 'base-1')).toBe('A /made\n');
   });
 });

@@ -1,60 +1,154 @@
-import { spawnSync } from 'node:child_process';
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdirSync, symlinkSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { expect } from 'vitest';
+import { test as base } from './fixtures.ts';
+import { queryShell } from './shell.ts';
 
 /** The command line as it was built. */
 export const main = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
 
-/** What came of a command. */
+/** What a process ended with. */
 interface Ended {
+  /** Its exit status; null if a signal ended it. */
   readonly status: number | null;
   readonly stdout: string;
   readonly stderr: string;
 }
 
-/** The command line on a store, as a process. */
-export interface CommandLine {
-  /** Runs a command with pipes. */
-  readonly overlite: (...args: string[]) => Ended;
-  /** What a command prints that succeeds without a complaint. */
-  readonly printed: (...args: string[]) => string;
-  /** What a command prints as JSON. */
-  readonly json: (command: string, ...args: string[]) => unknown;
-  /** Runs a command line in a pseudo-terminal, and gives what is seen there. */
-  readonly inTerminal: (command: string, env?: Record<string, string>) => string;
+/** A command that runs while the test goes on. It is killed after the test. */
+export interface Running {
+  readonly process: ChildProcess;
+  readonly pid: number;
+  /** What it has printed so far. */
+  readonly stdout: () => string;
+  readonly stderr: () => string;
+  readonly hasEnded: () => boolean;
+  /** Is there when it has ended. What it has started may go on. */
+  readonly exited: Promise<unknown>;
+  /** Waits until it has ended, and whatever else could print with it. */
+  readonly ended: () => Promise<Ended>;
 }
 
-/** The command line on the store of the test that runs, with more variables in its environment. */
-export function commandLine(
-  store: { readonly root: string },
-  more: () => Record<string, string> = () => ({}),
-): CommandLine {
-  const environment = (): NodeJS.ProcessEnv => ({ ...process.env, OVERLITE_ROOT: store.root, ...more() });
-  const overlite = (...args: string[]): Ended => {
-    const options = { encoding: 'utf8', env: environment() } as const;
-    const { status, stdout, stderr } = spawnSync(process.execPath, [main, ...args], options);
-    return { status, stdout, stderr };
-  };
-  const printed = (...args: string[]): string => {
-    const { status, stdout, stderr } = overlite(...args);
-    expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
-    return stdout;
-  };
-  return {
-    overlite,
-    printed,
-    json: (command, ...args) => JSON.parse(printed(command, '--json', ...args)),
-    inTerminal: (command, env = {}) => {
-      const { NO_COLOR: _1, FORCE_COLOR: _2, CI: _3, ...rest } = environment();
-      const { stdout } = spawnSync(
-        'script',
-        ['-qec', `${process.execPath} ${main} ${command}`, '/dev/null'],
-        {
-          encoding: 'utf8',
-          env: { ...rest, TERM: 'xterm', ...env },
-        },
-      );
+/** The command line, as a process. */
+export interface CommandLine {
+  /** The root of the store that commands work on, that of `example`: `test.override` sets another. */
+  store: string;
+  /** Variables that are in the environment of commands too. */
+  variables: Record<string, string>;
+  /** The environment of commands. `overlite` is in its PATH. */
+  env: NodeJS.ProcessEnv;
+  /** Runs a command. */
+  overlite: (...args: string[]) => Ended;
+  /** What a command prints that succeeds and has no complaint. */
+  printed: (...args: string[]) => string;
+  /** What a command prints as JSON. */
+  json: (command: string, ...args: string[]) => unknown;
+  /** Runs commands side by side. */
+  together: (
+    ...commands: readonly (readonly string[])[]
+  ) => Promise<(Ended & { readonly args: readonly string[] })[]>;
+  /** Runs a script in bash, in the directory `place`. `overlite` is a command there. */
+  bash: (script: string) => Ended;
+  /** Runs a command line in a pseudo-terminal, and gives what is seen there. */
+  inTerminal: (commandLine: string, env?: Record<string, string>) => string;
+  /** The rows of a query, which the `sqlite3` shell reads in the database of `store`. */
+  query: (sql: string) => unknown[];
+  /** The snapshots in that database. */
+  rows: () => unknown[];
+  /** Starts a command. With `group` it is at the head of a process group. */
+  start: (args: readonly string[], options?: { group?: boolean }) => Running;
+}
+
+const encoding = 'utf8';
+
+/** The shared `test`, with the command line. */
+export const test = base.extend<CommandLine>({
+  store: async ({ example }, use) => use(example.root),
+  variables: {},
+  env: async ({ place, store, variables }, use) => {
+    const bin = join(place, 'bin');
+    mkdirSync(bin);
+    symlinkSync(main, join(bin, 'overlite'));
+    const path = `${bin}:${dirname(process.execPath)}:${process.env['PATH']}`;
+    await use({ ...process.env, PATH: path, OVERLITE_ROOT: store, ...variables });
+  },
+  overlite: async ({ env }, use) =>
+    use((...args) => {
+      const { status, stdout, stderr } = spawnSync(process.execPath, [main, ...args], { encoding, env });
+      return { status, stdout, stderr };
+    }),
+  printed: async ({ overlite }, use) =>
+    use((...args) => {
+      const { status, stdout, stderr } = overlite(...args);
+      expect({ args, status, stderr }).toEqual({ args, status: 0, stderr: '' });
+      return stdout;
+    }),
+  json: async ({ printed }, use) =>
+    use((command, ...args) => JSON.parse(printed(command, '--json', ...args)) as unknown),
+  together: async ({ start }, use) =>
+    use((...commands) =>
+      Promise.all(
+        commands.map(async (args) => {
+          const { status, stdout, stderr } = await start(args).ended();
+          return { args, status, stdout, stderr };
+        }),
+      ),
+    ),
+  bash: async ({ place, env }, use) =>
+    use((script) => {
+      const { status, stdout, stderr } = spawnSync('bash', ['-c', script], { encoding, env, cwd: place });
+      return { status, stdout, stderr };
+    }),
+  inTerminal: async ({ env }, use) =>
+    use((commandLine, more = {}) => {
+      const { NO_COLOR: _1, FORCE_COLOR: _2, CI: _3, ...rest } = env;
+      const { stdout } = spawnSync('script', ['-qec', `overlite ${commandLine}`, '/dev/null'], {
+        encoding,
+        env: { ...rest, TERM: 'xterm', ...more },
+      });
       return stdout.replaceAll('\r\n', '\n');
+    }),
+  query: async ({ store }, use) => use((sql) => queryShell(join(store, 'metadata.db'), sql)),
+  rows: async ({ query }, use) =>
+    use(() => query('select id, name, kind, parent_id from snapshot order by id')),
+  start: async ({ env, undo }, use) =>
+    use((args, { group = false } = {}) => {
+      const running = follow(
+        spawn(process.execPath, [main, ...args], {
+          detached: group,
+          stdio: ['ignore', 'pipe', 'pipe'],
+          env,
+        }),
+      );
+      undo(() => {
+        running.process.kill('SIGKILL');
+        return running.exited;
+      });
+      return running;
+    }),
+});
+
+/** Collects what a process prints. */
+function follow(child: ChildProcess): Running {
+  let stdout = '';
+  let stderr = '';
+  child.stdout?.setEncoding(encoding).on('data', (part: string) => (stdout += part));
+  child.stderr?.setEncoding(encoding).on('data', (part: string) => (stderr += part));
+  const exited = once(child, 'exit');
+  const closed = once(child, 'close') as Promise<[number | null]>;
+  return {
+    process: child,
+    pid: child.pid ?? 0,
+    stdout: () => stdout,
+    stderr: () => stderr,
+    hasEnded: () => child.exitCode !== null || child.signalCode !== null,
+    exited,
+    async ended() {
+      const [status] = await closed;
+      return { status, stdout, stderr };
     },
   };
 }
