@@ -2,7 +2,7 @@ import { describe, test } from 'vitest';
 import { conformanceCases } from '../../src/conformance/index.ts';
 import { type DriverOptions, OverlayDriver } from '../../src/index.ts';
 import { withMount } from '../support/mount.ts';
-import { isRoot } from '../support/needs.ts';
+import { needs } from '../support/needs.ts';
 import { assertWhole, makeRoot } from '../support/store.ts';
 
 const optionSets: readonly DriverOptions[] = [
@@ -15,27 +15,26 @@ const optionSets: readonly DriverOptions[] = [
   { seal: 'content' },
 ];
 
-describe.skipIf(!isRoot).each(optionSets)(
-  `OverlayDriver with %j${isRoot ? '' : ' (needs root)'}`,
-  (options) => {
-    const cases = conformanceCases({
-      async open() {
-        const { root, remove } = makeRoot();
-        const snapshotter = await OverlayDriver.open(root, options);
-        return {
-          snapshotter,
-          async close() {
-            await snapshotter.close();
-            try {
-              assertWhole(root);
-            } finally {
-              remove();
-            }
-          },
-        };
-      },
-      withMount,
-    });
-    for (const { name, run } of cases) test(name, run);
-  },
-);
+const lacking = needs('root');
+
+describe.skipIf(lacking).for(optionSets)(`OverlayDriver with %j${lacking}`, (options) => {
+  const cases = conformanceCases({
+    async open() {
+      const { root, remove } = makeRoot();
+      const snapshotter = await OverlayDriver.open(root, options);
+      return {
+        snapshotter,
+        async close() {
+          await snapshotter.close();
+          try {
+            assertWhole(root);
+          } finally {
+            remove();
+          }
+        },
+      };
+    },
+    withMount,
+  });
+  for (const { name, run } of cases) test(`OverlayDriver with ${JSON.stringify(options)}: ${name}`, run);
+});

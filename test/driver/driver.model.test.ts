@@ -1,8 +1,10 @@
-import { writeFileSync } from 'node:fs';
+import { rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import fc from 'fast-check';
-import { expect, test } from 'vitest';
+import { expect } from 'vitest';
 import { OverlayDriver, SnapshotError, type Transaction } from '../../src/index.ts';
-import { assertWhole, makeRoot } from '../support/store.ts';
+import { test } from '../support/fixtures.ts';
+import { assertWhole } from '../support/store.ts';
 
 interface Entry {
   kind: 'active' | 'view' | 'committed';
@@ -171,6 +173,10 @@ function changeWithin(tx: Transaction, action: Step): void {
   }
 }
 
+function open(root: string): Promise<OverlayDriver> {
+  return OverlayDriver.open(root, { backups: false });
+}
+
 class Rollback extends Error {}
 
 async function perform(real: Real, model: Model, action: Step): Promise<void> {
@@ -237,7 +243,7 @@ async function perform(real: Real, model: Model, action: Step): Promise<void> {
       break;
     case 'reopen':
       await driver.close();
-      real.drivers = [...real.drivers.slice(0, -1), await OverlayDriver.open(real.root)];
+      real.drivers = [...real.drivers.slice(0, -1), await open(real.root)];
       break;
   }
 }
@@ -254,27 +260,32 @@ async function check(real: Real, model: Model): Promise<void> {
   expect(found).toEqual(Object.fromEntries(expected));
 }
 
-test('random sequences do to a store what they do to a plain model of it', async () => {
+/** What came of a step: nothing, or the code of its error. @throws what is neither foreseen nor a SnapshotError */
+async function outcomeOf(real: Real, model: Model, action: Step): Promise<string | undefined> {
+  try {
+    await perform(real, model, action);
+    return undefined;
+  } catch (error) {
+    const isSnapshotError = error instanceof SnapshotError;
+    if (action.do === 'transaction' && (error instanceof Rollback || isSnapshotError)) return 'rolled back';
+    if (isSnapshotError) return error.code;
+    throw error;
+  }
+}
+
+test('random sequences of operations do to a store what they do to a plain model of it', async ({
+  place,
+}) => {
+  let round = 0;
   await fc.assert(
     fc.asyncProperty(fc.array(step, { minLength: 1, maxLength: 40 }), async (steps) => {
-      const { root, remove } = makeRoot();
-      const real: Real = { root, drivers: [await OverlayDriver.open(root), await OverlayDriver.open(root)] };
+      const root = join(place, String((round += 1)));
+      const real: Real = { root, drivers: [await open(root), await open(root)] };
       const model: Model = new Map();
       try {
         for (const action of steps) {
           const expected = foretell(model, action);
-          const outcome = await perform(real, model, action).then(
-            () => undefined,
-            (error: unknown) => {
-              if (
-                action.do === 'transaction' &&
-                (error instanceof Rollback || error instanceof SnapshotError)
-              )
-                return 'rolled back';
-              if (error instanceof SnapshotError) return error.code;
-              throw error;
-            },
-          );
+          const outcome = await outcomeOf(real, model, action);
           expect({ action, outcome }).toEqual({ action, outcome: expected });
         }
         await check(real, model);
@@ -282,9 +293,9 @@ test('random sequences do to a store what they do to a plain model of it', async
         assertWhole(root);
       } finally {
         for (const driver of real.drivers) await driver.close();
-        remove();
+        rmSync(root, { recursive: true });
       }
     }),
-    { numRuns: 150 },
+    { numRuns: 150, includeErrorInReport: true },
   );
 });
