@@ -1,9 +1,9 @@
-import { existsSync, readFileSync, readdirSync } from 'node:fs';
+import { existsSync, readFileSync, readdirSync, renameSync } from 'node:fs';
 import { join } from 'node:path';
 import { ensureDirSync, outputFileSync } from 'fs-extra/esm';
 import { describe, expect } from 'vitest';
 import { test } from '../support/fixtures.ts';
-import { layerOf } from '../support/layers.ts';
+import { commitLayer, layerOf } from '../support/layers.ts';
 
 describe('a directory in the way of a new id', () => {
   test('prepare() uses the empty skeleton that a crash left in its way', async ({ driver, root }) => {
@@ -19,4 +19,13 @@ describe('a directory in the way of a new id', () => {
     expect(readFileSync(join(root, 'lost+found', kept ?? '', 'fs/precious'), 'utf8')).toBe('x');
     expect(readdirSync(await layerOf(driver, 'k'))).toEqual([]);
   });
+});
+
+test('prepare() on a parent whose layer is gone is DATA_LOSS', async ({ driver }) => {
+  await commitLayer(driver, 'base', null, '');
+  const layer = await layerOf(driver, 'base');
+  renameSync(layer, `${layer}-away`);
+  await expect(driver.prepare('k', 'base')).rejects.toMatchObject({ code: 'DATA_LOSS' });
+  expect(await driver.exists('k')).toBe(false);
+  renameSync(`${layer}-away`, layer);
 });

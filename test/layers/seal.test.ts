@@ -142,3 +142,30 @@ test('a seal over metadata alone says nothing about contents', async ({ driver }
   expect(info.seal).toMatch(/^metadata1:[0-9a-f]{64}$/);
   expect(await verdict(layer, info.seal, true)).toBe('whole');
 });
+
+test('seal() gives the same digest again for what has not changed, and another after every change of metadata', async ({
+  driver,
+}) => {
+  await driver.prepare('k');
+  const layer = await layerOf(driver, 'k');
+  sh(
+    `echo x > a; ln a b; mkdir d; mkfifo d/p; ln -s a d/s; truncate -s 1M sparse; printf x > "$(printf 'bad\\377name')"`,
+    layer,
+  );
+  const { digest } = await driver.seal('k');
+  expect(await driver.seal('k')).toMatchObject({ digest });
+  const seen = new Set([digest]);
+  for (const change of [
+    'chmod 600 a',
+    'touch -d 2001-01-01T00:00:00.000000001 d/p',
+    'ln -sfn b d/s',
+    'mv sparse other',
+    'truncate -s 2M other',
+    'rm d/p',
+  ]) {
+    sh(change, layer);
+    seen.add((await driver.seal('k')).digest);
+  }
+  expect(seen.size).toBe(7);
+  for (const each of seen) expect(each).toMatch(/^metadata1:[0-9a-f]{64}$/);
+});
