@@ -1,6 +1,6 @@
-import { readdirSync } from 'node:fs';
+import { readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import type { Change, DiffOptions, OverlayDriver } from '../../src/index.ts';
+import type { Change, DiffOptions, Mount, OverlayDriver } from '../../src/index.ts';
 import { sh } from './tree.ts';
 
 /** The path of the layer of a snapshot. */
@@ -24,6 +24,26 @@ export async function commitLayer(
   await driver.prepare(key, parent);
   sh(script, await layerOf(driver, key));
   await driver.commit(name, key);
+}
+
+/**
+ * Commits layers on one another, `layer-1` and on, each with a file of its own, `own-1` and on, and its number in the
+ * file `shared`; then prepares `top` on the last.
+ *
+ * @returns the mounts of `top`
+ */
+export function prepareOnLayers(driver: OverlayDriver, count: number): Promise<Mount[]> {
+  return driver.transaction((tx) => {
+    let parent: string | null = null;
+    for (let number = 1; number <= count; number += 1) {
+      tx.prepare('making a layer', parent);
+      const { directory } = tx.stat('making a layer');
+      for (const name of [`own-${number}`, 'shared']) writeFileSync(`${directory}/fs/${name}`, `${number}`);
+      parent = `layer-${number}`;
+      tx.commit(parent, 'making a layer');
+    }
+    return tx.prepare('top', parent);
+  });
 }
 
 /** All changes that a comparison finds. */

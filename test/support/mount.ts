@@ -1,4 +1,4 @@
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawnSync } from 'node:child_process';
 import { mkdtemp, rmdir } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
@@ -25,6 +25,11 @@ export function mount(mounts: readonly Mount[], target: string): void {
 /** Undoes a mount. */
 export function unmount(target: string): void {
   execFileSync('umount', [target], { stdio: 'pipe' });
+}
+
+/** Whether something is mounted on a directory. */
+export function isMountPoint(target: string): boolean {
+  return spawnSync('mountpoint', ['-q', target]).status === 0;
 }
 
 /** Mounts on a directory of its own for as long as `fn` runs. */
