@@ -2,10 +2,8 @@ import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { lstatSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterEach, beforeEach } from 'vitest';
 import { OverlayDriver } from '../../src/index.ts';
 import { mustRun, queryShell } from './shell.ts';
-import { makeRoot } from './store.ts';
 
 /** A closed store with one of everything, which a test may damage. */
 export interface Example {
@@ -14,33 +12,6 @@ export interface Example {
   readonly ids: Readonly<Record<'base' | 'app' | 'work' | 'scratch' | 'reader' | 'empty', number>>;
   /** Joins a path in the store. */
   readonly at: (...path: (string | number)[]) => string;
-}
-
-/** Makes such a store for each test. `parent` is the directory that it is in, which goes with it. */
-export function useExample(): Example & { readonly parent: string } {
-  let made: ReturnType<typeof makeRoot> | undefined;
-  let example: Example | undefined;
-  const current = (): Example => {
-    if (example === undefined) throw new Error('no test is running');
-    return example;
-  };
-  beforeEach(async () => {
-    made = makeRoot();
-    example = await makeExample(join(made.root, 'store'));
-  });
-  afterEach(() => made?.remove());
-  return {
-    get root() {
-      return current().root;
-    },
-    get ids() {
-      return current().ids;
-    },
-    get parent() {
-      return made?.root ?? '';
-    },
-    at: (...path) => current().at(...path),
-  };
 }
 
 /** Makes a store with a base, a snapshot on it, workspaces and views, and closes it. */
