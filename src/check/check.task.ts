@@ -20,8 +20,8 @@ export interface CheckInput {
 const REPAIR_ROUNDS = 3;
 
 /**
- * Checks a store and, if asked to, repairs it. Run it in a process of its own: it blocks, reads the database by other means
- * than SQLite, and a damaged file may crash it.
+ * Checks a store and, if asked to, repairs it. Run it in a process of its own: it blocks, reads the database by other
+ * means than SQLite, and a damaged file may crash it.
  *
  * @throws {SnapshotError} FAILED_PRECONDITION if there is no store in the root
  * @throws {SnapshotError} NOT_FOUND if a snapshot in `only` does not exist

@@ -19,9 +19,9 @@ import type { CheckOptions, CheckProgress, Report } from '../report.ts';
 export const checkTask = defineTask<CheckInput, CheckProgress, Report>('check');
 
 /**
- * Checks a store, whether or not a process has it open, and also one that cannot be opened any more. It changes nothing
- * unless `repair` is set, and follows no symbolic link out of the store. It runs in a process of its own, which ends with
- * this one, with `signal`, or when the check is done.
+ * Checks a store, whether or not a process has it open, and also one that cannot be opened any more. It changes
+ * nothing unless `repair` is set, and follows no symbolic link out of the store. It runs in a process of its own,
+ * which ends with this one, with `signal`, or when the check is done.
  *
  * @throws {TypeError} if an option is of a wrong type or unknown
  * @throws {SnapshotError} INVALID_ARGUMENT if an option has an impossible value, or contradicts another

@@ -6,8 +6,8 @@ import type { Problem } from './problem.ts';
 const PAUSES_MS = [0, 150, 1000, 1500];
 
 /**
- * Checks the ids that seem to have problems again, with what the database says by then, and drops the problems that are
- * gone: another process may have been in the middle of an operation.
+ * Checks the ids that seem to have problems again, with what the database says by then, and drops the problems that
+ * are gone: another process may have been in the middle of an operation.
  */
 export async function confirm(
   { inspector, progress }: CheckContext,

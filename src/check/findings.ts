@@ -63,8 +63,8 @@ function list<S extends Step, Table extends Record<string, Description>>(
 }
 
 /**
- * Every finding by its code: the step that reports it, its severity, whether it means that a layer is damaged, and what
- * repair does about it, if it does the same about every finding of the code. docs/check.md describes each.
+ * Every finding by its code: the step that reports it, its severity, whether it means that a layer is damaged, and
+ * what repair does about it, if it does the same about every finding of the code. docs/check.md describes each.
  */
 export const FINDINGS = {
   ...list('database', DATABASE_FINDINGS),

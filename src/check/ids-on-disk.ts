@@ -2,7 +2,7 @@ import { existsSync } from 'node:fs';
 import type { Layout } from '../layers/layout.ts';
 import { readBatchesOf } from '../linux/directory.ts';
 
-/** The ids that the names in a directory tell. */
+/** The ids in the names of a directory's entries. */
 function* idsIn(directory: string, pattern: RegExp): Generator<number, void, undefined> {
   if (!existsSync(directory)) return;
   for (const batch of readBatchesOf(directory)) {
@@ -13,12 +13,12 @@ function* idsIn(directory: string, pattern: RegExp): Generator<number, void, und
   }
 }
 
-/** The ids that directories in `snapshots/` are called after. */
+/** The ids after which something in `snapshots/` is named. */
 export function idsOnDisk(layout: Layout): number[] {
   return [...idsIn(layout.snapshots, /^([1-9]\d{0,15})$/)];
 }
 
-/** The highest id that something in `snapshots/` or `lost+found/` is called after; 0 if nothing is. */
+/** The highest id after which something in `snapshots/` or `lost+found/` is named; 0 if there is none. */
 export function highestIdOnDisk(layout: Layout): number {
   let highest = 0;
   for (const id of idsOnDisk(layout)) highest = Math.max(highest, id);

@@ -35,8 +35,8 @@ function isOfFiles(problem: Repairable): problem is Repairable & { readonly code
 
 /**
  * Repairs what a check found, as far as possible; each problem only if it is still there once the write lock is held.
- * Nothing is deleted: what is in the way goes to `lost+found/`, with a note beside it. While the database is damaged in a
- * way that cannot be repaired, nothing is repaired, since what it says cannot be relied on.
+ * Nothing is deleted: what is in the way goes to `lost+found/`, with a note beside it. While the database is damaged
+ * in a way that cannot be repaired, nothing is repaired, since what it says cannot be relied on.
  */
 export async function repairStore(
   layout: Layout,

@@ -35,8 +35,8 @@ export interface Restored extends Rebuilt {
 }
 
 /**
- * Replaces a lost or damaged database by a new one. The old one is kept in `lost+found/`; directories are not touched.
- * Run it in a process of its own that has the store open in no other way.
+ * Replaces a lost or damaged database by a new one. The old one is kept in `lost+found/`; directories are not
+ * touched. Run it in a process of its own that has the store open in no other way.
  *
  * @throws {SnapshotError} FAILED_PRECONDITION if the root or the backup is missing, or a process has the store open
  * @throws {SnapshotError} DATA_LOSS if the backup is damaged
@@ -104,8 +104,8 @@ function highWaterOf(database: string, scratch: string): number {
 }
 
 /**
- * Moves the old database to `lost+found/` and gives the new one its name. The old log goes first: SQLite would apply it to
- * the new database.
+ * Moves the old database to `lost+found/` and gives the new one its name. The old log goes first: SQLite would apply
+ * it to the new database.
  */
 function putInPlace(layout: Layout): string | null {
   const old = ['', '-wal', '-shm', '-journal'].filter(

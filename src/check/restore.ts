@@ -24,9 +24,9 @@ export interface RestoreReport extends Restored {
 }
 
 /**
- * Replaces a lost or damaged database: by a backup, or by what can be read of the damaged one. Nothing is deleted: the
- * old database goes to `lost+found/`, and the backup's removal journal to the report. No id is assigned twice. No process
- * may have the store open.
+ * Replaces a lost or damaged database: by a backup, or by what can be read of the damaged one. Nothing is deleted:
+ * the old database goes to `lost+found/`, and the backup's removal journal to the report. No id is assigned twice. No
+ * process may have the store open.
  *
  * @throws {TypeError} if an option is of a wrong type or unknown
  * @throws {SnapshotError} INVALID_ARGUMENT if both `from` and `salvage` are given

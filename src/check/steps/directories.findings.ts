@@ -11,7 +11,9 @@ const CREATE_IF_OPEN = {
   when: ({ kind }: { kind: string }) => kind !== 'committed',
 } as const satisfies RepairDescription;
 
-/** Where a mount is that hides a part of the store: over all of `snapshots/`, over a directory there, or in a layer. */
+/**
+ * Where a mount is that hides a part of the store: over all of `snapshots/`, over a directory there, or in a layer.
+ */
 type Hidden = 'all directories' | 'a directory' | 'a part of a layer';
 
 const HIDING: Readonly<Record<Hidden, Severity>> = {

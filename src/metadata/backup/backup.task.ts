@@ -24,8 +24,8 @@ export interface BackupBegun {
 }
 
 /**
- * Writes a consistent copy of a database while others may be writing to it. The copy gets its name once it is complete
- * and durable.
+ * Writes a consistent copy of a database while others may be writing to it. The copy gets its name once it is
+ * complete and durable.
  */
 export async function writeBackup(
   { database, file }: BackupInput,

@@ -12,7 +12,8 @@ export function partialOf(file: string): string {
 }
 
 /**
- * Copies a database to a new file, without a write-ahead log beside it. It gets its name once it is complete and durable.
+ * Copies a database to a new file, without a write-ahead log beside it. It gets its name once it is complete and
+ * durable.
  *
  * @throws {SnapshotError} ALREADY_EXISTS if the file exists
  * @throws {SnapshotError} DATA_LOSS if the copy is damaged

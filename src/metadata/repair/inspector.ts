@@ -60,7 +60,8 @@ export class Inspector {
   /**
    * Opens a database for inspection. `scratch` gives a directory for a copy of it, if one is needed.
    *
-   * @throws {UnopenableError} if it is missing, not a database, another application's, of a newer version, or unreadable
+   * @throws {UnopenableError} if it is missing, not a database, another application's, of a newer version, or
+   *   unreadable
    */
   static open(file: string, scratch: () => string): Inspector {
     const opened = openUnchanged(file, scratch);

@@ -27,7 +27,9 @@ export class UnopenableError extends SnapshotError {
   }
 }
 
-/** Which files are beside a database. While a process has it open there are both; closing it in order removes both. */
+/**
+ * Which files are beside a database. While a process has it open there are both; closing it in order removes both.
+ */
 interface Files {
   /** The write-ahead log. */
   readonly wal: boolean;
@@ -47,8 +49,8 @@ export interface Unchanged {
 
 /**
  * Opens a database that may be damaged, without changing it. While other processes have it open, it is read in place.
- * Otherwise, and on a read-only filesystem, it is read from a copy in the directory that `scratch` gives: SQLite cannot
- * read a database with a WAL without creating files beside it.
+ * Otherwise, and on a read-only filesystem, it is read from a copy in the directory that `scratch` gives: SQLite
+ * cannot read a database with a WAL without creating files beside it.
  *
  * @throws {UnopenableError} if it is missing, not a database, or unreadable
  * @throws {SnapshotError} if the copy fails or the database stays locked, which says nothing about the database
@@ -78,8 +80,8 @@ export function openUnchanged(file: string, scratch: () => string): Unchanged {
 }
 
 /**
- * Translates an error of opening a database. It is an `UnopenableError` unless the cause is elsewhere: a full disk under the
- * copy, a lock, or missing permissions.
+ * Translates an error of opening a database. It is an `UnopenableError` unless the cause is elsewhere: a full disk
+ * under the copy, a lock, or missing permissions.
  */
 export function toUnopenable(error: unknown, file: string): SnapshotError | TypeError {
   if (error instanceof UnopenableError) return error;

@@ -113,7 +113,9 @@ export class RepairWriter {
     return this.#db.prepare('update high_water set id = ? where id < ?').run(mark, mark).changes > 0;
   }
 
-  /** Sets the usage of a snapshot. The trigger that forbids it is dropped, and created again in the same transaction. */
+  /**
+   * Sets the usage of a snapshot. The trigger that forbids it is dropped, and created again in the same transaction.
+   */
   setUsage(id: number, usage: Usage | null): void {
     const trigger = this.#db
       .prepare<[], string>(

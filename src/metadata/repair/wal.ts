@@ -27,9 +27,9 @@ function isSame(a: Sums, b: Sums): boolean {
 }
 
 /**
- * Searches a write-ahead log for frames that SQLite silently ignores: those from the first one on whose checksum is wrong.
- * At the end of a log that is the rest of an interrupted write, and nothing is lost. If valid frames of the same log follow,
- * it is damage, or an interrupted write of which the disk kept only the later part.
+ * Searches a write-ahead log for frames that SQLite silently ignores: those from the first one on whose checksum is
+ * wrong. At the end of a log that is the rest of an interrupted write, and nothing is lost. If valid frames of the
+ * same log follow, it is damage, or an interrupted write of which the disk kept only the later part.
  *
  * The format: https://www.sqlite.org/fileformat2.html#the_write_ahead_log
  *
