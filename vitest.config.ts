@@ -3,9 +3,9 @@ import { fileURLToPath } from 'node:url';
 import { defineConfig } from 'vitest/config';
 import { BaseSequencer, type TestSpecification } from 'vitest/node';
 
-// Where that can be had, each file is in a mount namespace of its own, and two of them run side by side: they wait
-// for the disk a lot.
-const apart = spawnSync('unshare', ['--mount', 'true']).status === 0;
+// Where that can be had, each file is in namespaces of its own, and two of them run side by side: they wait for the
+// disk a lot.
+const apart = spawnSync('unshare', ['--mount', '--pid', '--fork', '--mount-proc', 'true']).status === 0;
 if (apart) {
   process.env['TEST_NODE'] = process.execPath;
   // What child processes are forked with.
