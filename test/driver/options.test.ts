@@ -1,11 +1,17 @@
 import { existsSync } from 'node:fs';
+import { inspect } from 'node:util';
 import { describe, expect } from 'vitest';
 import { type DriverOptions, OverlayDriver } from '../../src/index.ts';
 import { test } from '../support/fixtures.ts';
 import { commitLayer } from '../support/layers.ts';
 
+/** Values with how they are written, for titles. */
+function written(...values: readonly unknown[]): (readonly [text: string, value: unknown])[] {
+  return values.map((value) => [inspect(value), value]);
+}
+
 describe('the options of open()', () => {
-  test.for([
+  const wrongValues = written(
     { durability: 'none' },
     { busyTimeout: -1 },
     { busyTimeout: Number.NaN },
@@ -13,15 +19,19 @@ describe('the options of open()', () => {
     { mountOptions: [''] },
     { mountOptions: ['xino=off,volatile'] },
     { seal: 'none' },
-  ])('open() with %j is INVALID_ARGUMENT and makes nothing', async (options, { root }) => {
-    await expect(OverlayDriver.open(root, options as DriverOptions)).rejects.toMatchObject({
-      name: 'SnapshotError',
-      code: 'INVALID_ARGUMENT',
-    });
-    expect(existsSync(root)).toBe(false);
-  });
+  );
+  test.for(wrongValues)(
+    'open() with %s is INVALID_ARGUMENT and makes nothing',
+    async ([, options], { root }) => {
+      await expect(OverlayDriver.open(root, options as DriverOptions)).rejects.toMatchObject({
+        name: 'SnapshotError',
+        code: 'INVALID_ARGUMENT',
+      });
+      expect(existsSync(root)).toBe(false);
+    },
+  );
 
-  test.for([
+  const wrongTypes = written(
     { durability: 7 },
     { asyncRemove: 'yes' },
     { mountOptions: 'x' },
@@ -30,7 +40,8 @@ describe('the options of open()', () => {
     [],
     'x',
     null,
-  ])('open() with %j is a TypeError', async (options, { root }) => {
+  );
+  test.for(wrongTypes)('open() with %s is a TypeError', async ([, options], { root }) => {
     await expect(OverlayDriver.open(root, options as DriverOptions)).rejects.toThrow(TypeError);
   });
 
