@@ -3,7 +3,7 @@ import { type Body, contents, makeCommitted, namesOf, refuses } from './support.
 
 /** What a checkpoint does and refuses. */
 export const checkpointCases: Record<string, Body> = {
-  'a checkpoint lets the transaction go on': async (s) => {
+  'a checkpoint leaves the snapshot active': async (s) => {
     await makeCommitted(s, 'base');
     await s.prepare('k', 'base', { labels: { of: 'key' } });
     const open = await s.stat('k');
@@ -28,7 +28,7 @@ export const checkpointCases: Record<string, Body> = {
     assert.equal((await s.commit('last', 'k')).parent, 'base');
   },
 
-  'a checkpoint is of an active snapshot, under a name that is free': async (s) => {
+  'a checkpoint needs an active snapshot and a free name': async (s) => {
     await makeCommitted(s, 'base');
     await s.prepare('k');
     await s.view('v');
@@ -42,7 +42,7 @@ export const checkpointCases: Record<string, Body> = {
     await refuses(s, 'INVALID_ARGUMENT', () => s.checkpoint('n', 'k', { labels: { a: '\0' } }));
   },
 
-  'of several checkpoints of one name at the same time, one succeeds': async (s) => {
+  'of several checkpoints under one name at the same time, one succeeds': async (s) => {
     await s.prepare('k');
     const results = await Promise.allSettled(Array.from({ length: 8 }, () => s.checkpoint('n', 'k')));
     assert.equal(results.filter(({ status }) => status === 'fulfilled').length, 1);
@@ -72,7 +72,7 @@ export const checkpointCases: Record<string, Body> = {
     assert.deepEqual(await contents(s), before);
   },
 
-  'a commit of a layer in use may be refused, or be of a copy': async (s) => {
+  'a commit with inUse refuse or copy succeeds if the layer is not in use': async (s) => {
     await makeCommitted(s, 'base');
     await s.prepare('k', 'base');
     const { inUse } = await s.commit('refused if in use', 'k', { inUse: 'refuse' });

@@ -17,9 +17,9 @@ async function fill(s: Snapshotter): Promise<void> {
   await s.view('v', 'a');
 }
 
-/** What listings take. */
+/** The filters of listings. */
 export const filterCases: Readonly<Record<string, Body>> = {
-  'filters take what containerd takes': async (s) => {
+  'filters have the syntax of containerd': async (s) => {
     await fill(s);
     const expected: readonly [string[], string][] = [
       [[], 'a b k v'],

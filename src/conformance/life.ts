@@ -17,7 +17,7 @@ export const lifeCases: Readonly<Record<string, Body>> = {
     assert.deepEqual(await s.cleanup(), { removed: 0, deferred: [] });
   },
 
-  'every method that takes a key or name says NOT_FOUND': async (s) => {
+  'every method fails with NOT_FOUND if its key or name is missing': async (s) => {
     await refuses(s, 'NOT_FOUND', () => s.prepare('k', 'missing'));
     await refuses(s, 'NOT_FOUND', () => s.view('k', 'missing'));
     await refuses(s, 'NOT_FOUND', () => s.mounts('missing'));
@@ -47,7 +47,7 @@ export const lifeCases: Readonly<Record<string, Body>> = {
     assert.equal(info.inUse, null);
   },
 
-  'mounts are of the kind that the table says': async (s) => {
+  'one layer is mounted by a bind mount, several by an overlay': async (s) => {
     await makeCommitted(s, 'one');
     await makeCommitted(s, 'two', 'one');
     const [own] = await s.view('v0');
@@ -66,7 +66,7 @@ export const lifeCases: Readonly<Record<string, Body>> = {
     assert.match(options ?? '', /workdir upperdir lowerdir/);
   },
 
-  'a key is taken by anything': async (s) => {
+  'a key or name is taken by a snapshot of any kind': async (s) => {
     await makeCommitted(s, 'base');
     await s.prepare('k');
     await s.view('v');
@@ -77,7 +77,7 @@ export const lifeCases: Readonly<Record<string, Body>> = {
     }
   },
 
-  'only a committed snapshot is a parent': async (s) => {
+  'only a committed snapshot can be a parent': async (s) => {
     await s.prepare('k');
     await s.view('v');
     for (const parent of ['k', 'v']) {
@@ -108,7 +108,7 @@ export const lifeCases: Readonly<Record<string, Body>> = {
     assert.ok(inodes >= 1 && size >= 0);
   },
 
-  'only what is active can be committed': async (s) => {
+  'only an active snapshot can be committed': async (s) => {
     await makeCommitted(s, 'base');
     await s.view('v');
     await refuses(s, 'FAILED_PRECONDITION', () => s.commit('n', 'base'));
@@ -118,7 +118,7 @@ export const lifeCases: Readonly<Record<string, Body>> = {
     await refuses(s, 'INVALID_ARGUMENT', () => s.commit('n', 'k', { inUse: 'nonsense' as 'allow' }));
   },
 
-  'a commit can give a parent to what has none': async (s) => {
+  'a commit can give a parent to a snapshot that has none': async (s) => {
     await makeCommitted(s, 'base');
     await makeCommitted(s, 'other');
     await s.prepare('k');
@@ -130,7 +130,7 @@ export const lifeCases: Readonly<Record<string, Body>> = {
     assert.equal((await s.commit('m', 'k', { parent: 'base' })).parent, 'base');
   },
 
-  'remove is for what is open, delete for what is committed': async (s) => {
+  'remove() takes open snapshots, delete() committed ones': async (s) => {
     await makeCommitted(s, 'base');
     await s.prepare('k', 'base');
     await s.view('v', 'base');
@@ -145,7 +145,7 @@ export const lifeCases: Readonly<Record<string, Body>> = {
     assert.equal(await s.exists('k'), true);
   },
 
-  'children, chain and parent': async (s) => {
+  'children(), chain() and parent() agree with each other': async (s) => {
     await makeCommitted(s, 'a');
     await makeCommitted(s, 'b', 'a');
     await makeCommitted(s, 'c', 'b');
@@ -182,7 +182,7 @@ export const lifeCases: Readonly<Record<string, Body>> = {
     }
   },
 
-  'usage of a view is nothing, of an active snapshot what is there now': async (s) => {
+  'the usage of a view is nothing, that of an active snapshot is measured now': async (s) => {
     await s.prepare('k');
     await makeCommitted(s, 'base');
     await s.view('v', 'base');
@@ -191,7 +191,7 @@ export const lifeCases: Readonly<Record<string, Body>> = {
     assert.equal((await s.usage('base')).inodes, 1);
   },
 
-  'a walk may write': async (s) => {
+  'the function of walk() and active() may write to the store': async (s) => {
     await makeCommitted(s, 'a');
     await makeCommitted(s, 'b', 'a');
     await s.prepare('k', 'b');
@@ -216,7 +216,7 @@ export const lifeCases: Readonly<Record<string, Body>> = {
     );
   },
 
-  'a chain of 500 layers is the longest that is built on': async (s) => {
+  'a chain of 500 layers is the longest that can be built on': async (s) => {
     await makeCommitted(s, 'l1');
     for (let depth = 2; depth <= 500; depth += 1) await makeCommitted(s, `l${depth}`, `l${depth - 1}`);
     await s.prepare('k', 'l500');
@@ -228,7 +228,7 @@ export const lifeCases: Readonly<Record<string, Body>> = {
     await refuses(s, 'FAILED_PRECONDITION', () => s.commit('x', 'orphan', { parent: 'l501' }));
   },
 
-  'writes at the same time all come through, each with its own outcome': async (s) => {
+  'writes at the same time all finish, each with its own outcome': async (s) => {
     await makeCommitted(s, 'base');
     const keys = Array.from({ length: 50 }, (_, i) => `k${i % 25}`);
     const results = await Promise.allSettled(keys.map((key) => s.prepare(key, 'base')));
@@ -238,7 +238,7 @@ export const lifeCases: Readonly<Record<string, Body>> = {
     assert.deepEqual(await s.children('base'), []);
   },
 
-  'after close nothing works, and closing again does': async (s) => {
+  'after close() every method fails, except close()': async (s) => {
     await makeCommitted(s, 'base');
     await s.close();
     await s.close();

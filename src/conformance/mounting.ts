@@ -11,10 +11,10 @@ async function isAsWritten(tree: string): Promise<void> {
   assert.equal(await readFile(join(tree, 'moved'), 'utf8'), 'kept');
 }
 
-/** What is written through mounts, committed, and read back. */
+/** Files that are written through mounts, committed and read back. */
 export function mountCases(withMount: NonNullable<Conformance['withMount']>): Readonly<Record<string, Body>> {
   return {
-    'what is written is committed, built on, and viewed': async (s) => {
+    'files written through a mount are committed, built on and viewed': async (s) => {
       await withMount(await s.prepare('k'), async (tree) => {
         await mkdir(join(tree, 'directory/below'), { recursive: true });
         await writeFile(join(tree, 'directory/kept'), 'kept');
@@ -51,7 +51,7 @@ export function mountCases(withMount: NonNullable<Conformance['withMount']>): Re
       });
     },
 
-    'a commit while it is mounted says so, or refuses': async (s) => {
+    'a commit of a mounted snapshot reports the use, or refuses': async (s) => {
       const mounts = await s.prepare('k');
       await withMount(mounts, async () => {
         await assert.rejects(s.commit('n', 'k', { inUse: 'refuse' }), { code: 'FAILED_PRECONDITION' });

@@ -17,7 +17,7 @@ const proper = [
 
 const improper = ['', 'a\0b', 'x'.repeat(4097), 'x'.repeat(5000), 'é'.repeat(2049), 'lone \ud800 surrogate'];
 
-/** What is a name, a label, an argument at all. */
+/** Which names, labels and arguments are accepted. */
 export const nameCases: Readonly<Record<string, Body>> = {
   'any proper text is a key and a name': async (s) => {
     for (const [index, name] of proper.entries()) {
@@ -61,7 +61,7 @@ export const nameCases: Readonly<Record<string, Body>> = {
     }
   },
 
-  'what is not text at all is a TypeError': async (s) => {
+  'a value that is not text is a TypeError': async (s) => {
     await s.prepare('k');
     for (const value of [undefined, null, 7, {}, [], Symbol('s'), Buffer.from('k')]) {
       const wrong = value as string;
@@ -111,7 +111,7 @@ export const nameCases: Readonly<Record<string, Body>> = {
     }
   },
 
-  'an id mapping in a label cannot be anything else': async (s) => {
+  'an ID mapping label is refused if it is not a mapping': async (s) => {
     const label = 'containerd.io/snapshot/uidmapping';
     await s.prepare('k', null, { labels: { other: 'x' } });
     for (const bad of [

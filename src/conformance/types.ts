@@ -3,11 +3,11 @@ import type { Mount, Snapshotter } from '../snapshot.ts';
 /** A store of the snapshotter under test, empty and of its own. */
 export interface Store {
   readonly snapshotter: Snapshotter;
-  /** Closes it, checks what is to be checked, and takes it away. */
+  /** Closes the store, checks it if the runner wants to, and removes it. */
   close(): Promise<void>;
 }
 
-/** What the suite needs of the one who runs it. */
+/** What the suite needs from its runner. */
 export interface Conformance {
   open(): Promise<Store>;
   /** Performs mounts on a fresh directory, calls `fn` with it, and undoes them. Without it, nothing is mounted. */
