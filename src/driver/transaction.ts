@@ -1,5 +1,5 @@
 import { checkName } from '../arguments.ts';
-import { SnapshotError } from '../errors.ts';
+import { SnapshotError, toSnapshotError } from '../errors.ts';
 import type { Removal } from '../metadata/rows.ts';
 import { quote } from '../quote.ts';
 import type {
@@ -72,13 +72,12 @@ export class OpenTransaction implements Transaction {
   }
 
   stat(keyOrName: string): Info {
-    this.#checkOpen();
-    return this.#operations.stat(checkName(keyOrName, 'key or name'));
+    return this.#run(() => this.#operations.stat(checkName(keyOrName, 'key or name')));
   }
 
   exists(keyOrName: string): boolean {
-    this.#checkOpen();
-    return this.#resources.reader.lookUp(checkName(keyOrName, 'key or name')) !== undefined;
+    const name = checkName(keyOrName, 'key or name');
+    return this.#run(() => this.#resources.reader.lookUp(name) !== undefined);
   }
 
   parent(keyOrName: string): string | null {
@@ -93,8 +92,17 @@ export class OpenTransaction implements Transaction {
 
   /** Runs one operation, so that if it throws, only what it did is rolled back. */
   #write<T>(operation: () => T): T {
+    return this.#run(() => this.#resources.transactor.nested(operation));
+  }
+
+  /** Runs one step and translates errors of the database. Errors of the transaction's own function stay as they are. */
+  #run<T>(body: () => T): T {
     this.#checkOpen();
-    return this.#resources.transactor.nested(operation);
+    try {
+      return body();
+    } catch (error) {
+      throw toSnapshotError(error, 'a transaction');
+    }
   }
 
   #checkOpen(): void {
@@ -110,8 +118,10 @@ export class OpenTransaction implements Transaction {
   /** A layer that was there before the transaction takes long to seal. Other faults of the call come first. */
   #refuseUnsealed(name: string, key: string): void {
     const { reader } = this.#resources;
-    reader.checkFree(name);
-    reader.findActive(key);
+    this.#run(() => {
+      reader.checkFree(name);
+      reader.findActive(key);
+    });
     throw new SnapshotError('FAILED_PRECONDITION', `${quote(key)} is not sealed`, {
       hint: 'await driver.seal(key) before the transaction, and give commit its result',
     });

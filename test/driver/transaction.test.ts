@@ -1,8 +1,11 @@
 import { existsSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { describe, expect } from 'vitest';
 import type { Transaction } from '../../src/index.ts';
 import { test } from '../support/fixtures.ts';
 import { idsOnDisk } from '../support/layers.ts';
+import { needs } from '../support/needs.ts';
+import { mustRun } from '../support/shell.ts';
 
 describe('a transaction', () => {
   test('transaction() does several things together and resolves to what its function returned', async ({
@@ -46,6 +49,24 @@ describe('a transaction', () => {
     await driver.prepare('d');
     expect((await driver.stat('d')).id).toBe(2);
   });
+
+  const lacking = needs('sqlite3');
+  test.skipIf(lacking)(
+    `an operation of a transaction that the database refuses throws a SnapshotError${lacking}`,
+    async ({ driver, root }) => {
+      const database = join(root, 'metadata.db');
+      mustRun(
+        database,
+        `create trigger refuse before insert on snapshot begin select raise(abort, 'no'); end;`,
+      );
+      const error = expect.objectContaining({ name: 'SnapshotError' }) as Error;
+      await driver.transaction((tx) => {
+        expect(() => tx.prepare('a')).toThrow(error);
+      });
+      await expect(driver.transaction((tx) => tx.prepare('a'))).rejects.toEqual(error);
+      mustRun(database, 'drop trigger refuse;');
+    },
+  );
 
   test('transaction() rejects with undefined if its function throws that', async ({ driver }) => {
     await expect(
