@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { type Disk, type FilesystemType, makeDisk } from '../support/disk.ts';
+import { waitFor } from '../support/wait-for.ts';
 import { Oracle, type Plan } from './oracle.ts';
 
 const workload = fileURLToPath(new URL('workload.mjs', import.meta.url));
@@ -98,13 +99,8 @@ async function runAndCut(plan: Plan & { disk: string }): Promise<void> {
   const child = spawn('unshare', args, { stdio: ['ignore', 'inherit', 'inherit'] });
   const ended = new Promise<void>((resolve) => child.once('exit', () => resolve()));
   try {
-    while (
-      !readFileSync(plan.log, 'utf8').includes('ready') &&
-      child.exitCode === null &&
-      child.signalCode === null
-    ) {
-      await sleep(5);
-    }
+    const isReady = (): boolean => readFileSync(plan.log, 'utf8').includes('ready');
+    await waitFor('the workload', () => isReady() || child.exitCode !== null || child.signalCode !== null);
     const patience = plan.cutAfter === undefined ? 50 + ((plan.seed * 7919) % 1500) : 2500;
     await Promise.race([ended, sleep(patience)]);
     if (isOn(plan.disk)) execFileSync('xfs_io', ['-x', '-c', 'shutdown', plan.disk], { stdio: 'pipe' });

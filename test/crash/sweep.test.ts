@@ -1,43 +1,47 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { isRoot } from '../support/needs.ts';
-import { missing } from '../support/tree.ts';
+import { needs } from '../support/needs.ts';
+import { sample, sampled } from '../support/sample.ts';
 import { operations } from './operate.mjs';
 import { type Point, Sweep, inParallel } from './sweep.ts';
 
-const lacking = [...(isRoot ? [] : ['root']), ...missing('strace', 'sqlite3', 'setfattr', 'unshare')];
-const needs = lacking.length === 0 ? '' : ` (needs ${lacking.join(', ')})`;
+const lacking = needs('root', 'strace', 'sqlite3', 'setfattr', 'unshare');
 
-/** `SWEEP=full` lets calls fail in every way; without it, in two that have the most in them. */
-const ways = [
+/** Ways in which a call can fail. */
+const failures = [
   ['EIO', 'once'],
+  ['EIO', 'from then on'],
+  ['ENOSPC', 'once'],
   ['ENOSPC', 'from then on'],
-  ...(process.env['SWEEP'] === 'full' ? [['EIO', 'from then on'] as const, ['ENOSPC', 'once'] as const] : []),
 ] as const;
 
-describe.skipIf(needs !== '')(`at any system call${needs}`, () => {
-  describe.each(Object.keys(operations))('of %s', (operation) => {
+describe.skipIf(lacking).each(sample(Object.keys(operations), { some: 5, others: 6 }))(
+  `%s, disturbed at its system calls${lacking}`,
+  (operation) => {
     let sweep: Sweep;
     beforeAll(async () => {
       sweep = await Sweep.begin(operation);
-    }, 600_000);
+    });
     afterAll(() => sweep.end());
 
     /** Disturbs the operation at one call after the other, and wants nothing to be wrong afterwards. */
-    async function go(what: string, disturb: (point: Point) => Promise<string[]>): Promise<void> {
-      const wrong: string[] = [];
-      await inParallel(sweep.points, async (point) => void wrong.push(...(await disturb(point))));
-      console.log(`${operation}: ${what} at ${sweep.points.length} system calls`);
-      expect(wrong).toEqual([]);
-      expect(sweep.points.length).toBeGreaterThan(0);
+    function disturbed(what: string, disturb: (point: Point) => Promise<string[]>): Promise<void> {
+      return sampled(async () => {
+        const points = sample(sweep.points, { some: 5, others: 8 });
+        const wrong: string[] = [];
+        await inParallel(points, async (point) => void wrong.push(...(await disturb(point))));
+        console.log(`${operation}: ${what} at ${points.length} of ${sweep.points.length} system calls`);
+        expect(wrong).toEqual([]);
+        expect(points.length).toBeGreaterThan(0);
+      });
     }
 
-    test('a kill leaves all of it or nothing', () => go('killed', (point) => sweep.kill(point)), 600_000);
+    test(`${operation} is done or not begun after a kill`, () =>
+      disturbed('killed', (point) => sweep.kill(point)));
 
-    test.each(ways)(
-      'a disk that fails with %s %s leaves a typed error, and all of it or nothing',
+    test.each(sample(failures, { some: 2, others: 2 }))(
+      `${operation} fails with a typed error, and is done or not begun, when a call fails with %s %s`,
       (error, often) =>
-        go(`${error} ${often}`, (point) => sweep.fail(point, error, often === 'from then on')),
-      600_000,
+        disturbed(`${error} ${often}`, (point) => sweep.fail(point, error, often === 'from then on')),
     );
-  });
-});
+  },
+);

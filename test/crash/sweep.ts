@@ -3,8 +3,9 @@ import { existsSync, lstatSync, mkdirSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path';
 import { isDeepStrictEqual, promisify } from 'node:util';
 import { OverlayDriver } from '../../src/index.ts';
-import { bundled } from '../support/bundle.ts';
+import { bundled } from '../support/bundled.ts';
 import { assertWhole, makeRoot } from '../support/store.ts';
+import { waitFor } from '../support/wait-for.ts';
 import { fixture, operations } from './operate.mjs';
 import { readTree } from './read-tree.mjs';
 
@@ -182,6 +183,9 @@ export class Sweep {
     const child = spawn(file, args, {
       stdio: ['ignore', 'pipe', 'pipe'],
       env: { ...process.env, UV_THREADPOOL_SIZE: '1' },
+      // A run that hangs does not say that it ended.
+      timeout: 300_000,
+      killSignal: 'SIGKILL',
     });
     let out = '';
     let errors = '';
@@ -241,7 +245,8 @@ function countCalls(trace: string): Map<string, number> {
 async function settled(root: string): Promise<State> {
   const driver = await OverlayDriver.open(root, { asyncRemove: true });
   // The mount namespace of a process that was killed may be there a little longer.
-  while ((await driver.cleanup()).deferred.length > 0) await run('sleep', ['0.01']);
+  const isClean = async (): Promise<boolean> => (await driver.cleanup()).deferred.length === 0;
+  await waitFor('the mount namespace of a killed process to go', isClean);
   await driver.close();
   const [rows = [], journal] = assertWhole(
     root,

@@ -55,6 +55,11 @@ function run(command: string, ...args: string[]): void {
   execFileSync(command, args, { stdio: 'pipe' });
 }
 
+/** Runs a script that tries something until it succeeds, and ends it if it never does. */
+function repeat(script: string, ...args: string[]): void {
+  run('timeout', '120', 'sh', '-c', script, 'sh', ...args);
+}
+
 class DiskImage implements Disk {
   readonly type: FilesystemType;
   readonly #directory = mkdtempSync(join(tmpdir(), 'overlite-disk-'));
@@ -80,8 +85,7 @@ class DiskImage implements Disk {
     const other = new DiskImage(this.type);
     try {
       // Again if the kernel has written to it meanwhile: it is to be of one moment.
-      const script = 'until cp --sparse=always "$1" "$2" && cmp -s "$1" "$2"; do :; done';
-      run('sh', '-c', script, 'sh', this.image, other.image);
+      repeat('until cp --sparse=always "$1" "$2" && cmp -s "$1" "$2"; do :; done', this.image, other.image);
       // As at a start: 1 says that something has been put right.
       if (this.type === 'ext4') run('sh', '-c', 'e2fsck -fy "$1" || [ $? -eq 1 ]', 'sh', other.image);
       other.mount();
@@ -107,6 +111,6 @@ class DiskImage implements Disk {
   #unmount(): void {
     run('umount', this.path);
     // Other mount namespaces may be a while in letting go of it: mounted twice, it would be ruined.
-    while (execFileSync('losetup', ['-j', this.image]).length > 0) execFileSync('sleep', ['0.01']);
+    repeat('until [ -z "$(losetup -j "$1")" ]; do sleep 0.01; done', this.image);
   }
 }
