@@ -1,9 +1,7 @@
-import { closeSync, constants, openSync } from 'node:fs';
-import { SnapshotError } from '../errors.ts';
-import { isGone } from '../linux/errno.ts';
+import { closeSync } from 'node:fs';
 import { cloneMounts, setMountAttributes } from '../linux/mount-calls.ts';
-import { quote } from '../quote.ts';
 import { withMappedIds } from './idmap.ts';
+import { openLayer } from './layer.ts';
 import type { MountOptions } from './options.ts';
 
 /**
@@ -13,7 +11,7 @@ import type { MountOptions } from './options.ts';
  * @throws {SnapshotError} DATA_LOSS if what is to be mounted is missing
  */
 export async function openBind(source: string, options: MountOptions): Promise<number> {
-  const directory = openSource(source);
+  const directory = openLayer(source);
   try {
     return await withMappedIds(options, async (map) => {
       const mount = map === undefined ? cloneMounts(directory, options.recursive) : map(directory);
@@ -27,16 +25,5 @@ export async function openBind(source: string, options: MountOptions): Promise<n
     });
   } finally {
     closeSync(directory);
-  }
-}
-
-function openSource(source: string): number {
-  try {
-    return openSync(source, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW);
-  } catch (error) {
-    if (!isGone(error)) throw error;
-    throw new SnapshotError('DATA_LOSS', `the layer ${quote(source)} is missing or not a directory`, {
-      cause: error,
-    });
   }
 }

@@ -1,11 +1,12 @@
-import { close, closeSync, constants, openSync } from 'node:fs';
+import { closeSync, constants, openSync } from 'node:fs';
 import { mkdtemp, rmdir } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
-import { promisify } from 'node:util';
+import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
+import pLimit from 'p-limit';
 import { SnapshotError } from '../errors.ts';
 import { errnoOf, isGone } from '../linux/errno.ts';
+import { close } from '../linux/fs-promises.ts';
 import { attachMount, unmountTop } from '../linux/mount-calls.ts';
 import { FileStatus } from '../linux/status.ts';
 import { fdPath } from '../linux/tree.ts';
@@ -18,34 +19,21 @@ import { bestMethod } from './method.ts';
 import { type MountOptions, parseOptions } from './options.ts';
 import { checkWritable, mountOverlayByCommand, mountOverlayByString, openOverlay } from './overlay.ts';
 
-const closeOf = promisify(close);
 const O_PATH = 0o10000000;
 
 /** How long an unmount waits for what still uses the mount, in milliseconds. */
 const PATIENCE_MS = 2000;
 
-/** How many mounts are made at a time: what the kernel does in between runs on as many threads. */
-const AT_ONCE = 4;
+/** A few mounts are made at a time: libuv has four threads for what the kernel does meanwhile. */
+const limit = pLimit(4);
 
-/** Lets a few go at a time, so that hundreds that begin together do not hold the event loop. */
-class Gate {
-  #free = AT_ONCE;
-  readonly #waiting: (() => void)[] = [];
-
-  async pass<T>(body: () => Promise<T>): Promise<T> {
-    if (this.#free > 0) this.#free -= 1;
-    else await new Promise<void>((go) => this.#waiting.push(go));
-    try {
-      return await body();
-    } finally {
-      const next = this.#waiting.shift();
-      if (next === undefined) this.#free += 1;
-      else setImmediate(next);
-    }
-  }
+/** Runs `body` in a turn of its own, so that hundreds of mounts that begin together do not hold the event loop. */
+function inTurn<T>(body: () => Promise<T>): Promise<T> {
+  return limit(async () => {
+    await nextTurn();
+    return body();
+  });
 }
-
-const gate = new Gate();
 
 /**
  * Mounts what a snapshotter's `mounts` told, on a directory on which nothing is mounted yet.
@@ -67,7 +55,7 @@ export async function mount(
   let done = 0;
   try {
     for (const one of wanted) {
-      await gate.pass(() => mountOne(one, path, by));
+      await inTurn(() => mountOne(one, path, by));
       done += 1;
     }
   } catch (error) {
@@ -140,7 +128,7 @@ export async function openMount(
   }
   let fd: number | undefined;
   try {
-    fd = await gate.pass(() => openOne(one, by));
+    fd = await inTurn(() => openOne(one, by));
   } catch (error) {
     throw toMountError(error, 'mounting');
   }
@@ -148,7 +136,7 @@ export async function openMount(
   const undo = async (): Promise<void> => {
     if (fd === undefined) return;
     fd = undefined;
-    await closeOf(held);
+    await close(held);
   };
   return { fd: held, path: fdPath(held), close: undo, [Symbol.asyncDispose]: undo };
 }
@@ -181,7 +169,7 @@ async function mountOne(wanted: Wanted, target: string, by: MountMethod): Promis
     }
   } catch (error) {
     // The last of a mount: the kernel syncs what was written to it.
-    await closeOf(fd);
+    await close(fd);
     throw error;
   }
   closeSync(fd);

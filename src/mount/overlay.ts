@@ -1,9 +1,11 @@
 import { execFile } from 'node:child_process';
-import { accessSync, close, closeSync, constants, openSync } from 'node:fs';
+import { accessSync, closeSync, constants } from 'node:fs';
 import { dirname } from 'node:path';
 import { promisify } from 'node:util';
 import { SnapshotError } from '../errors.ts';
-import { errnoOf, isGone } from '../linux/errno.ts';
+import { Descriptors } from '../linux/descriptors.ts';
+import { errnoOf } from '../linux/errno.ts';
+import { close } from '../linux/fs-promises.ts';
 import {
   beginFilesystem,
   createFilesystem,
@@ -16,28 +18,16 @@ import {
 import { fdPath } from '../linux/tree.ts';
 import { quote } from '../quote.ts';
 import { withMappedIds } from './idmap.ts';
+import { openLayer } from './layer.ts';
 import { ATTRIBUTES, type MountOptions, READ_ONLY } from './options.ts';
 
 const run = promisify(execFile);
-const closeOf = promisify(close);
 
 /** The longest option string that mount(2) takes: of a longer one it cuts the rest off and mounts other layers. */
 const MAX_STRING = 4095;
 
 /** The longest value that a string of the new calls has. */
 const MAX_VALUE = 255;
-
-/** Opens a layer, or what is not there any more is said by its name. */
-function openLayer(path: string): number {
-  try {
-    return openSync(path, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW);
-  } catch (error) {
-    if (!isGone(error)) throw error;
-    throw new SnapshotError('DATA_LOSS', `the layer ${quote(path)} is missing or not a directory`, {
-      cause: error,
-    });
-  }
-}
 
 /** Looks that an overlay which is to be written to can be: with a damaged work directory it comes up read-only. */
 export function checkWritable(path: string, { upper, attributes }: MountOptions): void {
@@ -63,43 +53,35 @@ export async function openOverlay(
   options: MountOptions,
   by: 'descriptors' | 'strings',
 ): Promise<number> {
-  const opened: number[] = [];
-  const keep = (fd: number): number => {
-    opened.push(fd);
-    return fd;
-  };
-  try {
-    return await withMappedIds(options, async (map) => {
-      const context = keep(beginFilesystem('overlay'));
-      setString(context, 'source', source);
-      const setLayer = (key: string, path: string, mapped: boolean): void => {
-        const directory = keep(openLayer(path));
-        const layer = mapped && map !== undefined ? keep(map(directory)) : directory;
-        if (by === 'descriptors') setDirectory(context, key, layer);
-        else setString(context, key, toValue(key, layer === directory ? path : undefined, layer));
-      };
-      for (const lower of options.lowers) setLayer('lowerdir+', lower, true);
-      for (const data of options.data) setLayer('datadir+', data, true);
-      if (options.upper !== undefined) setLayer('upperdir', options.upper, false);
-      if (options.work !== undefined) setLayer('workdir', options.work, false);
-      if ((options.attributes & READ_ONLY) !== 0) setFlag(context, 'ro');
-      for (const { key, value } of options.filesystem) {
-        if (value === undefined) setFlag(context, key);
-        else setString(context, key, value);
-      }
-      await createFilesystem(context);
-      const mount = mountDetached(context, options.attributes);
-      try {
-        checkWritable(fdPath(mount), options);
-        return mount;
-      } catch (error) {
-        await closeOf(mount);
-        throw error;
-      }
-    });
-  } finally {
-    for (const fd of opened.toReversed()) closeSync(fd);
-  }
+  using opened = new Descriptors();
+  return await withMappedIds(options, async (map) => {
+    const context = opened.add(beginFilesystem('overlay'));
+    setString(context, 'source', source);
+    const setLayer = (key: string, path: string, mapped: boolean): void => {
+      const directory = opened.add(openLayer(path));
+      const layer = mapped && map !== undefined ? opened.add(map(directory)) : directory;
+      if (by === 'descriptors') setDirectory(context, key, layer);
+      else setString(context, key, toValue(key, layer === directory ? path : undefined, layer));
+    };
+    for (const lower of options.lowers) setLayer('lowerdir+', lower, true);
+    for (const data of options.data) setLayer('datadir+', data, true);
+    if (options.upper !== undefined) setLayer('upperdir', options.upper, false);
+    if (options.work !== undefined) setLayer('workdir', options.work, false);
+    if ((options.attributes & READ_ONLY) !== 0) setFlag(context, 'ro');
+    for (const { key, value } of options.filesystem) {
+      if (value === undefined) setFlag(context, key);
+      else setString(context, key, value);
+    }
+    await createFilesystem(context);
+    const mount = mountDetached(context, options.attributes);
+    try {
+      checkWritable(fdPath(mount), options);
+      return mount;
+    } catch (error) {
+      await close(mount);
+      throw error;
+    }
+  });
 }
 
 /** A layer as a string: by its path, which then can be seen in mountinfo, unless that is too long. */

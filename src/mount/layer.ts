@@ -1,0 +1,20 @@
+import { constants, openSync } from 'node:fs';
+import { SnapshotError } from '../errors.ts';
+import { isGone } from '../linux/errno.ts';
+import { quote } from '../quote.ts';
+
+/**
+ * Opens a directory that is to be mounted.
+ *
+ * @throws {SnapshotError} DATA_LOSS if it is missing or not a directory
+ */
+export function openLayer(path: string): number {
+  try {
+    return openSync(path, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW);
+  } catch (error) {
+    if (!isGone(error)) throw error;
+    throw new SnapshotError('DATA_LOSS', `the layer ${quote(path)} is missing or not a directory`, {
+      cause: error,
+    });
+  }
+}
