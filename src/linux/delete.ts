@@ -1,26 +1,26 @@
-import { chmodSync, closeSync, constants, fchmodSync, openSync, rmdir, rmdirSync, unlink } from 'node:fs';
+import { chmodSync, closeSync, constants, fchmodSync, openSync, rmdirSync } from 'node:fs';
+import { rmdir } from 'node:fs/promises';
 import { setImmediate as nextTurn } from 'node:timers/promises';
-import { promisify } from 'node:util';
 import { SnapshotError } from '../errors.ts';
-import { errnoOf } from './errno.ts';
-import { cString } from './foreign.ts';
-import { openDirectoryBeneath } from './file-calls.ts';
 import { readBatches } from './directory.ts';
+import { errnoOf, ignoreMissing } from './errno.ts';
+import { openDirectoryBeneath } from './file-calls.ts';
+import { cString } from './foreign.ts';
+import { unlink } from './fs-promises.ts';
 import { FileStatus, isDirectory } from './status.ts';
 import { fdPath, pathIn } from './tree.ts';
 
-const rmdirOf = promisify(rmdir);
-const unlinkOf = promisify(unlink);
-
 const O_PATH = 0o10000000;
 
-/** A directory that is being deleted. */
-interface Level {
+/** A directory that is being emptied. */
+interface OpenDirectory {
   readonly fd: number;
   readonly name: Buffer;
-  readonly above: number;
+  /** The descriptor of the directory that it is in. */
+  readonly parent: number;
+  /** The directories in it that are still to be deleted. */
   readonly directories: Buffer[];
-  /** Whether it took more than one part to read it. */
+  /** Whether reading it took more than one batch. */
   large: boolean;
 }
 
@@ -28,63 +28,82 @@ interface Level {
 const PARALLEL = 64;
 
 /**
- * Deletes what is in a directory under a name, with all below it. Every directory is entered through a descriptor of
- * the one above it, so that whatever is put in the way meanwhile, nothing outside is reached. What vanishes by itself
- * is no error.
+ * Deletes a file, or a directory and all below it, by its name in an open directory. Each directory is opened relative
+ * to its parent's descriptor, without following symbolic links or crossing mounts, so nothing outside can be reached
+ * even if the tree is changed meanwhile. It is no error if something vanishes by itself.
  *
- * @throws {SnapshotError} FAILED_PRECONDITION if something is mounted on anything in it
- * @throws the signal's reason, with a part of it deleted
+ * @throws {SnapshotError} FAILED_PRECONDITION if something is mounted on a directory in it
+ * @throws the signal's reason, after deleting a part
  */
 export async function deleteEntry(parent: number, name: Buffer, signal?: AbortSignal): Promise<void> {
-  const levels: Level[] = [];
+  const stack: OpenDirectory[] = [];
   const enter = async (above: number, directory: Buffer): Promise<void> => {
     const fd = openForDeletion(above, directory);
-    const level: Level = { fd, name: directory, above, directories: [], large: false };
-    levels.push(level);
+    const opened: OpenDirectory = { fd, name: directory, parent: above, directories: [], large: false };
+    stack.push(opened);
     const files: Buffer[] = [];
     for (const batch of readBatches(fd)) {
-      level.large = files.length + level.directories.length > 0;
-      for (const entry of batch) (entry.isDirectory() ? level.directories : files).push(entry.name);
+      opened.large = files.length + opened.directories.length > 0;
+      for (const entry of batch) (entry.isDirectory() ? opened.directories : files).push(entry.name);
       await nextTurn();
     }
-    for (let from = 0; from < files.length; from += PARALLEL) {
-      await Promise.all(
-        files.slice(from, from + PARALLEL).map((file) => unlessGone(unlinkOf(pathIn(fd, file)))),
-      );
-    }
+    await unlinkAll(fd, files, signal);
   };
   const status = new FileStatus();
   if (!status.read(parent, cString(name))) return;
   if (!isDirectory(status.mode)) {
-    await unlessGone(unlinkOf(pathIn(parent, name)));
+    await unlink(pathIn(parent, name)).catch(ignoreMissing);
     return;
   }
   try {
-    await unlessGone(enter(parent, name));
-    for (let level = levels.at(-1); level !== undefined; level = levels.at(-1)) {
+    await enter(parent, name).catch(ignoreMissing);
+    for (let top = stack.at(-1); top !== undefined; top = stack.at(-1)) {
       signal?.throwIfAborted();
-      const next = level.directories.pop();
+      const next = top.directories.pop();
       if (next !== undefined) {
-        await unlessGone(enter(level.fd, next));
+        await enter(top.fd, next).catch(ignoreMissing);
         continue;
       }
-      levels.pop();
-      closeSync(level.fd);
-      await unlessGone(removeEmpty(level));
+      stack.pop();
+      closeSync(top.fd);
+      await removeEmpty(top).catch(ignoreMissing);
     }
   } finally {
-    for (const { fd } of levels) closeSync(fd);
+    for (const { fd } of stack) closeSync(fd);
   }
 }
 
-/** Removes a directory that has been emptied: at once, unless that may take long. */
-async function removeEmpty({ above, name, large }: Level): Promise<void> {
-  const path = pathIn(above, name);
-  if (large) await rmdirOf(path);
+/**
+ * Unlinks files of an open directory, several at a time. After a failure no more are begun, and those under way are
+ * waited for: they find the directory by its descriptor, which could belong to another one once it is closed.
+ */
+async function unlinkAll(dir: number, names: readonly Buffer[], signal?: AbortSignal): Promise<void> {
+  let next = 0;
+  const unlinkOneByOne = async (): Promise<void> => {
+    try {
+      for (let name = names[next++]; name !== undefined; name = names[next++]) {
+        signal?.throwIfAborted();
+        await unlink(pathIn(dir, name)).catch(ignoreMissing);
+      }
+    } catch (error) {
+      next = names.length;
+      throw error;
+    }
+  };
+  const workers = Array.from({ length: Math.min(PARALLEL, names.length) }, unlinkOneByOne);
+  for (const outcome of await Promise.allSettled(workers)) {
+    if (outcome.status === 'rejected') throw outcome.reason;
+  }
+}
+
+/** Removes a directory that has been emptied: on this thread, unless it was large, since then it may take long. */
+async function removeEmpty({ parent, name, large }: OpenDirectory): Promise<void> {
+  const path = pathIn(parent, name);
+  if (large) await rmdir(path);
   else rmdirSync(path);
 }
 
-/** Opens a directory to empty it. Other than root, its owner may have to give himself the right to first. */
+/** Opens a directory to empty it. Anyone but root may have to give himself the permission first. */
 function openForDeletion(parent: number, name: Buffer): number {
   const file = cString(name);
   try {
@@ -107,12 +126,4 @@ function openForDeletion(parent: number, name: Buffer): number {
     closeSync(fd);
   }
   return openDirectoryBeneath(parent, file);
-}
-
-async function unlessGone(deletion: Promise<void>): Promise<void> {
-  try {
-    await deletion;
-  } catch (error) {
-    if (errnoOf(error) !== 'ENOENT') throw error;
-  }
 }

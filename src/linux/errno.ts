@@ -4,9 +4,31 @@ export function errnoOf(error: unknown): string {
   return typeof code === 'string' ? code : '';
 }
 
-/** Whether a file that was listed is not there any more, or something else is in its place. */
+/**
+ * Whether an error says that a file which was listed is not there any more, or that something else is in its place. In
+ * an overlay, the errno of that is `ESTALE`.
+ */
 export function isGone(error: unknown): boolean {
-  return ['ENOENT', 'ENOTDIR', 'ELOOP', 'ENXIO'].includes(errnoOf(error));
+  return ['ENOENT', 'ENOTDIR', 'ELOOP', 'ENXIO', 'ESTALE'].includes(errnoOf(error));
+}
+
+/** For `catch`: ignores an error for which `isGone` holds, and throws any other. */
+export function ignoreGone(error: unknown): undefined {
+  if (!isGone(error)) throw error;
+}
+
+/** @returns what `read` returns, or `undefined` if the file that it reads is gone */
+export function unlessGone<T>(read: () => T): T | undefined {
+  try {
+    return read();
+  } catch (error) {
+    return ignoreGone(error);
+  }
+}
+
+/** For `catch`: ignores an error that says that there is no such file, and throws any other. */
+export function ignoreMissing(error: unknown): undefined {
+  if (errnoOf(error) !== 'ENOENT') throw error;
 }
 
 /** Whether an error is from the operating system, and not from code. */
