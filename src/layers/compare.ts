@@ -1,23 +1,21 @@
-import { closeSync, constants, read, readlinkSync } from 'node:fs';
-import { promisify } from 'node:util';
+import { constants, readlinkSync } from 'node:fs';
 import type { Checked } from '../arguments.ts';
-import { errnoOf, isGone } from '../linux/errno.ts';
+import { Descriptors } from '../linux/descriptors.ts';
+import { isGone, unlessGone } from '../linux/errno.ts';
 import { cString } from '../linux/foreign.ts';
-import { listXattrs, openDirectory, readXattr } from '../linux/file-calls.ts';
+import { MAX_PATH, openDirectory } from '../linux/file-calls.ts';
+import { read } from '../linux/fs-promises.ts';
+import { openRegular } from '../linux/regular-file.ts';
 import { Pace } from '../linux/slices.ts';
 import { FileStatus, isDirectory, isRegular } from '../linux/status.ts';
 import { type TreeEntry, pathIn, walkOpen } from '../linux/tree.ts';
-import { typeOf } from './file-type.ts';
-import { OVERLAY_XATTRS, openRegular } from './digest.ts';
+import { listXattrs, readXattrs } from '../linux/xattrs.ts';
 import type { Change, DiffOptions, Difference } from '../snapshot.ts';
-
-const readOf = promisify(read);
+import { isOpaqueOrRedirect } from './digest.ts';
+import { typeOf } from './file-type.ts';
 
 /** How many bytes of each of two files are compared at a time. */
 const CHUNK_BYTES = 256 * 1024;
-
-/** The longest path that is given to the kernel at once. */
-const MAX_PATH = 4000;
 
 interface Trees {
   /** The roots as open directories; `undefined` for nothing. */
@@ -117,7 +115,8 @@ class Walk implements Disposable {
 
 /** A directory of the trees that are compared. */
 interface Level {
-  readonly path: Buffer;
+  /** One character for each byte, with a slash behind it; empty for the root. */
+  readonly path: string;
   /** The layers that have it as a directory. */
   readonly layers: readonly number[];
   /** Whether all below it has to be looked at. */
@@ -129,33 +128,31 @@ interface Level {
  * them has, and all below a directory that hides, or is not, what other layers have in its place.
  */
 class Candidates implements Disposable {
-  readonly #layers: readonly number[];
+  readonly #opened = new Descriptors();
   readonly #levels: Level[];
   readonly #status = new FileStatus();
 
   constructor(layers: readonly string[] | undefined) {
-    const opened: number[] = [];
     try {
-      for (const layer of layers ?? []) opened.push(openDirectory(cString(layer)));
+      const opened = (layers ?? []).map((layer) => this.#opened.add(openDirectory(cString(layer))));
+      this.#levels = [{ path: '', layers: opened, whole: layers === undefined }];
     } catch (error) {
-      for (const fd of opened) closeSync(fd);
+      this[Symbol.dispose]();
       throw error;
     }
-    this.#layers = opened;
-    this.#levels = [{ path: Buffer.alloc(0), layers: opened, whole: layers === undefined }];
   }
 
   /** Whether a path can differ. It is asked for all of them in their order, but for those below one that cannot. */
-  have({ path, status }: TreeEntry): boolean {
-    if (path.equals(ROOT)) return true;
-    while (!isWithin(path, this.#levels.at(-1)?.path)) this.#levels.pop();
+  have({ text: path, status }: TreeEntry): boolean {
+    if (path === '/') return true;
+    while (!path.startsWith(this.#levels.at(-1)?.path ?? '')) this.#levels.pop();
     const above = this.#levels.at(-1);
     if (above === undefined) return true;
     const layers: number[] = [];
     let whole = above.whole || path.length > MAX_PATH;
     let found = whole;
     if (!whole) {
-      const name = cString(isDirectory(status.mode) ? path.subarray(0, -1) : path);
+      const name = cString(Buffer.from(isDirectory(status.mode) ? path.slice(0, -1) : path, 'latin1'));
       for (const layer of above.layers) {
         if (!this.#status.read(layer, name)) continue;
         found = true;
@@ -168,17 +165,13 @@ class Candidates implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    for (const fd of this.#layers) closeSync(fd);
+    this.#opened[Symbol.dispose]();
   }
 }
 
 /** Whether a directory of a layer stands in the place of what lower layers have of that name. */
 function hidesLower(directory: Buffer): boolean {
-  return listXattrs(directory).some((name) => OVERLAY_XATTRS.has(name));
-}
-
-function isWithin(path: Buffer, directory: Buffer | undefined): boolean {
-  return directory === undefined || path.subarray(0, directory.length).equals(directory);
+  return listXattrs(directory).some(isOpaqueOrRedirect);
 }
 
 /** Compares files of the same path. */
@@ -219,25 +212,23 @@ class Comparison {
 
   /** Whether two files of the same length hold the same. One that has vanished meanwhile does not. */
   async #sameContents(old: Buffer, current: Buffer): Promise<boolean> {
-    const opened: number[] = [];
+    using opened = new Descriptors();
     try {
-      for (const file of [old, current]) opened.push(openRegular(file.subarray(0, -1)));
-      const [a = -1, b = -1] = opened;
+      const a = opened.add(openRegular(old.subarray(0, -1)));
+      const b = opened.add(openRegular(current.subarray(0, -1)));
       const [left, right] = this.#buffers;
       for (;;) {
         const [one, other] = await Promise.all([
-          readOf(a, left, 0, CHUNK_BYTES, null),
-          readOf(b, right, 0, CHUNK_BYTES, null),
+          read(a, left, 0, CHUNK_BYTES, null),
+          read(b, right, 0, CHUNK_BYTES, null),
         ]);
         if (!left.subarray(0, one.bytesRead).equals(right.subarray(0, other.bytesRead))) return false;
         if (one.bytesRead === 0) return true;
         if (this.#pace.due) await this.#pace.rest();
       }
     } catch (error) {
-      if (hasVanished(error)) return false;
+      if (isGone(error)) return false;
       throw error;
-    } finally {
-      for (const fd of opened) closeSync(fd);
     }
   }
 }
@@ -248,32 +239,15 @@ function same(a: Buffer | undefined, b: Buffer | undefined): boolean {
 
 /** Where a symbolic link leads to; `undefined` if it has vanished. */
 function linkTarget(handle: Buffer): Buffer | undefined {
-  return unlessVanished(() => readlinkSync(handle.subarray(0, -1), 'buffer'));
+  return unlessGone(() => readlinkSync(handle.subarray(0, -1), 'buffer'));
 }
 
 /** The extended attributes of a file in one piece, without the overlay's own; `undefined` if it has vanished. */
 function attributesOf(handle: Buffer): Buffer | undefined {
-  return unlessVanished(() => {
-    const names = listXattrs(handle).filter((name) => !/^(?:trusted|user)\.overlay\./.test(name));
+  return unlessGone(() => {
+    const attributes = readXattrs(handle, { only: (name) => !/^(?:trusted|user)\.overlay\./.test(name) });
     return Buffer.concat(
-      names.toSorted().flatMap((name) => {
-        const value = readXattr(handle, name);
-        return [Buffer.from(`${name}\0${value.length}\0`, 'latin1'), value];
-      }),
+      attributes.flatMap(([name, value]) => [Buffer.from(`${name}\0${value.length}\0`, 'latin1'), value]),
     );
   });
-}
-
-function unlessVanished<T>(look: () => T): T | undefined {
-  try {
-    return look();
-  } catch (error) {
-    if (hasVanished(error)) return undefined;
-    throw error;
-  }
-}
-
-/** Whether a file is gone, from below an overlay too. */
-function hasVanished(error: unknown): boolean {
-  return isGone(error) || ['ENODATA', 'ESTALE'].includes(errnoOf(error));
 }

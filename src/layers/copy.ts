@@ -10,25 +10,24 @@ import {
   readlinkSync,
   symlinkSync,
 } from 'node:fs';
-import { isGone } from '../linux/errno.ts';
+import { unlessGone } from '../linux/errno.ts';
 import { cString } from '../linux/foreign.ts';
 import {
+  MAX_PATH,
   cloneFile,
   copyRange,
-  listXattrs,
   makeNode,
   nextData,
   nextHole,
   openDirectory,
   openDirectoryBeneath,
-  readXattr,
   setTimes,
-  setXattr,
 } from '../linux/file-calls.ts';
+import { openRegular, shrunk } from '../linux/regular-file.ts';
 import { type Watch, inSlices } from '../linux/slices.ts';
 import { FileStatus, isDirectory, isRegular } from '../linux/status.ts';
 import { type TreeEntry, fdPath, pathIn, walkTree } from '../linux/tree.ts';
-import { openRegular, shrunk } from './digest.ts';
+import { readXattrs, setXattr } from '../linux/xattrs.ts';
 import { Meter } from './usage.ts';
 
 /** How many bytes of a file are copied at a time: between two times a copy can be ended. */
@@ -36,9 +35,6 @@ const CHUNK_BYTES = 16 * 1024 * 1024;
 
 /** How often a file is copied again that changed meanwhile, before it is taken as it is. */
 const ATTEMPTS = 5;
-
-/** The longest path that is given to the kernel at once. */
-const MAX_PATH = 4000;
 
 /** How a layer is copied. */
 export interface Copying extends Watch {
@@ -81,8 +77,8 @@ export async function copyLayer(
 /** A directory that is being filled. */
 interface Level {
   readonly fd: number;
-  /** Its path below the source, with a slash behind it; empty for the root. */
-  readonly path: Buffer;
+  /** Its path below the source, one character for each byte, with a slash behind it; empty for the root. */
+  readonly path: string;
   /** What it gets once it is full, since filling it changes it. */
   readonly attributes: Attributes;
 }
@@ -118,16 +114,16 @@ class Copier {
   #begin(entry: TreeEntry): void {
     const attributes = new Attributes(entry);
     mkdirSync(this.#target, 0o700);
-    this.#levels.push({ fd: openDirectory(cString(this.#target)), path: Buffer.alloc(0), attributes });
+    this.#levels.push({ fd: openDirectory(cString(this.#target)), path: '', attributes });
   }
 
   async #copy(entry: TreeEntry): Promise<void> {
-    const { path, status } = entry;
-    while (!isWithin(path, this.#levels.at(-1)?.path)) this.#leave();
+    const { text: path, status } = entry;
+    while (!path.startsWith(this.#levels.at(-1)?.path ?? '')) this.#leave();
     const above = this.#levels.at(-1);
-    if (above === undefined) throw new Error(`nothing is above ${path.toString()}`);
+    if (above === undefined) throw new Error(`nothing is above ${path}`);
     const directory = isDirectory(status.mode);
-    const name = path.subarray(above.path.length, directory ? -1 : undefined);
+    const name = Buffer.from(path.slice(above.path.length, directory ? -1 : undefined), 'latin1');
     const copy = pathIn(above.fd, name);
     if (directory) {
       const attributes = unlessGone(() => new Attributes(entry));
@@ -146,7 +142,7 @@ class Copier {
     const copied = isRegular(status.mode)
       ? await this.#copyFile(entry, copy)
       : this.#copySpecial(entry, copy);
-    if (copied && links > 1) this.#linked.set(inode, path);
+    if (copied && links > 1) this.#linked.set(inode, entry.path);
   }
 
   /** Copies what is neither a directory nor a regular file. Whether it was still there. */
@@ -258,20 +254,6 @@ class Copier {
 const SLASH = 0x2f;
 const NEW_FILE = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;
 
-/** What `read` gives, unless the file that it reads is gone. */
-function unlessGone<T>(read: () => T): T | undefined {
-  try {
-    return read();
-  } catch (error) {
-    if (isGone(error)) return undefined;
-    throw error;
-  }
-}
-
-function isWithin(path: Buffer, directory: Buffer | undefined): boolean {
-  return directory !== undefined && path.subarray(0, directory.length).equals(directory);
-}
-
 /** What a file has beside its data: owner, mode, extended attributes and times. */
 class Attributes {
   readonly #uid: number;
@@ -286,7 +268,7 @@ class Attributes {
     this.#gid = status.gid;
     this.#mode = status.mode;
     this.#times = status.times;
-    this.#xattrs = listXattrs(handle, { follow }).map((name) => [name, readXattr(handle, name, { follow })]);
+    this.#xattrs = readXattrs(handle, { follow });
   }
 
   /** Gives them to a copy, in an order in which none takes another back. */

@@ -1,20 +1,17 @@
 import { type Hash, createHash } from 'node:crypto';
-import { closeSync, constants, openSync, read, readSync, readlinkSync } from 'node:fs';
-import { promisify } from 'node:util';
-import { SnapshotError } from '../errors.ts';
+import { closeSync, constants, readSync, readlinkSync } from 'node:fs';
 import { cString } from '../linux/foreign.ts';
-import { listXattrs, readXattr } from '../linux/file-calls.ts';
+import { read } from '../linux/fs-promises.ts';
+import { openRegular, shrunk } from '../linux/regular-file.ts';
 import { FileStatus, isDirectory, isRegular } from '../linux/status.ts';
 import type { TreeEntry } from '../linux/tree.ts';
-import { quote } from '../quote.ts';
+import { readXattrs } from '../linux/xattrs.ts';
 import { BufferedHash } from './buffered-hash.ts';
 
-const readOf = promisify(read);
-
-/** The overlay attributes that change what a layer means. */
-export const OVERLAY_XATTRS = new Set(
-  ['trusted', 'user'].flatMap((space) => [`${space}.overlay.opaque`, `${space}.overlay.redirect`]),
-);
+/** Whether an extended attribute is one of those of overlayfs by which a directory hides or renames lower ones. */
+export function isOpaqueOrRedirect(name: string): boolean {
+  return /^(?:trusted|user)\.overlay\.(?:opaque|redirect)$/.test(name);
+}
 
 /** A digest over fields, each with its length before it, so that no two series of fields look the same. */
 class Fields {
@@ -63,12 +60,9 @@ export class MetadataDigest {
     }
     // On files, the overlay keeps them only together with data that is elsewhere.
     if (isDirectory(mode) || (isRegular(mode) && status.blocks === 0 && status.size > 0)) {
-      const { handle } = entry;
-      for (const name of listXattrs(handle)
-        .filter((listed) => OVERLAY_XATTRS.has(listed))
-        .toSorted()) {
+      for (const [name, value] of readXattrs(entry.handle, { only: isOpaqueOrRedirect })) {
         this.#fields.add(cString(name));
-        this.#fields.add(readXattr(handle, name));
+        this.#fields.add(value);
       }
     }
   }
@@ -109,12 +103,12 @@ export class ContentDigest {
   }
 
   #addAttributes({ path, handle }: TreeEntry): void {
-    const names = listXattrs(handle).toSorted();
+    const attributes = readXattrs(handle);
     this.#fields.add(path);
-    this.#fields.addText(String(names.length));
-    for (const name of names) {
+    this.#fields.addText(String(attributes.length));
+    for (const [name, value] of attributes) {
       this.#fields.add(Buffer.from(name, 'latin1'));
-      this.#fields.add(readXattr(handle, name));
+      this.#fields.add(value);
     }
   }
 }
@@ -134,7 +128,7 @@ class Reader {
     try {
       let total = 0;
       for (;;) {
-        const { bytesRead } = await readOf(fd, this.#buffer, 0, CHUNK_BYTES, null);
+        const { bytesRead } = await read(fd, this.#buffer, 0, CHUNK_BYTES, null);
         if (bytesRead === 0) break;
         hash.update(this.#buffer.subarray(0, bytesRead));
         total += bytesRead;
@@ -168,21 +162,4 @@ class Reader {
     this.#status.readOpen(fd);
     return { fd, size: this.#status.size, hash: createHash('sha256') };
   }
-}
-
-/** Opens a file that was regular when it was looked at; what has taken its place since does no harm. */
-export function openRegular(file: Buffer): number {
-  return openSync(
-    file,
-    constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK | constants.O_NOCTTY,
-  );
-}
-
-/** The error for a file that got shorter than it was when reading it began. */
-export function shrunk(path: Buffer): SnapshotError {
-  return new SnapshotError(
-    'FAILED_PRECONDITION',
-    `the file ${quote(path.toString())} became shorter while it was read`,
-    { hint: 'let what writes to it come to rest, and try again' },
-  );
 }

@@ -1,11 +1,12 @@
-import { close, closeSync, constants, existsSync, fsync, open } from 'node:fs';
-import { promisify } from 'node:util';
+import { constants, existsSync } from 'node:fs';
 import type { Checked } from '../arguments.ts';
 import { toSnapshotError } from '../errors.ts';
 import { deleteEntry } from '../linux/delete.ts';
-import { errnoOf } from '../linux/errno.ts';
+import { Descriptors } from '../linux/descriptors.ts';
+import { errnoOf, ignoreMissing } from '../linux/errno.ts';
 import { cString } from '../linux/foreign.ts';
 import { openDirectory, openDirectoryBeneath } from '../linux/file-calls.ts';
+import { close, fsync, open } from '../linux/fs-promises.ts';
 import { findUse, lookAtAllMounts } from '../linux/mountinfo.ts';
 import type { RemovalJournal } from '../metadata/removal-journal.ts';
 import type { Removal } from '../metadata/rows.ts';
@@ -13,10 +14,6 @@ import type { CleanupOptions, CleanupResult } from '../snapshot.ts';
 import type { Layout } from './layout.ts';
 import { isInOverlay } from './overlay-use.ts';
 import { DirectoryLock } from './directory-lock.ts';
-
-const fsyncOf = promisify(fsync);
-const closeOf = promisify(close);
-const openOf = promisify(open);
 
 /** How long the removal journal may keep what has been deleted, in milliseconds: one sync for all of a while. */
 const SETTLE_MS = 1000;
@@ -92,14 +89,14 @@ export class Reaper {
     const removals = [...this.#deleted.values()];
     if (removals.length === 0) return;
     this.#deleted.clear();
-    const snapshots = await openOf(this.#layout.snapshots, constants.O_RDONLY | constants.O_DIRECTORY);
+    const snapshots = await open(this.#layout.snapshots, constants.O_RDONLY | constants.O_DIRECTORY);
     try {
-      await fsyncOf(snapshots);
+      await fsync(snapshots);
       for (const { id, part } of removals) {
         if (part === 'work') await this.#syncDirectory(id);
       }
     } finally {
-      await closeOf(snapshots);
+      await close(snapshots);
     }
     await this.#journal.forget(removals);
   }
@@ -188,20 +185,13 @@ export class Reaper {
   }
 
   async #syncDirectory(id: number): Promise<void> {
-    let fd: number;
+    const flags = constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW;
+    const fd = await open(this.#layout.directory(id), flags).catch(ignoreMissing);
+    if (fd === undefined) return;
     try {
-      fd = await openOf(
-        this.#layout.directory(id),
-        constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW,
-      );
-    } catch (error) {
-      if (errnoOf(error) === 'ENOENT') return;
-      throw error;
-    }
-    try {
-      await fsyncOf(fd);
+      await fsync(fd);
     } finally {
-      await closeOf(fd);
+      await close(fd);
     }
   }
 
@@ -231,22 +221,17 @@ export class Reaper {
 
   async #delete({ id, part }: Removal, signal?: AbortSignal): Promise<void> {
     const name = String(id);
-    const snapshots = openDirectory(cString(this.#layout.snapshots));
+    using opened = new Descriptors();
     try {
+      const snapshots = opened.add(openDirectory(cString(this.#layout.snapshots)));
       if (part === 'all') {
         await deleteEntry(snapshots, Buffer.from(name), signal);
         return;
       }
-      const directory = openDirectoryBeneath(snapshots, cString(name));
-      try {
-        await deleteEntry(directory, Buffer.from('work'), signal);
-      } finally {
-        closeSync(directory);
-      }
+      const directory = opened.add(openDirectoryBeneath(snapshots, cString(name)));
+      await deleteEntry(directory, Buffer.from('work'), signal);
     } catch (error) {
-      if (errnoOf(error) !== 'ENOENT') throw error;
-    } finally {
-      closeSync(snapshots);
+      ignoreMissing(error);
     }
   }
 }

@@ -1,4 +1,4 @@
-import { isGone } from '../linux/errno.ts';
+import { ignoreGone } from '../linux/errno.ts';
 import { type Watch, inSlices } from '../linux/slices.ts';
 import { type TreeEntry, type Walk, walkTree } from '../linux/tree.ts';
 import type { Usage } from '../snapshot.ts';
@@ -37,11 +37,6 @@ class Version {
   get value(): string {
     return this.#hash.value;
   }
-}
-
-/** Leaves an entry out that vanished between being listed and being read. */
-function ignoreGone(error: unknown): undefined {
-  if (!isGone(error)) throw error;
 }
 
 /** Measures and digests a layer in one walk, without holding the event loop for long. */

@@ -1,16 +1,15 @@
-import { closeSync, constants, fsync, openSync, readFileSync } from 'node:fs';
-import { promisify } from 'node:util';
+import { closeSync, constants, openSync, readFileSync } from 'node:fs';
 import { SnapshotError } from '../errors.ts';
-import { isGone } from '../linux/errno.ts';
+import { Descriptors } from '../linux/descriptors.ts';
+import { unlessGone } from '../linux/errno.ts';
 import { syncFilesystem, syncFilesystemNow } from '../linux/file-calls.ts';
+import { fsync } from '../linux/fs-promises.ts';
 import { inSlices } from '../linux/slices.ts';
 import { isDirectory, isRegular, isWhiteout } from '../linux/status.ts';
+import { openRegular } from '../linux/regular-file.ts';
 import { walkTree } from '../linux/tree.ts';
-import { openRegular } from './digest.ts';
 import type { RowReader } from '../metadata/row-reader.ts';
 import type { Layout } from './layout.ts';
-
-const fsyncOf = promisify(fsync);
 
 /** Up to how many files are synced one by one where much else on the machine waits to be written, in bytes. */
 const FEW_INODES = 64;
@@ -108,29 +107,22 @@ export class LayerSync {
 
   /** Syncs each file of a small layer by itself. Whether it could: some kinds of files cannot be synced. */
   async #syncEach(id: number): Promise<boolean> {
-    const opened: number[] = [];
+    using opened = new Descriptors();
     let every = true;
-    try {
-      await inSlices(walkTree(this.#needs.layout.fs(id)), ({ handle, status }) => {
-        const whiteout = isWhiteout(status);
-        every &&= whiteout || isDirectory(status.mode) || isRegular(status.mode);
-        if (!every || whiteout || opened.length > FEW_INODES) return;
-        try {
-          opened.push(openRegular(handle.subarray(0, -1)));
-        } catch (error) {
-          if (!isGone(error)) throw error;
-        }
-      });
-      if (!every || opened.length > FEW_INODES) return false;
-      for (const outcome of await Promise.allSettled(opened.map((fd) => fsyncOf(fd)))) {
-        if (outcome.status === 'fulfilled') continue;
-        this.#lost.add(id);
-        throw outcome.reason;
-      }
-      return true;
-    } finally {
-      for (const fd of opened) closeSync(fd);
+    await inSlices(walkTree(this.#needs.layout.fs(id)), ({ handle, status }) => {
+      const whiteout = isWhiteout(status);
+      every &&= whiteout || isDirectory(status.mode) || isRegular(status.mode);
+      if (!every || whiteout || opened.all.length > FEW_INODES) return;
+      const fd = unlessGone(() => openRegular(handle.subarray(0, -1)));
+      if (fd !== undefined) opened.add(fd);
+    });
+    if (!every || opened.all.length > FEW_INODES) return false;
+    for (const outcome of await Promise.allSettled(opened.all.map((fd) => fsync(fd)))) {
+      if (outcome.status === 'fulfilled') continue;
+      this.#lost.add(id);
+      throw outcome.reason;
     }
+    return true;
   }
 }
 

@@ -11,15 +11,10 @@ import {
   copyFileRange,
   flock,
   getdents64,
-  getxattr,
   ioctl,
   ioctlOn,
-  lgetxattr,
-  listxattr,
   littleEndian,
-  llistxattr,
   lseek,
-  lsetxattr,
   mknodat,
   offThread,
   openTree,
@@ -50,6 +45,9 @@ const LOCK_EX_NB = 2 | 4;
 const POLLPRI = 0x02;
 const SEEK_DATA = 3;
 const SEEK_HOLE = 4;
+
+/** The longest path that these calls are given: longer ones are taken in parts. */
+export const MAX_PATH = 4000;
 
 // Opening -------------------------------------------------------------------------------------------------------
 
@@ -121,39 +119,7 @@ export function hasChanged(fd: number): boolean {
   return poll(Buffer.from(asked.buffer), 1, 0) !== 0;
 }
 
-const xattrBuffer = Buffer.alloc(65_536);
-
-/** Whether a path that ends in a symbolic link stands for what that leads to. */
-interface Following {
-  readonly follow?: boolean;
-}
-
-/** The names of a file's extended attributes. */
-export function listXattrs(path: Buffer, { follow = false }: Following = {}): string[] {
-  const length = Number((follow ? listxattr : llistxattr)(path, xattrBuffer, xattrBuffer.length));
-  if (length < 0) {
-    const error = systemError('listxattr', path);
-    if (errnoOf(error) === 'ENOTSUP') return [];
-    throw error;
-  }
-  return length === 0 ? [] : xattrBuffer.toString('latin1', 0, length - 1).split('\0');
-}
-
-/** The value of an extended attribute. */
-export function readXattr(path: Buffer, name: string, { follow = false }: Following = {}): Buffer {
-  const attribute = cString(Buffer.from(name, 'latin1'));
-  const read = follow ? getxattr : lgetxattr;
-  const size = checked(read(path, attribute, xattrBuffer, xattrBuffer.length), 'getxattr', path);
-  return Buffer.from(xattrBuffer.subarray(0, size));
-}
-
 // Making --------------------------------------------------------------------------------------------------------
-
-/** Sets an extended attribute, a symbolic link not followed. */
-export function setXattr(path: Buffer, name: string, value: Buffer): void {
-  const attribute = cString(Buffer.from(name, 'latin1'));
-  checked(lsetxattr(path, attribute, value, value.length, 0), 'lsetxattr', path);
-}
 
 /** Makes a fifo, a socket or a device node. */
 export function makeNode(
@@ -183,12 +149,15 @@ export async function cloneFile(from: number, to: number): Promise<boolean> {
 
 /** Copies a range from one file to the same place of another. @returns how many bytes; none at the end of the file */
 export async function copyRange(from: number, to: number, offset: number, length: number): Promise<number> {
-  const offsets = [offset, offset].map((value) => {
-    const place = new DataView(new ArrayBuffer(8));
-    place.setBigInt64(0, BigInt(value), littleEndian);
-    return Buffer.from(place.buffer);
-  });
-  return offThread(copyFileRange, [from, offsets[0], to, offsets[1], length, 0], 'copy_file_range');
+  // The call advances each offset, so both need a buffer of their own.
+  const [read, written] = [toOffset(offset), toOffset(offset)];
+  return offThread(copyFileRange, [from, read, to, written, length, 0], 'copy_file_range');
+}
+
+function toOffset(value: number): Buffer {
+  const bytes = new DataView(new ArrayBuffer(8));
+  bytes.setBigInt64(0, BigInt(value), littleEndian);
+  return Buffer.from(bytes.buffer);
 }
 
 /** Where in a file the next data begins, at or after an offset; `undefined` if there is only a hole. */

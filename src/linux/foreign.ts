@@ -3,66 +3,98 @@ import { getSystemErrorName } from 'node:util';
 import koffi from 'koffi';
 
 /*
- * Every foreign function of this package: a wrong signature crashes the process, so there is one small file of
- * them. File names are bytes that need not be UTF-8 and end in NUL, as `cString` makes them. What fails throws an
- * error like those of node:fs.
+ * Every foreign function of this package. A wrong prototype crashes the process, so they are all in this file, and the
+ * TypeScript signature of each is derived from its prototype. File names are bytes, which need not be UTF-8, with a NUL
+ * at the end: `cString` makes them. A call that fails throws an error like those of node:fs.
  */
+
+/** The type of a parameter in a C prototype: a pointer takes a buffer, and null too if it is declared `_Nullable`. */
+type Argument<Parameter extends string> = Parameter extends `${string}*_Nullable ${string}`
+  ? Buffer | null
+  : Parameter extends `${string}*${string}`
+    ? Buffer
+    : number;
+
+type Arguments<Parameters extends string> = Parameters extends `${infer First}, ${infer Others}`
+  ? [Argument<First>, ...Arguments<Others>]
+  : [Argument<Parameters>];
+
+type ArgumentsOf<Prototype extends string> = Prototype extends `${string}(${infer Parameters})`
+  ? Arguments<Parameters>
+  : never;
+
+/** A result of 64 bits is a bigint if it is outside the range of exact numbers. */
+type ResultOf<Prototype extends string> = Prototype extends `int ${string}` ? number : number | bigint;
+
+interface ForeignFunction<Args extends unknown[], Result = number | bigint> {
+  (...args: Args): Result;
+  /** Makes the call on another thread. */
+  async(...args: [...Args, callback: (error: Error | null, result: Result) => void]): void;
+}
+
 const libc = koffi.load(null);
-export const openat2 = libc.func(
+
+function foreign<Prototype extends string>(
+  prototype: Prototype,
+): ForeignFunction<ArgumentsOf<Prototype>, ResultOf<Prototype>> {
+  return libc.func(prototype.replaceAll('_Nullable ', ''));
+}
+
+export const openat2 = foreign(
   'long syscall(long number, long dir, const uint8_t *path, const uint8_t *how, long size)',
 );
-export const openTree = libc.func('long syscall(long number, long dir, const uint8_t *path, long flags)');
-export const fsopen = libc.func('long syscall(long number, const uint8_t *type, long flags)');
-export const fsconfig = libc.func(
-  'long syscall(long number, long fd, long command, const uint8_t *key, const uint8_t *value, long aux)',
+export const openTree = foreign('long syscall(long number, long dir, const uint8_t *path, long flags)');
+export const fsopen = foreign('long syscall(long number, const uint8_t *type, long flags)');
+export const fsconfig = foreign(
+  'long syscall(long number, long fd, long command, const uint8_t *_Nullable key, const uint8_t *_Nullable value, long aux)',
 );
-export const fsmount = libc.func('long syscall(long number, long fd, long flags, long attributes)');
-export const getdents64 = libc.func('long syscall(long number, long dir, uint8_t *entries, long size)');
-export const moveMount = libc.func(
+export const fsmount = foreign('long syscall(long number, long fd, long flags, long attributes)');
+export const getdents64 = foreign('long syscall(long number, long dir, uint8_t *entries, long size)');
+export const moveMount = foreign(
   'long syscall(long number, long fd, const uint8_t *path, long toDir, const uint8_t *to, long flags)',
 );
-export const mountSetattr = libc.func(
+export const mountSetattr = foreign(
   'long syscall(long number, long dir, const uint8_t *path, long flags, const uint8_t *attributes, long size)',
 );
-export const mount2 = libc.func(
-  'int mount(const uint8_t *source, const uint8_t *target, const uint8_t *type, unsigned long flags, const uint8_t *data)',
+export const mount2 = foreign(
+  'int mount(const uint8_t *_Nullable source, const uint8_t *target, const uint8_t *_Nullable type, unsigned long flags, const uint8_t *_Nullable data)',
 );
-export const umount2 = libc.func('int umount2(const uint8_t *target, int flags)');
-export const mknodat = libc.func(
+export const umount2 = foreign('int umount2(const uint8_t *target, int flags)');
+export const mknodat = foreign(
   'long syscall(long number, long dir, const uint8_t *path, long mode, long device)',
 );
-export const statx = libc.func(
+export const statx = foreign(
   'int statx(int dir, const uint8_t *name, int flags, uint32_t mask, uint8_t *result)',
 );
-export const utimensat = libc.func(
+export const utimensat = foreign(
   'int utimensat(int dir, const uint8_t *path, const uint8_t *times, int flags)',
 );
-export const llistxattr = libc.func('long llistxattr(const uint8_t *path, uint8_t *list, size_t size)');
-export const lgetxattr = libc.func(
+export const llistxattr = foreign('long llistxattr(const uint8_t *path, uint8_t *list, size_t size)');
+export const lgetxattr = foreign(
   'long lgetxattr(const uint8_t *path, const uint8_t *name, uint8_t *value, size_t size)',
 );
-export const listxattr = libc.func('long listxattr(const uint8_t *path, uint8_t *list, size_t size)');
-export const getxattr = libc.func(
+export const listxattr = foreign('long listxattr(const uint8_t *path, uint8_t *list, size_t size)');
+export const getxattr = foreign(
   'long getxattr(const uint8_t *path, const uint8_t *name, uint8_t *value, size_t size)',
 );
-export const lsetxattr = libc.func(
+export const lsetxattr = foreign(
   'int lsetxattr(const uint8_t *path, const uint8_t *name, const uint8_t *value, size_t size, int flags)',
 );
-export const lseek = libc.func('int64_t lseek(int fd, int64_t offset, int whence)');
-export const ioctl = libc.func('int ioctl(int fd, unsigned long request, long argument)');
-export const ioctlOn = libc.func('int ioctl(int fd, unsigned long request, uint8_t *argument)');
-export const copyFileRange = libc.func(
+export const lseek = foreign('int64_t lseek(int fd, int64_t offset, int whence)');
+export const ioctl = foreign('int ioctl(int fd, unsigned long request, long argument)');
+export const ioctlOn = foreign('int ioctl(int fd, unsigned long request, uint8_t *argument)');
+export const copyFileRange = foreign(
   'long copy_file_range(int from, uint8_t *offset, int to, uint8_t *toOffset, size_t length, uint32_t flags)',
 );
-export const poll = libc.func('int poll(uint8_t *fds, unsigned long count, int timeout)');
-export const flock = libc.func('int flock(int fd, int operation)');
-export const syncfs = libc.func('int syncfs(int fd)');
-export const unshare = libc.func('int unshare(int flags)');
-export const setns = libc.func('int setns(int fd, int type)');
-export const fchdir = libc.func('int fchdir(int fd)');
-export const chroot = libc.func('int chroot(const uint8_t *path)');
-export const socket = libc.func('int socket(int domain, int type, int protocol)');
-export const sendto = libc.func(
+export const poll = foreign('int poll(uint8_t *fds, unsigned long count, int timeout)');
+export const flock = foreign('int flock(int fd, int operation)');
+export const syncfs = foreign('int syncfs(int fd)');
+export const unshare = foreign('int unshare(int flags)');
+export const setns = foreign('int setns(int fd, int type)');
+export const fchdir = foreign('int fchdir(int fd)');
+export const chroot = foreign('int chroot(const uint8_t *path)');
+export const socket = foreign('int socket(int domain, int type, int protocol)');
+export const sendto = foreign(
   'long sendto(int fd, const uint8_t *message, size_t size, int flags, const uint8_t *address, uint32_t length)',
 );
 
@@ -82,23 +114,24 @@ export function systemError(call: string, path?: Buffer): Error {
   return Object.assign(new Error(`${code}: ${call}${where}`), { code, errno: -errno, syscall: call });
 }
 
-/** What a call returned, unless it failed. */
-export function checked(result: unknown, call: string, path?: Buffer): number {
+/** @returns what a call returned @throws a system error if the call failed */
+export function checked(result: number | bigint, call: string, path?: Buffer): number {
   const value = Number(result);
   if (value < 0) throw systemError(call, path);
   return value;
 }
 
-/** Makes a call on another thread. The errno is there to read only within the callback. */
-export function offThread(
-  fn: ReturnType<typeof libc.func>,
-  args: unknown[],
+/** Makes a call on another thread. */
+export function offThread<Args extends unknown[]>(
+  fn: ForeignFunction<Args>,
+  args: NoInfer<Args>,
   call: string,
   path?: Buffer,
 ): Promise<number> {
   return new Promise((resolve, reject) => {
-    fn.async(...args, (error: unknown, result: unknown) => {
-      if (error instanceof Error) reject(error);
+    fn.async(...args, (error, result) => {
+      // The errno of the call can be read only in this callback.
+      if (error !== null) reject(error);
       else if (Number(result) < 0) reject(systemError(call, path));
       else resolve(Number(result));
     });

@@ -1,4 +1,5 @@
 import { closeSync, constants, openSync } from 'node:fs';
+import { Descriptors } from './descriptors.ts';
 import { cString, checked, chroot, fchdir, mount2, setns, unshare } from './foreign.ts';
 import { attachMount } from './mount-calls.ts';
 
@@ -15,29 +16,20 @@ const MS_PRIVATE = 0x40000;
  * @throws what the operating system says, as node:fs does, or what `body` throws
  */
 export function inNewMountNamespace<T>(body: () => T): T {
-  const opened: number[] = [];
-  const open = (path: string): number => {
-    const fd = openSync(path, 'r');
-    opened.push(fd);
-    return fd;
-  };
+  using opened = new Descriptors();
+  const home = opened.add(openSync('/proc/thread-self/ns/mnt', 'r'));
+  const root = opened.add(openSync('/', 'r'));
+  const directory = opened.add(openSync('.', 'r'));
+  checked(unshare(CLONE_NEWNS), 'unshare');
   try {
-    const home = open('/proc/thread-self/ns/mnt');
-    const root = open('/');
-    const directory = open('.');
-    checked(unshare(CLONE_NEWNS), 'unshare');
-    try {
-      checked(mount2(null, cString('/'), null, MS_REC | MS_PRIVATE, null), 'mount');
-      return body();
-    } finally {
-      // Going back leads to the root of the namespace, which need not be the one that this process has.
-      checked(setns(home, CLONE_NEWNS), 'setns');
-      checked(fchdir(root), 'fchdir');
-      checked(chroot(cString('.')), 'chroot');
-      checked(fchdir(directory), 'fchdir');
-    }
+    checked(mount2(null, cString('/'), null, MS_REC | MS_PRIVATE, null), 'mount');
+    return body();
   } finally {
-    for (const fd of opened) closeSync(fd);
+    // Going back leads to the root of the namespace, which need not be the one that this process has.
+    checked(setns(home, CLONE_NEWNS), 'setns');
+    checked(fchdir(root), 'fchdir');
+    checked(chroot(cString('.')), 'chroot');
+    checked(fchdir(directory), 'fchdir');
   }
 }
 
