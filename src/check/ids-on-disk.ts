@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs';
 import type { Layout } from '../layers/layout.ts';
-import { readBatchesOf } from '../linux/directory.ts';
+import { readBatchesOf } from '../linux/directory-entries.ts';
 
 /** The ids in the names of a directory's entries. */
 function* idsIn(directory: string, pattern: RegExp): Generator<number, void, undefined> {

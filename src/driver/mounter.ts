@@ -5,7 +5,7 @@ import { DirectoryLock } from '../layers/directory-lock.ts';
 import { checkNotLost, clearMark } from '../layers/volatile.ts';
 import { currentBoot } from '../linux/boot.ts';
 import { isGone } from '../linux/errno.ts';
-import { isMountOf, lookAtOwnMounts } from '../linux/mountinfo.ts';
+import { isMountOf, readOwnMounts } from '../linux/mountinfo.ts';
 import type { FoundSnapshot } from '../metadata/rows.ts';
 import { mount, openMount, unmount } from '../mount/mount.ts';
 import { quote } from '../quote.ts';
@@ -33,7 +33,7 @@ export class Mounter {
 
   async unmount(target: string, options?: { lazy?: boolean }): Promise<void> {
     const path = resolve(string(target, 'the target'));
-    const mounts = await lookAtOwnMounts();
+    const mounts = await readOwnMounts();
     const top = mounts.entries.findLast(({ mountPoint }) => mountPoint === path);
     if (top === undefined || !isMountOf(mounts, top, this.#resources.layout.snapshots)) {
       throw new SnapshotError('FAILED_PRECONDITION', `nothing of this store is mounted on ${quote(target)}`);

@@ -2,7 +2,7 @@ import { accessSync, closeSync, constants, existsSync, lstatSync, mkdirSync, ope
 import { dirname } from 'node:path';
 import { SnapshotError, toSnapshotError } from '../errors.ts';
 import { type Filesystem, filesystemOf } from '../linux/filesystem.ts';
-import { tellsTypes, writeInPlace } from '../linux/file-calls.ts';
+import { supportsDType, writeInPlace } from '../linux/file-calls.ts';
 import { toRoot } from '../arguments.ts';
 import { quote } from '../quote.ts';
 import { syncPath } from '../linux/sync.ts';
@@ -86,7 +86,7 @@ function makeDirectory(path: string, what: string): void {
 function checkTypes(snapshots: string): void {
   const fd = openSync(snapshots, constants.O_RDONLY | constants.O_DIRECTORY);
   try {
-    if (tellsTypes(fd)) return;
+    if (supportsDType(fd)) return;
   } finally {
     closeSync(fd);
   }

@@ -6,7 +6,7 @@ import { cString } from '../linux/foreign.ts';
 import { MAX_PATH, openDirectory } from '../linux/file-calls.ts';
 import { read } from '../linux/fs-promises.ts';
 import { openRegular } from '../linux/regular-file.ts';
-import { Pace } from '../linux/slices.ts';
+import { TimeSlice } from '../linux/slices.ts';
 import { FileStatus, isDirectory, isRegular } from '../linux/status.ts';
 import { type TreeEntry, pathIn, walkOpen } from '../linux/tree.ts';
 import { listXattrs, readXattrs } from '../linux/xattrs.ts';
@@ -33,7 +33,7 @@ export async function* diffTrees(
   trees: Trees,
   { contents = false, signal }: Pick<Checked<DiffOptions>, 'contents' | 'signal'>,
 ): AsyncGenerator<Change, void, undefined> {
-  const pace = new Pace({ signal });
+  const pace = new TimeSlice({ signal });
   await pace.rest();
   using candidates = new Candidates(trees.layers);
   using before = new Walk(trees.before, pace);
@@ -90,11 +90,11 @@ const ROOT = Buffer.from('/');
 /** A walk that gives the event loop its turn. */
 class Walk implements Disposable {
   readonly #entries: Iterator<TreeEntry | undefined, void> & { return?: () => unknown };
-  readonly #pace: Pace;
+  readonly #pace: TimeSlice;
   /** Where it is; `undefined` once it has come to the end. */
   entry: TreeEntry | undefined;
 
-  constructor(root: number | undefined, pace: Pace) {
+  constructor(root: number | undefined, pace: TimeSlice) {
     this.#entries = root === undefined ? ([] as undefined[]).values() : walkOpen(root);
     this.#pace = pace;
   }
@@ -177,10 +177,10 @@ function hidesLower(directory: Buffer): boolean {
 /** Compares files of the same path. */
 class Comparison {
   readonly #contents: boolean;
-  readonly #pace: Pace;
+  readonly #pace: TimeSlice;
   readonly #buffers = [Buffer.alloc(CHUNK_BYTES), Buffer.alloc(CHUNK_BYTES)] as const;
 
-  constructor(contents: boolean, pace: Pace) {
+  constructor(contents: boolean, pace: TimeSlice) {
     this.#contents = contents;
     this.#pace = pace;
   }

@@ -24,7 +24,7 @@ import {
   setTimes,
 } from '../linux/file-calls.ts';
 import { openRegular, shrunk } from '../linux/regular-file.ts';
-import { type Watch, inSlices } from '../linux/slices.ts';
+import { type SliceOptions, inSlices } from '../linux/slices.ts';
 import { FileStatus, isDirectory, isRegular } from '../linux/status.ts';
 import { type TreeEntry, fdPath, pathIn, walkTree } from '../linux/tree.ts';
 import { readXattrs, setXattr } from '../linux/xattrs.ts';
@@ -37,7 +37,7 @@ const CHUNK_BYTES = 16 * 1024 * 1024;
 const ATTEMPTS = 5;
 
 /** How a layer is copied. */
-export interface Copying extends Watch {
+export interface CopyOptions extends SliceOptions {
   /** Told of what was copied. */
   readonly meter?: Meter;
 }
@@ -55,7 +55,7 @@ export interface Copying extends Watch {
 export async function copyLayer(
   source: string,
   target: string,
-  { meter = new Meter(), ...watch }: Copying = {},
+  { meter = new Meter(), ...watch }: CopyOptions = {},
 ): Promise<void> {
   const copier = new Copier(target, (bytes) => {
     meter.advance(bytes);

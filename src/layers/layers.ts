@@ -1,7 +1,7 @@
 import { SnapshotError, toSnapshotError } from '../errors.ts';
 import { isGone, isSystemError } from '../linux/errno.ts';
-import { findUse, lookAtAllMounts, lookAtOwnMounts, ownMounts } from '../linux/mountinfo.ts';
-import type { Watch } from '../linux/slices.ts';
+import { findUse, readAllMounts, readOwnMounts, readOwnMountsNow } from '../linux/mountinfo.ts';
+import type { SliceOptions } from '../linux/slices.ts';
 import type { RowReader } from '../metadata/row-reader.ts';
 import { quote } from '../quote.ts';
 import type { Checked } from '../arguments.ts';
@@ -11,7 +11,7 @@ import type { SnapshotsView } from './snapshots-view.ts';
 import type { LayerSync } from './sync.ts';
 import type { Layout } from './layout.ts';
 import { isInOverlay, lastMount } from './overlay-use.ts';
-import { type Measure, measure, measureNow, versionOf } from './seal.ts';
+import { type Measurement, measure, measureNow, versionOf } from './seal.ts';
 import { Meter, measureUsage } from './usage.ts';
 
 /** A layer that belongs to a snapshot. */
@@ -75,7 +75,11 @@ export class Layers {
   sealNow(layer: Layer): LayerSeal {
     const { usage, digest } = measureNow(this.#snapshotsView.walk(layer.id), this.#contents);
     this.#sync?.syncNow(layer.id, usage.inodes);
-    return { usage, digest, inUse: findUse([ownMounts()], this.#layout.directory(layer.id)) !== undefined };
+    return {
+      usage,
+      digest,
+      inUse: findUse([readOwnMountsNow()], this.#layout.directory(layer.id)) !== undefined,
+    };
   }
 
   /** Copies a layer to a new id and measures, digests and syncs the copy. */
@@ -91,10 +95,10 @@ export class Layers {
   /** Whether anything that can be found out about has a layer mounted to write to it. */
   async inUse({ id, base }: Layer): Promise<boolean> {
     const directory = this.#layout.directory(id);
-    if (findUse([await lookAtOwnMounts()], directory) !== undefined) return true;
+    if (findUse([await readOwnMounts()], directory) !== undefined) return true;
     const inOverlay = await isInOverlay(this.#layout, id);
     if (inOverlay !== undefined && !base) return inOverlay;
-    return inOverlay === true || findUse(await lookAtAllMounts(), directory) !== undefined;
+    return inOverlay === true || findUse(await readAllMounts(), directory) !== undefined;
   }
 
   /**
@@ -111,7 +115,7 @@ export class Layers {
     return mounted === undefined ? undefined : { mounted, last };
   }
 
-  async #seal(id: number, watched: Checked<Watched>, versioned: boolean): Promise<Measure> {
+  async #seal(id: number, watched: Checked<Watched>, versioned: boolean): Promise<Measurement> {
     const meter = new Meter();
     const watch = begin(watched, 'measuring', meter);
     const measured = await measure(this.#snapshotsView.walk(id), {
@@ -147,7 +151,11 @@ export class Layers {
 }
 
 /** Reports that a phase begins, and how far it is from then on. */
-function begin({ signal, onProgress }: Checked<Watched>, phase: Progress['phase'], meter: Meter): Watch {
+function begin(
+  { signal, onProgress }: Checked<Watched>,
+  phase: Progress['phase'],
+  meter: Meter,
+): SliceOptions {
   const onSlice = (): void => onProgress?.({ phase, inodes: meter.usage.inodes, bytes: meter.bytes });
   onSlice();
   signal?.throwIfAborted();

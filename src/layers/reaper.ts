@@ -7,7 +7,7 @@ import { errnoOf, ignoreMissing } from '../linux/errno.ts';
 import { cString } from '../linux/foreign.ts';
 import { openDirectory, openDirectoryBeneath } from '../linux/file-calls.ts';
 import { close, fsync, open } from '../linux/fs-promises.ts';
-import { findUse, lookAtAllMounts } from '../linux/mountinfo.ts';
+import { findUse, readAllMounts } from '../linux/mountinfo.ts';
 import type { RemovalJournal } from '../metadata/removal-journal.ts';
 import type { Removal } from '../metadata/rows.ts';
 import type { CleanupOptions, CleanupResult } from '../snapshot.ts';
@@ -211,7 +211,7 @@ export class Reaper {
 
   /** Says what uses a directory that is to be deleted, if anything does that can be found out about. */
   async #findUse(removal: Removal): Promise<string | undefined> {
-    const use = findUse(await lookAtAllMounts(), this.#path(removal));
+    const use = findUse(await readAllMounts(), this.#path(removal));
     if (use !== undefined) return use;
     const { id } = removal;
     return existsSync(this.#layout.fs(id)) && (await isInOverlay(this.#layout, id)) === true

@@ -1,13 +1,13 @@
 import { ignoreGone } from '../linux/errno.ts';
-import { type Watch, inSlices } from '../linux/slices.ts';
-import { type TreeEntry, type Walk, walkTree } from '../linux/tree.ts';
+import { type SliceOptions, inSlices } from '../linux/slices.ts';
+import { type TreeEntry, type TreeWalk, walkTree } from '../linux/tree.ts';
 import type { Usage } from '../snapshot.ts';
 import { ContentDigest, MetadataDigest } from './digest.ts';
 import { BufferedHash } from './buffered-hash.ts';
 import { Meter } from './usage.ts';
 
 /** What a walk over a layer found. */
-export interface Measure {
+export interface Measurement {
   /** What it holds. */
   readonly usage: Usage;
   /** The digests over it, as a row keeps them: `metadata1:` and, with contents, ` content1:`, each a SHA-256. */
@@ -17,7 +17,7 @@ export interface Measure {
 }
 
 /** How a layer is measured. */
-export interface Measuring extends Watch {
+export interface MeasureOptions extends SliceOptions {
   /** Read the contents of its files and their extended attributes too. */
   readonly contents?: boolean;
   /** Told after each file, what was found so far. */
@@ -41,9 +41,9 @@ class Version {
 
 /** Measures and digests a layer in one walk, without holding the event loop for long. */
 export async function measure(
-  layer: Walk,
-  { contents = false, meter = new Meter(), versioned = false, ...watch }: Measuring = {},
-): Promise<Measure> {
+  layer: TreeWalk,
+  { contents = false, meter = new Meter(), versioned = false, ...watch }: MeasureOptions = {},
+): Promise<Measurement> {
   const metadata = new MetadataDigest();
   const content = contents ? new ContentDigest() : undefined;
   const version = versioned ? new Version() : undefined;
@@ -69,7 +69,7 @@ export async function measure(
 }
 
 /** Measures and digests a layer at once: for one that was made a moment ago and is next to empty. */
-export function measureNow(layer: Walk, contents: boolean): Omit<Measure, 'version'> {
+export function measureNow(layer: TreeWalk, contents: boolean): Omit<Measurement, 'version'> {
   const meter = new Meter();
   const metadata = new MetadataDigest();
   const content = contents ? new ContentDigest() : undefined;
@@ -87,7 +87,7 @@ function join(metadata: MetadataDigest, content: ContentDigest | undefined): str
 }
 
 /** The version of a layer as it is now, to compare with that of a measure. */
-export async function versionOf(layer: Walk, watch?: Watch): Promise<string> {
+export async function versionOf(layer: TreeWalk, watch?: SliceOptions): Promise<string> {
   const version = new Version();
   await inSlices(layer, (entry) => version.add(entry), watch);
   return version.value;
@@ -110,7 +110,7 @@ export interface Verdict {
 export async function verifySeal(
   directory: string,
   seal: string | null,
-  measuring: Measuring = {},
+  measuring: MeasureOptions = {},
 ): Promise<Verdict> {
   const sealed = seal?.split(' ') ?? [];
   const known = sealed.filter((digest) => /^(metadata1|content1):[0-9a-f]{64}$/.test(digest));

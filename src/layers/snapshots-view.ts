@@ -2,7 +2,7 @@ import { closeSync } from 'node:fs';
 import { openBelowMounts, openDirectory } from '../linux/file-calls.ts';
 import { cString } from '../linux/foreign.ts';
 import { keepPrivate } from '../linux/mount-calls.ts';
-import { type Walk, walkBeneath, walkTree } from '../linux/tree.ts';
+import { type TreeWalk, walkBeneath, walkTree } from '../linux/tree.ts';
 import type { Layout } from './layout.ts';
 
 /**
@@ -18,7 +18,7 @@ export class SnapshotsView {
   }
 
   /** A walk over the layer of an id. */
-  walk(id: number): Walk {
+  walk(id: number): TreeWalk {
     this.#opened ??= { fd: open(this.#layout.snapshots) };
     const { fd } = this.#opened;
     return fd === undefined ? walkTree(this.#layout.fs(id)) : walkBeneath(fd, `${id}/fs`);

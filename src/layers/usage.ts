@@ -1,6 +1,6 @@
-import { type Watch, inSlices } from '../linux/slices.ts';
+import { type SliceOptions, inSlices } from '../linux/slices.ts';
 import { isDirectory } from '../linux/status.ts';
-import type { TreeEntry, Walk } from '../linux/tree.ts';
+import type { TreeEntry, TreeWalk } from '../linux/tree.ts';
 import type { Usage } from '../snapshot.ts';
 
 /** Adds up what a layer holds. */
@@ -43,7 +43,7 @@ export class Meter {
 }
 
 /** Measures what a layer holds, without holding the event loop for long. */
-export async function measureUsage(layer: Walk, watch?: Watch): Promise<Usage> {
+export async function measureUsage(layer: TreeWalk, watch?: SliceOptions): Promise<Usage> {
   const meter = new Meter();
   await inSlices(layer, (entry) => meter.add(entry), watch);
   return meter.usage;

@@ -2,7 +2,7 @@ import { chmodSync, closeSync, constants, fchmodSync, openSync, rmdirSync } from
 import { rmdir } from 'node:fs/promises';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { SnapshotError } from '../errors.ts';
-import { readBatches } from './directory.ts';
+import { readBatches } from './directory-entries.ts';
 import { errnoOf, ignoreMissing } from './errno.ts';
 import { openDirectoryBeneath } from './file-calls.ts';
 import { cString } from './foreign.ts';

@@ -103,7 +103,7 @@ export function readEntries(dir: number, entries: Buffer): number {
 }
 
 /** Whether a directory tells the types of its files, which overlayfs needs to delete what is in a lower layer. */
-export function tellsTypes(dir: number): boolean {
+export function supportsDType(dir: number): boolean {
   const entries = Buffer.alloc(1024);
   readEntries(dir, entries);
   // The first one, which is "." or "..", has its type behind two numbers of eight bytes and one of two.

@@ -15,7 +15,7 @@ export interface MountEntry {
 }
 
 /** The mounts of one mount namespace. */
-export interface Mounts {
+export interface NamespaceMounts {
   /** Whether these are the mounts of this process: only then do mount points mean anything here. */
   readonly own: boolean;
   readonly entries: readonly MountEntry[];
@@ -48,10 +48,10 @@ function parse(text: string): MountEntry[] {
 }
 
 /** The table of this process, kept open, since the kernel then tells whether anything in it has changed. */
-let table: { readonly fd: number; mounts: Mounts | undefined } | undefined;
+let table: { readonly fd: number; mounts: NamespaceMounts | undefined } | undefined;
 
 /** The mounts that this process sees. */
-export function ownMounts(): Mounts {
+export function readOwnMountsNow(): NamespaceMounts {
   table ??= { fd: openSync('/proc/self/mountinfo', 'r'), mounts: undefined };
   // Asked before it is read, so that what changes meanwhile is told of the next time.
   if (hasChanged(table.fd) || table.mounts === undefined) {
@@ -75,9 +75,9 @@ function readAll(fd: number): string {
  * The mounts of this process's namespace and of every other one that a process here lives in. What no visible
  * process lives in, or may not be looked at, stays unseen.
  */
-function allMounts(): Mounts[] {
+function allMounts(): NamespaceMounts[] {
   const seen = new Set([readlinkSync('/proc/self/ns/mnt')]);
-  const all = [ownMounts()];
+  const all = [readOwnMountsNow()];
   for (const pid of readdirSync('/proc')) {
     if (!/^\d+$/.test(pid)) continue;
     try {
@@ -104,10 +104,10 @@ function shared<T>(look: () => T): () => Promise<T> {
 }
 
 /** Looks at the mounts that this process sees. */
-export const lookAtOwnMounts = shared(ownMounts);
+export const readOwnMounts = shared(readOwnMountsNow);
 
 /** Looks at the mounts of every namespace that can be seen. */
-export const lookAtAllMounts = shared(allMounts);
+export const readAllMounts = shared(allMounts);
 
 function isWithin(path: string, directory: string): boolean {
   return path === directory || path.startsWith(directory === '/' ? '/' : `${directory}/`);
@@ -151,7 +151,7 @@ function placeOf(
 }
 
 /** Whether a mount is of something in a directory: a bind of it, or an overlay of layers in it. */
-export function isMountOf({ entries }: Mounts, entry: MountEntry, directory: string): boolean {
+export function isMountOf({ entries }: NamespaceMounts, entry: MountEntry, directory: string): boolean {
   if (entry.type === 'overlay') {
     return entry.layers.some((path) => isWithin(path, directory) || /^\d+\/fs$/.test(path));
   }
@@ -166,7 +166,7 @@ export function isMountOf({ entries }: Mounts, entry: MountEntry, directory: str
  * Says what uses a directory: a mount on it or below it, a bind mount of it or of something in it, or an overlay
  * that has it for a layer. `undefined` if nothing does, as far as these mounts tell.
  */
-export function findUse(namespaces: readonly Mounts[], directory: string): string | undefined {
+export function findUse(namespaces: readonly NamespaceMounts[], directory: string): string | undefined {
   const own = namespaces.find((mounts) => mounts.own)?.entries ?? [];
   const place = placeOf(own, directory);
   for (const mounts of namespaces) {

@@ -4,7 +4,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 const SLICE_MS = 6;
 
 /** Who looks on while work goes on in slices. */
-export interface Watch {
+export interface SliceOptions {
   /** Ends the work: it throws the signal's reason. */
   readonly signal?: AbortSignal | undefined;
   /** Called between slices, and between the parts of what is large; what it throws ends the work. */
@@ -12,11 +12,11 @@ export interface Watch {
 }
 
 /** Tells when work has held the event loop for long enough. */
-export class Pace {
-  readonly #watch: Watch;
+export class TimeSlice {
+  readonly #watch: SliceOptions;
   #until = 0;
 
-  constructor(watch: Watch) {
+  constructor(watch: SliceOptions) {
     this.#watch = watch;
   }
 
@@ -40,9 +40,9 @@ export class Pace {
 export async function inSlices<T>(
   items: Iterable<T | undefined>,
   visit: (item: T) => void | Promise<void>,
-  watch: Watch = {},
+  watch: SliceOptions = {},
 ): Promise<void> {
-  const pace = new Pace(watch);
+  const pace = new TimeSlice(watch);
   // Each slice in a turn of its own, the first one too.
   await pace.rest();
   for (const item of items) {

@@ -2,7 +2,7 @@ import { closeSync } from 'node:fs';
 import { errnoOf, isGone } from './errno.ts';
 import { cString } from './foreign.ts';
 import { openBelowMounts, openDirectory, openDirectoryBeneath } from './file-calls.ts';
-import { type DirectoryEntry, merged, readBatches } from './directory.ts';
+import { type DirectoryEntry, mergeSorted, readBatches } from './directory-entries.ts';
 import { FileStatus, isDirectory } from './status.ts';
 
 /** One file of a tree. The objects are filled in anew for each, so keep nothing of them. */
@@ -19,7 +19,7 @@ export interface TreeEntry {
 }
 
 /** What a walk goes through. Nothing is opened before it is asked for the first. */
-export type Walk = Generator<TreeEntry | undefined, void, undefined>;
+export type TreeWalk = Generator<TreeEntry | undefined, void, undefined>;
 
 /** A directory on the way. Paths and names are bytes, a character each, with a slash behind those of directories. */
 interface Level {
@@ -91,21 +91,21 @@ export function pathIn(dir: number, name: Buffer): Buffer {
  *
  * @throws what the operating system says, as node:fs does
  */
-export function walkTree(root: string): Walk {
+export function walkTree(root: string): TreeWalk {
   return walk(() => openTop(openDirectory(cString(root))));
 }
 
 /** Walks, in the same way, a directory that is open, and stays so. */
-export function walkOpen(fd: number): Walk {
+export function walkOpen(fd: number): TreeWalk {
   return walk(() => openTop(openDirectoryBeneath(fd, cString('.'))));
 }
 
 /** Walks, in the same way, a directory below one that `openBelowMounts` gave, where no mount can be in the way. */
-export function walkBeneath(fd: number, path: string): Walk {
+export function walkBeneath(fd: number, path: string): TreeWalk {
   return walk(() => openDirectoryBeneath(fd, cString(path)));
 }
 
-function* walk(open: () => number): Walk {
+function* walk(open: () => number): TreeWalk {
   const entry = new CurrentEntry();
   const { status } = entry;
   const levels: Level[] = [];
@@ -172,7 +172,7 @@ function* listMore(
     yield undefined;
     parts.push(sortNames(fd, batch, status));
   }
-  const names = merged(parts);
+  const names = mergeSorted(parts);
   for (let next = names.next(); next.done !== true; next = names.next()) yield next.value;
 }
 

@@ -14,7 +14,7 @@ import { kindOf } from '../arguments.ts';
 import { quote } from '../quote.ts';
 import type { DetachedMount, Mount, MountCallOptions, MountMethod } from '../snapshot.ts';
 import { openBind } from './bind.ts';
-import { toMountError } from './errors.ts';
+import { toMountError } from './mount-error.ts';
 import { bestMethod } from './method.ts';
 import { type MountOptions, parseOptions } from './options.ts';
 import { checkWritable, mountOverlayByCommand, mountOverlayByString, openOverlay } from './overlay.ts';

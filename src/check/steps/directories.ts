@@ -1,8 +1,8 @@
 import { lstatSync, type Stats } from 'node:fs';
 import { relative } from 'node:path';
 import { entriesOf, isSkeleton } from '../../layers/directories.ts';
-import { type DirectoryEntry, readBatchesOf } from '../../linux/directory.ts';
-import { ownMounts } from '../../linux/mountinfo.ts';
+import { type DirectoryEntry, readBatchesOf } from '../../linux/directory-entries.ts';
+import { readOwnMountsNow } from '../../linux/mountinfo.ts';
 import type { SeenRemoval, SeenSnapshot } from '../../metadata/repair/inspector.ts';
 import { confirm } from '../confirm.ts';
 import { type CheckContext, isWanted } from '../context.ts';
@@ -64,7 +64,7 @@ function checkModes({ layout, problems }: CheckContext): void {
 /** Finds the mounts over directories of the store. @returns the ids whose directories they hide */
 function findCovered({ layout, rows, problems }: CheckContext): Set<number> {
   const covered = new Set<number>();
-  for (const { mountPoint: path } of ownMounts().entries) {
+  for (const { mountPoint: path } of readOwnMountsNow().entries) {
     const place = relative(layout.snapshots, path);
     const [, text, inside] = /^([1-9]\d{0,15})(?:\/(?:fs|work)(\/.+)?)?$/s.exec(place) ?? [];
     const id = text === undefined ? undefined : Number(text);

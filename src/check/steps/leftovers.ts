@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { DirectoryLock } from '../../layers/directory-lock.ts';
 import { currentBoot } from '../../linux/boot.ts';
 import { isSystemError } from '../../linux/errno.ts';
-import { type Mounts, findUse, lookAtAllMounts } from '../../linux/mountinfo.ts';
+import { type NamespaceMounts, findUse, readAllMounts } from '../../linux/mountinfo.ts';
 import type { SeenRemoval, SeenSnapshot } from '../../metadata/repair/inspector.ts';
 import { confirm } from '../confirm.ts';
 import { type CheckContext, isWanted } from '../context.ts';
@@ -14,7 +14,7 @@ export async function checkLeftovers(context: CheckContext): Promise<void> {
   const { inspector, rows, progress, problems } = context;
   const { removals, snapshots } = rows;
   progress.expect(removals.size + snapshots.size);
-  const mounts = await lookAtAllMounts();
+  const mounts = await readAllMounts();
   const suspects = new Map<number, Problem[]>();
   for (const [id, entries] of removals) {
     progress.advance();
@@ -35,7 +35,7 @@ export async function checkLeftovers(context: CheckContext): Promise<void> {
 
 function checkRemovals(
   { layout }: CheckContext,
-  mounts: readonly Mounts[],
+  mounts: readonly NamespaceMounts[],
   id: number,
   entries: readonly SeenRemoval[],
 ): Problem[] {

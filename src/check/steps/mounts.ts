@@ -1,4 +1,4 @@
-import { lookAtAllMounts } from '../../linux/mountinfo.ts';
+import { readAllMounts } from '../../linux/mountinfo.ts';
 import { type CheckContext, isWanted } from '../context.ts';
 import { damagedIds } from '../rebuild.ts';
 
@@ -7,7 +7,7 @@ export async function checkMounts(context: CheckContext): Promise<void> {
   const { layout, rows, progress, problems } = context;
   const damaged = damagedIds(problems, rows);
   const seen = new Set<string>();
-  for (const { own, entries } of await lookAtAllMounts()) {
+  for (const { own, entries } of await readAllMounts()) {
     for (const { type, mountPoint, layers } of entries) {
       progress.advance();
       if (type !== 'overlay') continue;

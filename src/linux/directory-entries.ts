@@ -79,11 +79,11 @@ function parse(length: number): DirectoryEntry[] {
 }
 
 /** Goes through names in the order of their bytes, given in parts that are each in that order. */
-export function merged(parts: readonly string[][]): Iterator<string, void> {
+export function mergeSorted(parts: readonly string[][]): Iterator<string, void> {
   const [first = [], ...others] = parts;
   if (others.length === 0) return first.values() as Iterator<string, void>;
   const middle = parts.length >> 1;
-  return merge(merged(parts.slice(0, middle)), merged(parts.slice(middle)));
+  return merge(mergeSorted(parts.slice(0, middle)), mergeSorted(parts.slice(middle)));
 }
 
 function* merge(
