@@ -15,7 +15,7 @@ export const removeCommand = writeCommand(
   },
 )
   .argument('<key...>', 'active snapshots and views')
-  .action((keys: string[], options: StoreOptions) => takeAway(keys, options, 'remove'));
+  .action((keys: string[], options: StoreOptions) => removeSnapshots(keys, options, 'remove'));
 
 /** `overlite delete` */
 export const deleteCommand = writeCommand('delete', 'Delete committed snapshots that have no children', {
@@ -23,15 +23,15 @@ export const deleteCommand = writeCommand('delete', 'Delete committed snapshots 
   note: 'Several are deleted together, in the order given: all of them or none.',
 })
   .argument('<name...>', 'committed snapshots, children before their parents')
-  .action((names: string[], options: StoreOptions) => takeAway(names, options, 'delete'));
+  .action((names: string[], options: StoreOptions) => removeSnapshots(names, options, 'delete'));
 
-async function takeAway(
+async function removeSnapshots(
   names: readonly string[],
   options: StoreOptions,
   verb: 'remove' | 'delete',
 ): Promise<void> {
   await using driver = await openStore(options);
-  const results = await takeAll(driver, names, verb);
+  const results = await removeAll(driver, names, verb);
   if (options.json === true) {
     sayJson(results.map(([name, { deferred = null }]) => ({ name, deferred })));
     return;
@@ -42,7 +42,7 @@ async function takeAway(
   }
 }
 
-async function takeAll(
+async function removeAll(
   driver: OverlayDriver,
   names: readonly string[],
   verb: 'remove' | 'delete',

@@ -112,7 +112,7 @@ async function runIn(keyOrName: string, given: readonly string[], options: RunCo
     }
   } finally {
     if (thrownAway) ({ deferred } = await driver.remove(key));
-    await takeAway(target);
+    await removeUnused(target);
   }
   process.exitCode = ended.status;
   await report(driver, { key, ended, info, removed: thrownAway, deferred }, options);
@@ -238,7 +238,7 @@ function toEnterError(error: unknown, key: string): Error {
 }
 
 /** Removes a directory, unless a process that the command left behind has its mount there, and would lose it. */
-async function takeAway(target: string): Promise<void> {
+async function removeUnused(target: string): Promise<void> {
   for (const { entries } of await readAllMounts()) {
     if (entries.some(({ mountPoint }) => mountPoint === target)) return;
   }

@@ -22,7 +22,7 @@ export const stopSignal: AbortSignal = stopping.signal;
 /** The command that runs on behalf of the user, and gets the signals. */
 let running: ChildProcess | undefined;
 
-/** Passes signals on to a process until it has ended. A terminal sends SIGINT to it as well. */
+/** Leaves signals to a process until it has ended: SIGTERM and SIGHUP are passed on, a terminal sends it SIGINT. */
 export function handOver(child: ChildProcess): void {
   const ignore = (): void => {};
   const takeBack = (): void => {

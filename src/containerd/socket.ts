@@ -49,7 +49,7 @@ export async function listenOn(address: string, onConnection: OnConnection): Pro
   try {
     const unlock = lock(path);
     try {
-      await takeAway(path);
+      await removeStale(path);
       const server = await bind(path, onConnection);
       const { ino } = lstatSync(path);
       return {
@@ -136,7 +136,7 @@ function inUse(path: string): SnapshotError {
 }
 
 /** Makes room for a socket: removes one that nobody listens on, and nothing else. */
-async function takeAway(path: string): Promise<void> {
+async function removeStale(path: string): Promise<void> {
   const status = lstatSync(path, { throwIfNoEntry: false });
   if (status === undefined) return;
   if (!status.isSocket()) {
