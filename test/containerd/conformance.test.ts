@@ -10,8 +10,8 @@ import { assertWhole, makeRoot } from '../support/store.ts';
 
 /** Everything that arrives is of the right type, and one call removes what is open and what is committed. */
 const notOnTheWire = new Set([
-  'what is not text at all is a TypeError',
-  'remove is for what is open, delete for what is committed',
+  'a value that is not text is a TypeError',
+  'remove() takes open snapshots, delete() committed ones',
 ]);
 
 describe.skipIf(!isRoot)(`the service keeps the contract${isRoot ? '' : ' (needs root)'}`, () => {
