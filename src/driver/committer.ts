@@ -4,9 +4,11 @@ import type { Layer } from '../layers/layers.ts';
 import { checkNotLost } from '../layers/volatile.ts';
 import { quote } from '../quote.ts';
 import type { Info, Seal, Watched } from '../snapshot.ts';
+import type { FoundSnapshot, Removal } from '../metadata/rows.ts';
 import type { CommitRequest, InUsePolicy } from './arguments.ts';
 import { type Operations, checkInUse } from './operations.ts';
 import type { Resources } from './resources.ts';
+import { lockSnapshot } from './snapshot-lock.ts';
 
 /**
  * Commits and checkpoints. What takes long happens outside any lock and before the row changes, so that a layer is
@@ -23,7 +25,7 @@ export class Committer {
 
   /** Measures, digests and syncs the layer of an active snapshot. */
   async seal(key: string, watched: Checked<Watched>): Promise<Seal> {
-    return this.#seal(await this.#findActive(key), watched);
+    return this.#withActive(key, watched, (layer) => this.#seal(layer, watched));
   }
 
   /** Turns an active snapshot into a committed one. */
@@ -31,31 +33,47 @@ export class Committer {
     request: CommitRequest & { readonly inUse: InUsePolicy },
     watched: Checked<Watched>,
   ): Promise<Info> {
-    const { layers, access, reaper, settings } = this.#resources;
-    const { name, key, inUse: policy } = request;
-    await this.#checkFree(name);
-    const layer = await this.#findActive(key);
-    // Before the walk, which can take long, and after it again.
-    if (policy !== 'allow' && (await layers.inUse(layer))) {
-      checkInUse({ key, inUse: true }, policy);
-      return this.#commitCopy(request, layer, { ...watched, replace: true });
-    }
-    const seal = await this.#seal(layer, watched);
-    checkInUse(seal, policy);
-    if (policy === 'copy' && seal.inUse) {
-      return this.#commitCopy(request, layer, { ...watched, replace: true });
-    }
-    const info = await access.writeOn(`committing ${quote(key)}`, () =>
-      this.#operations.commit(request, seal),
+    const { reaper, settings } = this.#resources;
+    await this.#checkFree(request.name);
+    const { info, removal } = await this.#withActive(request.key, watched, (layer) =>
+      this.#commit(request, layer, watched),
     );
-    if (settings.asyncRemove !== true) void reaper.reap({ id: info.id, part: 'work' });
+    // Only now, since the deletion takes the lock of the directory too.
+    if (settings.asyncRemove !== true) void reaper.reap(removal);
     return info;
   }
 
   /** Makes a committed snapshot of what an active one holds now. */
   async checkpoint(request: CommitRequest, watched: Checked<Watched>): Promise<Info> {
     await this.#checkFree(request.name);
-    return this.#commitCopy(request, await this.#findActive(request.key), { ...watched, replace: false });
+    return this.#withActive(request.key, watched, (layer) =>
+      this.#commitCopy(request, layer, { ...watched, replace: false }),
+    );
+  }
+
+  async #commit(
+    request: CommitRequest & { readonly inUse: InUsePolicy },
+    layer: Layer,
+    watched: Checked<Watched>,
+  ): Promise<{ info: Info; removal: Removal }> {
+    const { layers, access } = this.#resources;
+    const { key, inUse: policy } = request;
+    const commitCopy = async (): Promise<{ info: Info; removal: Removal }> => ({
+      info: await this.#commitCopy(request, layer, { ...watched, replace: true }),
+      removal: { id: layer.id, part: 'all' },
+    });
+    // Before the walk, which can take long, and after it again.
+    if (policy !== 'allow' && (await layers.inUse(layer))) {
+      checkInUse({ key, inUse: true }, policy);
+      return commitCopy();
+    }
+    const seal = await this.#seal(layer, watched);
+    checkInUse(seal, policy);
+    if (policy === 'copy' && seal.inUse) return commitCopy();
+    const info = await access.writeOn(`committing ${quote(key)}`, () =>
+      this.#operations.commit(request, seal),
+    );
+    return { info, removal: { id: info.id, part: 'work' } };
   }
 
   async #seal(layer: Layer, watched: Checked<Watched>): Promise<Seal> {
@@ -68,20 +86,17 @@ export class Committer {
     layer: Layer,
     { replace, ...watched }: Checked<Watched> & { readonly replace: boolean },
   ): Promise<Info> {
-    const { layers, access, reaper, settings } = this.#resources;
-    const doing = `committing ${quote(layer.key)}`;
+    const { layers, access } = this.#resources;
     watched.signal?.throwIfAborted();
     const reservation = await this.#reserve(layer.key);
     const copy = reservation.id;
     try {
       const seal = await layers.copy(layer, copy, watched);
-      const info = await access.writeOn(doing, () =>
+      return await access.writeOn(`committing ${quote(layer.key)}`, () =>
         this.#operations.commitCopy(request, { layer, copy, seal, replace }),
       );
-      if (replace && settings.asyncRemove !== true) void reaper.reap({ id: layer.id, part: 'all' });
-      return info;
     } catch (error) {
-      await this.#discard(copy);
+      await this.#discard(reservation);
       throw error;
     } finally {
       reservation.release();
@@ -102,11 +117,13 @@ export class Committer {
   }
 
   /** Gives up a copy. What cannot be given up now is found by a later cleanup, once its lock is free. */
-  async #discard(id: number): Promise<void> {
+  async #discard(reservation: DirectoryLock): Promise<void> {
     const { journal, reaper } = this.#resources;
+    const { id } = reservation;
     try {
       // It is not reserved any more if its commit, which had an unknown outcome, has succeeded.
       if (!(await journal.abandon(id))) return;
+      reservation.release();
       await reaper.reap({ id, part: 'all' });
       await reaper.settle();
     } catch {
@@ -119,12 +136,22 @@ export class Committer {
     await access.readOn('looking for a name', () => reader.checkFree(name));
   }
 
-  async #findActive(key: string): Promise<Layer> {
-    const { access, reader, layout } = this.#resources;
-    const { id, parentId, volatileBoot } = await access.readOn('looking for a key', () =>
-      reader.findActive(key),
-    );
-    checkNotLost(layout, { id, key, volatileBoot });
-    return { key, id, base: parentId === null };
+  /** Runs steps on the layer of an active snapshot, while nobody else mounts, seals, commits, copies or deletes it. */
+  async #withActive<T>(
+    key: string,
+    { signal }: Checked<Watched>,
+    steps: (layer: Layer) => Promise<T>,
+  ): Promise<T> {
+    const { reader, layout } = this.#resources;
+    const doing = `committing ${quote(key)}`;
+    const find = (): FoundSnapshot => reader.findActive(key);
+    const { snapshot, lock } = await lockSnapshot(this.#resources, find, { doing, signal });
+    try {
+      const { id, parentId, volatileBoot } = snapshot;
+      checkNotLost(layout, { id, key, volatileBoot });
+      return await steps({ key, id, base: parentId === null });
+    } finally {
+      lock?.release();
+    }
   }
 }

@@ -2,6 +2,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import { checkName, checkOptions, isThenable, kindOf, waitingOptions, watchedOptions } from '../arguments.ts';
 import { checkStore } from '../check/check.ts';
 import { SnapshotError, toSnapshotError } from '../errors.ts';
+import { resolveParents } from '../linux/real-path.ts';
 import { backupDatabase } from '../metadata/backup/backup.ts';
 import type { Span } from '../metadata/listing.ts';
 import type { Removal } from '../metadata/rows.ts';
@@ -234,7 +235,7 @@ export class OverlayDriver implements OverlaySnapshotter {
     if (typeof path !== 'string') throw new TypeError(`the path must be a string, not ${kindOf(path)}`);
     const { access, layout, reader } = this.#resources;
     return access.read('looking for an owner', () => {
-      const id = layout.idOf(path);
+      const id = layout.idOf(path.startsWith('/') ? resolveParents(path) : path);
       const record = id === undefined ? undefined : reader.statById(id);
       if (record === undefined) throw new SnapshotError('NOT_FOUND', `no snapshot owns ${quote(path)}`);
       const descendants = reader.descendants(record.id).map((one) => this.#operations.info(one));

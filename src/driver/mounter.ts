@@ -1,10 +1,9 @@
 import { resolve } from 'node:path';
 import { string } from '../arguments.ts';
-import { SnapshotError, toSnapshotError } from '../errors.ts';
-import { DirectoryLock } from '../layers/directory-lock.ts';
+import { SnapshotError } from '../errors.ts';
 import { checkNotLost, clearMark } from '../layers/volatile.ts';
 import { currentBoot } from '../linux/boot.ts';
-import { isGone } from '../linux/errno.ts';
+import { resolveParents } from '../linux/real-path.ts';
 import { isMountOf, readOwnMounts } from '../linux/mountinfo.ts';
 import type { FoundSnapshot } from '../metadata/rows.ts';
 import { mount, openMount, unmount } from '../mount/mount.ts';
@@ -12,6 +11,7 @@ import { quote } from '../quote.ts';
 import type { DetachedMount, Mount, MountCallOptions } from '../snapshot.ts';
 import type { Operations } from './operations.ts';
 import type { Resources } from './resources.ts';
+import { lockSnapshot } from './snapshot-lock.ts';
 
 /** Mounts the snapshots of a store. */
 export class Mounter {
@@ -32,7 +32,7 @@ export class Mounter {
   }
 
   async unmount(target: string, options?: { lazy?: boolean }): Promise<void> {
-    const path = resolve(string(target, 'the target'));
+    const path = resolveParents(resolve(string(target, 'the target')));
     const mounts = await readOwnMounts();
     const top = mounts.entries.findLast(({ mountPoint }) => mountPoint === path);
     if (top === undefined || !isMountOf(mounts, top, this.#resources.layout.snapshots)) {
@@ -44,25 +44,22 @@ export class Mounter {
   /** Performs the mounts of a snapshot, unless it is an overlay that is mounted for writing already. */
   async #mountOnce<T>(key: string, perform: (mounts: readonly Mount[]) => Promise<T>): Promise<T> {
     const { access, reader, layers } = this.#resources;
-    const { mounts, snapshot } = await access.readOn('mounting', () => ({
-      mounts: this.#operations.mounts(key),
-      snapshot: reader.find(key),
-    }));
-    const { id, kind, parentId } = snapshot;
-    // A bind mount may be there twice, and a view of an overlay too.
-    if (kind !== 'active' || parentId === null) return perform(mounts);
-    const lock = this.#lock(key, id);
+    const doing = `mounting ${quote(key)}`;
+    const { snapshot, lock } = await lockSnapshot(this.#resources, () => reader.find(key), { doing });
     try {
-      // The kernel lets two overlays write to one layer, and the layer is ruined.
-      if (await layers.inUse({ key, id, base: false })) {
+      const { id, kind, parentId } = snapshot;
+      // A bind mount may be there twice, and a view of an overlay too. The kernel lets two overlays write to one layer,
+      // and the layer is ruined.
+      if (kind === 'active' && parentId !== null && (await layers.inUse({ key, id, base: false }))) {
         throw new SnapshotError('FAILED_PRECONDITION', `${quote(key)} is mounted already`, {
           hint: 'bind that mount to the other place too (mount --bind)',
         });
       }
-      await this.#prepareVolatile(snapshot);
+      const mounts = await access.readOn(doing, () => this.#operations.mounts(key));
+      if (parentId !== null) await this.#prepareVolatile(snapshot);
       return await perform(mounts);
     } finally {
-      lock.release();
+      lock?.release();
     }
   }
 
@@ -76,19 +73,5 @@ export class Mounter {
       await access.writeOn(`mounting ${quote(key)}`, () => writer.setVolatileBoot(key, boot));
     }
     clearMark(layout, id);
-  }
-
-  /** Makes sure that nobody else, in this process or another, is about to mount the same layer. */
-  #lock(key: string, id: number): DirectoryLock {
-    try {
-      const lock = DirectoryLock.take(this.#resources.layout, id);
-      if (lock !== undefined) return lock;
-    } catch (error) {
-      if (!isGone(error)) throw toSnapshotError(error, `mounting ${quote(key)}`);
-      throw new SnapshotError('DATA_LOSS', `the directory of ${quote(key)} is missing or not a directory`, {
-        cause: error,
-      });
-    }
-    throw new SnapshotError('FAILED_PRECONDITION', `${quote(key)} is being mounted by someone else`);
   }
 }

@@ -5,6 +5,7 @@ import { type Filesystem, filesystemOf } from '../linux/filesystem.ts';
 import { supportsDType, writeInPlace } from '../linux/file-calls.ts';
 import { toRoot } from '../arguments.ts';
 import { quote } from '../quote.ts';
+import { resolveParents } from '../linux/real-path.ts';
 import { syncPath } from '../linux/sync.ts';
 import { Layout } from '../layers/layout.ts';
 
@@ -24,7 +25,8 @@ export interface Root {
  * @throws {SnapshotError} PERMISSION_DENIED if it is someone else's, or others may write to it
  */
 export function openRoot(path: unknown): Root {
-  const layout = new Layout(toRoot(path));
+  // Links may lead to a root, which is then known by where it really is. It must not be one itself.
+  const layout = new Layout(resolveParents(toRoot(path)));
   try {
     makeDirectory(layout.root, 'the root');
     checkOwner(layout.root);

@@ -1,9 +1,10 @@
 import { constants, existsSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Checked } from '../arguments.ts';
 import { toSnapshotError } from '../errors.ts';
 import { deleteEntry } from '../linux/delete.ts';
 import { Descriptors } from '../linux/descriptors.ts';
-import { errnoOf, ignoreMissing } from '../linux/errno.ts';
+import { errnoOf, ignoreMissing, isGone } from '../linux/errno.ts';
 import { cString } from '../linux/foreign.ts';
 import { openDirectory, openDirectoryBeneath } from '../linux/file-calls.ts';
 import { close, fsync, open } from '../linux/fs-promises.ts';
@@ -17,6 +18,9 @@ import { DirectoryLock } from './directory-lock.ts';
 
 /** How long the removal journal may keep what has been deleted, in milliseconds: one sync for all of a while. */
 const SETTLE_MS = 1000;
+
+/** How long a deletion waits for the lock of its directory, in milliseconds. */
+const PATIENCE_MS = 2000;
 
 /** How many are deleted at a time in the background. */
 const LATER_GROUP = 16;
@@ -197,15 +201,42 @@ export class Reaper {
 
   async #reap(removal: Removal, signal?: AbortSignal): Promise<string | undefined> {
     try {
-      if (!this.#journal.isDeleting(removal)) return undefined;
-      const use = await this.#findUse(removal);
-      if (use !== undefined) return use;
-      await this.#delete(removal, signal);
+      const lock = await this.#lock(removal.id);
+      if (lock === 'taken') return 'it is being mounted, committed, copied or deleted by somebody else';
+      try {
+        if (!this.#journal.isDeleting(removal)) return undefined;
+        const use = await this.#findUse(removal);
+        if (use !== undefined) return use;
+        await this.#delete(removal, signal);
+      } finally {
+        lock?.release();
+      }
       this.#deleted.set(`${removal.id} ${removal.part}`, removal);
       this.#timer ??= setTimeout(() => void this.settle().catch(() => {}), SETTLE_MS).unref();
       return undefined;
     } catch (error) {
       return toSnapshotError(error, `deleting ${this.#path(removal)}`).message;
+    }
+  }
+
+  /**
+   * Takes the lock of a directory that is to be deleted, so that nobody mounts it meanwhile. Waits a little: whoever has
+   * it is about to find its snapshot removed, or deletes it too.
+   *
+   * @returns `undefined` if there is no directory to lock
+   */
+  async #lock(id: number): Promise<DirectoryLock | 'taken' | undefined> {
+    const until = performance.now() + PATIENCE_MS;
+    try {
+      for (;;) {
+        const lock = DirectoryLock.take(this.#layout, id);
+        if (lock !== undefined) return lock;
+        if (performance.now() > until) return 'taken';
+        await sleep(5);
+      }
+    } catch (error) {
+      if (isGone(error)) return undefined;
+      throw error;
     }
   }
 

@@ -221,3 +221,36 @@ describe.skipIf(lacking)(`a root on a filesystem of its own${lacking}`, () => {
     },
   );
 });
+
+describe.skipIf(lacking)(`a root below a symbolic link${lacking}`, () => {
+  test('a store below a symbolic link is committed, compared, mounted, found and deleted as any other', async ({
+    place,
+    target,
+  }) => {
+    mkdirSync(join(place, 'real'));
+    symlinkSync('real', join(place, 'link'));
+    const root = join(place, 'link', 'store');
+    await using driver = await OverlayDriver.open(root, { backups: false });
+    await commitLayer(driver, 'base');
+    await driver.prepare('k', 'base');
+    const { directory } = await driver.stat('k');
+    expect(directory).toBe(join(place, 'real/store/snapshots/2'));
+    outputFileSync(`${directory}/fs/file`, 'new');
+    await driver.checkpoint('c', 'k');
+    const paths: string[] = [];
+    for await (const { path } of driver.diff('k')) paths.push(path);
+    expect(paths).toEqual(['/file']);
+    expect((await driver.owner(join(root, 'snapshots/2/fs/file'))).snapshot.name).toBe('k');
+    expect((await driver.owner(`${directory}/fs/gone/file`)).snapshot.name).toBe('k');
+    await driver.commit('n', 'k');
+    const { status, findings } = await driver.check();
+    expect({ status, findings }).toEqual({ status: 'clean', findings: [] });
+    await driver.view('v', 'n');
+    symlinkSync(place, join(place, 'again'));
+    await driver.mount('v', target);
+    await driver.unmount(join(place, 'again', 'target'));
+    await driver.remove('v');
+    for (const name of ['c', 'n', 'base']) expect(await driver.delete(name)).toEqual({});
+    assertWhole(root);
+  });
+});

@@ -76,8 +76,10 @@ test('a commit runs at most eleven statements in its transaction, one savepoint 
   }
 });
 
-test('a commit looks for its key and its name once before its transaction', async ({ driver }) => {
+test('a commit reads its name once before its transaction, and its key before and under its lock', async ({
+  driver,
+}) => {
   await driver.prepare('work');
   const statements = await statementsOf(() => driver.commit('base', 'work'));
-  expect(statements.slice(0, statements.indexOf('begin immediate'))).toHaveLength(2);
+  expect(statements.slice(0, statements.indexOf('begin immediate'))).toHaveLength(3);
 });
