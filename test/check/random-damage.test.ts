@@ -20,30 +20,17 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { Report } from '../../src/index.ts';
 import { breakRules, leaveOpen, makeExample } from '../support/damage.ts';
 import { Examiner } from '../support/examiner.ts';
-import { isRoot } from '../support/needs.ts';
-import { hasShell, mustRun } from '../support/shell.ts';
+import { needs } from '../support/needs.ts';
+import { amount, firstSeed, randomFrom, sampled } from '../support/sample.ts';
+import { mustRun } from '../support/shell.ts';
 import { makeRoot } from '../support/store.ts';
 
-const needs = [isRoot ? '' : 'root', hasShell ? '' : 'sqlite3'].filter((need) => need !== '').join(' and ');
-
-/** How many stores are damaged: DAMAGES=n, and SEED=n to see some of them again. */
-const DAMAGES = Number(process.env['DAMAGES'] ?? 500);
-const SEED = Number(process.env['SEED'] ?? Math.trunc(Math.random() * 2 ** 31));
+const lacking = needs('root', 'sqlite3');
 
 /** Stores that are damaged at the same time. */
 const LANES = 2;
 
 type Random = (below: number) => number;
-
-/** A random number below another, from a seed. */
-function randomFrom(seed: number): Random {
-  let state = seed >>> 0;
-  return (below) => {
-    state = (Math.imul(state ^ (state >>> 15), 0x2c1b3c6d) + 0x9e3779b9) >>> 0;
-    const mixed = Math.imul(state ^ (state >>> 13), 0x297a2d39) >>> 0;
-    return ((mixed ^ (mixed >>> 16)) >>> 0) % below;
-  };
-}
 
 function pick<T>(random: Random, choices: readonly T[]): T {
   return choices[random(choices.length)] as T;
@@ -218,13 +205,13 @@ async function damageOne(
   examiner: Examiner,
   expected: { rows: string; layers: string },
 ): Promise<string> {
-  const random = randomFrom(SEED + number);
+  const random = randomFrom(firstSeed + number);
   const root = join(store.root, String(number));
   execFileSync('cp', ['-a', template, root]);
   // Without the index of its log, nobody can have the store open, and nothing is waited for.
   if (random(8) > 0) rmSync(join(root, 'metadata.db-shm'));
   const kind = pick(random, Object.keys(damages));
-  const where = `SEED=${SEED + number} DAMAGES=1 (${kind})`;
+  const where = `TEST_SEED=${firstSeed + number} TEST_AMOUNT=1 (${kind})`;
   let undo: void | (() => void) = undefined;
   try {
     undo = damages[kind]?.(root, random);
@@ -256,18 +243,18 @@ async function damageOne(
   }
 }
 
-describe.skipIf(needs !== '')(`random damage${needs && ` (needs ${needs})`}`, () => {
-  test(
-    `is never taken for a whole store, and never made worse (SEED=${SEED})`,
-    { timeout: 1_800_000 },
-    async () => {
+describe.skipIf(lacking)(`random damage${lacking}`, () => {
+  const count = amount({ some: 60, others: 120, all: 500 });
+
+  test(`of ${count} damaged stores a check calls none whole, and a repair makes none worse`, () =>
+    sampled(async () => {
       const expected = { rows: rowsOf(template), layers: layersOf(template) };
       const tally = new Map<string, number>();
       const failures: unknown[] = [];
       let next = 0;
       const lane = async (): Promise<void> => {
         const examiner = new Examiner();
-        while (next < DAMAGES) {
+        while (next < count) {
           try {
             const outcome = await damageOne(next++, examiner, expected);
             tally.set(outcome, (tally.get(outcome) ?? 0) + 1);
@@ -281,7 +268,6 @@ describe.skipIf(needs !== '')(`random damage${needs && ` (needs ${needs})`}`, ()
       const lines = [...tally].map(([outcome, times]) => `${outcome} ${times}`).toSorted();
       process.stdout.write(`${lines.join('\n')}\n`);
       if (failures.length > 0) throw new AggregateError(failures, failures.map(String).join('\n'));
-      expect([...tally.values()].reduce((sum, times) => sum + times, 0)).toBe(DAMAGES);
-    },
-  );
+      expect([...tally.values()].reduce((sum, times) => sum + times, 0)).toBe(count);
+    }));
 });

@@ -3,16 +3,22 @@ import { conformanceCases } from '../../src/conformance/index.ts';
 import { type DriverOptions, OverlayDriver } from '../../src/index.ts';
 import { withMount } from '../support/mount.ts';
 import { needs } from '../support/needs.ts';
+import { sample } from '../support/sample.ts';
 import { assertWhole, makeRoot } from '../support/store.ts';
 
 const optionSets: readonly DriverOptions[] = [
-  {},
-  { durability: 'metadata' },
-  { asyncRemove: true },
-  { remapIds: true },
-  { upperdirLabel: true },
-  { mountOptions: ['xino=off'] },
-  { seal: 'content' },
+  ...sample<DriverOptions>([{}], { some: 1, others: 0 }),
+  ...sample<DriverOptions>(
+    [
+      { durability: 'metadata' },
+      { asyncRemove: true },
+      { remapIds: true },
+      { upperdirLabel: true },
+      { mountOptions: ['xino=off'] },
+      { seal: 'content' },
+    ],
+    { some: 2, others: 2 },
+  ),
 ];
 
 const lacking = needs('root');
