@@ -55,11 +55,13 @@ describe.skipIf(lacking)(`one lock a snapshot${lacking}`, () => {
     let mounting: Promise<void> | undefined;
     let mounted = false;
     let mountedMeanwhile = false;
+    const mount = async (): Promise<void> => {
+      await other.mount('k', target);
+      mounted = true;
+    };
     await driver.checkpoint('n', 'k', {
       onProgress: () => {
-        mounting ??= other.mount('k', target).then(() => {
-          mounted = true;
-        });
+        mounting ??= mount();
         mountedMeanwhile ||= mounted;
       },
     });
