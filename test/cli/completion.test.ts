@@ -18,8 +18,8 @@ const toWords = (printed: string): string[] =>
 
 const test = base.extend<{ complete: (...words: string[]) => Promise<string[]> }>({
   // In this process: a process for each question would take a hundred times as long.
-  complete: async ({ store }, use) => {
-    vi.stubEnv('OVERLITE_ROOT', store);
+  complete: async ({ storeRoot }, use) => {
+    vi.stubEnv('OVERLITE_ROOT', storeRoot);
     await use(async (...words) => {
       let printed = '';
       const write = vi.spyOn(process.stdout, 'write').mockImplementation((text) => {

@@ -16,7 +16,7 @@ const test = base.extend<{ source: string; temporary: string }>({
     await use(temporary);
   },
 });
-test.override('store', ({ root }) => root);
+test.override('storeRoot', ({ root }) => root);
 test.override('variables', ({ temporary }) => ({ TMPDIR: temporary }));
 
 describe('overlite demo', () => {

@@ -34,7 +34,7 @@ function help(name: string): string {
 }
 
 describe('help', () => {
-  test.override('store', ({ root }) => root);
+  test.override('storeRoot', ({ root }) => root);
 
   test('the help of the program is as in golden/', ({ printed }) => matches(printed('--help'), 'help.txt'));
 

@@ -6,7 +6,7 @@ import { needs } from '../support/needs.ts';
 const lacking = needs('root');
 
 describe('overlite without a store', () => {
-  test.override('store', ({ root }) => root);
+  test.override('storeRoot', ({ root }) => root);
 
   test.for(['--help', '--version', 'demo --help'])(
     '`overlite %s` prints something and ends with status 0',

@@ -289,13 +289,12 @@ describe.skipIf(lacking)(`overlite run${lacking}`, () => {
     },
   );
 
-  test('`run` fails with PERMISSION_DENIED for whoever may not mount', ({ place, example, bash }) => {
-    sh(`chmod 755 ${place}; chown -R 1234:1234 ${example.root}`, '/');
-    const { status, stderr } = bash(
-      'setpriv --reuid=1234 --regid=1234 --clear-groups overlite run base true',
-    );
-    expect(status).toBe(125);
-    expect(stderr).toMatch(/^overlite: PERMISSION_DENIED: /);
+  test('`run` fails with PERMISSION_DENIED for a user who may not mount', ({ example, asUser }) => {
+    sh(`chown -R 1234:1234 ${example.root}`, '/');
+    expect(asUser('run base true')).toMatchObject({
+      status: 125,
+      stderr: expect.stringMatching(/^overlite: PERMISSION_DENIED: /),
+    });
     sh(`chown -R 0:0 ${example.root}`, '/');
   });
 

@@ -35,7 +35,7 @@ export interface Running {
 /** The command line, as a process. */
 export interface CommandLine {
   /** The root of the store that commands work on, that of `example`: `test.override` sets another. */
-  store: string;
+  storeRoot: string;
   /** Variables that are in the environment of commands too. */
   variables: Record<string, string>;
   /** The environment of commands. `overlite` is in its PATH. */
@@ -52,9 +52,11 @@ export interface CommandLine {
   ) => Promise<(Ended & { readonly args: readonly string[] })[]>;
   /** Runs a script in bash, in the directory `place`. `overlite` is a command there. */
   bash: (script: string) => Ended;
+  /** Runs a command line as a user who may nothing, but can read the checkout. It takes `setpriv`, and root. */
+  asUser: (commandLine: string) => Ended;
   /** Runs a command line in a pseudo-terminal, and gives what is seen there. */
   inTerminal: (commandLine: string, env?: Record<string, string>) => string;
-  /** The rows of a query, which the `sqlite3` shell reads in the database of `store`. */
+  /** The rows of a query, which the `sqlite3` shell reads in the database of `storeRoot`. */
   query: (sql: string) => unknown[];
   /** The snapshots in that database. */
   rows: () => unknown[];
@@ -66,14 +68,14 @@ const encoding = 'utf8';
 
 /** The shared `test`, with the command line. */
 export const test = base.extend<CommandLine>({
-  store: async ({ example }, use) => use(example.root),
+  storeRoot: async ({ example }, use) => use(example.root),
   variables: {},
-  env: async ({ place, store, variables }, use) => {
+  env: async ({ place, storeRoot, variables }, use) => {
     const bin = join(place, 'bin');
     mkdirSync(bin);
     symlinkSync(main, join(bin, 'overlite'));
     const path = `${bin}:${dirname(process.execPath)}:${process.env['PATH']}`;
-    await use({ ...process.env, PATH: path, OVERLITE_ROOT: store, ...variables });
+    await use({ ...process.env, PATH: path, OVERLITE_ROOT: storeRoot, ...variables });
   },
   overlite: async ({ env }, use) =>
     use((...args) => {
@@ -102,6 +104,10 @@ export const test = base.extend<CommandLine>({
       const { status, stdout, stderr } = spawnSync('bash', ['-c', script], { encoding, env, cwd: place });
       return { status, stdout, stderr };
     }),
+  asUser: async ({ bash, checkout }, use) =>
+    use((commandLine) =>
+      bash(`setpriv --reuid=1234 --regid=1234 --clear-groups ${checkout}/dist/cli/main.js ${commandLine}`),
+    ),
   inTerminal: async ({ env }, use) =>
     use((commandLine, more = {}) => {
       const { NO_COLOR: _1, FORCE_COLOR: _2, CI: _3, ...rest } = env;
@@ -111,7 +117,7 @@ export const test = base.extend<CommandLine>({
       });
       return stdout.replaceAll('\r\n', '\n');
     }),
-  query: async ({ store }, use) => use((sql) => queryShell(join(store, 'metadata.db'), sql)),
+  query: async ({ storeRoot }, use) => use((sql) => queryShell(join(storeRoot, 'metadata.db'), sql)),
   rows: async ({ query }, use) =>
     use(() => query('select id, name, kind, parent_id from snapshot order by id')),
   start: async ({ env, undo }, use) =>
