@@ -1,104 +1,78 @@
-import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process';
-import { once } from 'node:events';
-import { existsSync, lstatSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
+import { spawn, spawnSync } from 'node:child_process';
+import { existsSync, lstatSync, mkdirSync, readFileSync, readdirSync, symlinkSync } from 'node:fs';
 import { request } from 'node:http';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { isRoot } from '../support/needs.ts';
+import Database from 'better-sqlite3';
+import { copySync } from 'fs-extra/esm';
+import { describe, expect } from 'vitest';
+import { type CommandLine, type Running, test as base } from '../support/cli.ts';
+import { needs } from '../support/needs.ts';
 import { SnapshotsClient, failure } from '../support/snapshots-client.ts';
-import { assertWhole, makeRoot } from '../support/store.ts';
+import { assertWhole } from '../support/store.ts';
+import { sh } from '../support/tree.ts';
+import { waitFor } from '../support/wait-for.ts';
 
-const main = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
-const units = fileURLToPath(new URL('../../systemd', import.meta.url));
-const has = (command: string): boolean => spawnSync(command, ['--version']).status === 0;
-const needs = isRoot ? '' : ' (needs root)';
+const lacking = needs('root');
+
+type LogLine = Record<string, unknown>;
 
 /** A server in a process of its own. */
-interface Served {
-  readonly process: ChildProcess;
+interface Served extends Running {
   readonly client: SnapshotsClient;
   /** The lines of its log that it has written so far. */
-  readonly log: () => Record<string, unknown>[];
+  readonly log: () => LogLine[];
   /** Waits for a line of its log. */
-  readonly said: (message: string) => Promise<Record<string, unknown>>;
-  /** Waits for its end. @returns its status, or the signal that it died of */
-  readonly ended: () => Promise<number | string | null>;
+  readonly said: (message: string) => Promise<LogLine>;
 }
 
-let made: ReturnType<typeof makeRoot>;
-let served: Served[];
-beforeEach(() => {
-  made = makeRoot();
-  served = [];
+const test = base.extend<{
+  /** The path of the socket. */
+  socket: string;
+  /** Starts a server on the store, which need not be there. */
+  serve: (args: readonly string[], options?: Parameters<CommandLine['start']>[1]) => Served;
+  /** Starts a server on the socket, and waits until it serves. */
+  serving: (...args: string[]) => Promise<Served>;
+  /** Takes the write lock of the store, so that no write can end. @returns gives it back */
+  lock: () => () => void;
+}>({
+  socket: async ({ place }, use) => use(join(place, 'socket')),
+  serve: async ({ socket, start, undo }, use) =>
+    use((args, options) => {
+      const running = start(['serve', ...args], options);
+      const client = new SnapshotsClient(socket);
+      undo(() => client[Symbol.dispose]());
+      const log = (): LogLine[] =>
+        running
+          .stderr()
+          .split('\n')
+          .slice(0, -1)
+          .filter((line) => line.startsWith('{'))
+          .map((line) => JSON.parse(line) as LogLine);
+      const said = (message: string): Promise<LogLine> =>
+        waitFor(`"${message}" in the log`, () => {
+          const line = log().find((entry) => entry['message'] === message);
+          if (line === undefined && running.hasEnded()) {
+            throw new Error(`it has ended without "${message}": ${running.stderr()}`);
+          }
+          return line;
+        });
+      return { ...running, client, log, said };
+    }),
+  serving: async ({ socket, serve }, use) =>
+    use(async (...args) => {
+      const served = serve(['--address', socket, ...args]);
+      await served.said('serving');
+      return served;
+    }),
+  lock: async ({ root }, use) =>
+    use(() => {
+      const other = new Database(join(root, 'metadata.db'));
+      other.exec('begin immediate');
+      return () => other.close();
+    }),
 });
-afterEach(async () => {
-  try {
-    for (const { process, client, ended } of served) {
-      client[Symbol.dispose]();
-      process.kill('SIGKILL');
-      await ended();
-    }
-    if (existsSync(at('store'))) assertWhole(at('store'));
-  } finally {
-    made.remove();
-  }
-});
-
-const at = (name: string): string => join(made.root, name);
-
-/** Runs the server, or what starts it, with more environment. */
-function start(
-  args: readonly string[],
-  { before = [], env = {} }: { before?: string[]; env?: object } = {},
-): Served {
-  const [command = '', ...rest] = [
-    ...before,
-    process.execPath,
-    main,
-    'serve',
-    '--root',
-    at('store'),
-    ...args,
-  ];
-  const child = spawn(command, rest, {
-    stdio: ['ignore', 'ignore', 'pipe'],
-    env: { ...process.env, ...env },
-  });
-  const exited = once(child, 'exit') as Promise<[number | null, string | null]>;
-  let text = '';
-  child.stderr.setEncoding('utf8').on('data', (part: string) => (text += part));
-  const lines = (): string[] => text.split('\n').slice(0, -1);
-  const log = (): Record<string, unknown>[] =>
-    lines()
-      .filter((line) => line.startsWith('{'))
-      .map((line) => JSON.parse(line) as Record<string, unknown>);
-  const result: Served = {
-    process: child,
-    client: new SnapshotsClient(at('socket')),
-    log,
-    async said(message) {
-      for (;;) {
-        const line = log().find((entry) => entry['message'] === message);
-        if (line !== undefined) return line;
-        if (child.exitCode !== null) throw new Error(`it has ended: ${text}`);
-        await new Promise((resolve) => setTimeout(resolve, 10));
-      }
-    },
-    async ended() {
-      const [code, signal] = await exited;
-      return code ?? signal;
-    },
-  };
-  served.push(result);
-  return result;
-}
-
-async function serving(...args: string[]): Promise<Served> {
-  const result = start(['--address', at('socket'), ...args]);
-  await result.said('serving');
-  return result;
-}
+test.override('storeRoot', ({ root }) => root);
 
 /** Fetches something over HTTP, from a socket or a port. */
 async function get(where: object, path: string, method = 'GET'): Promise<{ status: number; text: string }> {
@@ -113,61 +87,63 @@ async function get(where: object, path: string, method = 'GET'): Promise<{ statu
   });
 }
 
-async function makeLargeLayer(client: SnapshotsClient, key: string): Promise<void> {
-  const { mounts } = await client.call('Prepare', { key });
-  for (let i = 0; i < 100; i += 1) {
-    mkdirSync(join(mounts[0]?.source ?? '', `${i}`));
-    for (let n = 0; n < 50; n += 1) writeFileSync(join(mounts[0]?.source ?? '', `${i}`, `${n}`), 'x');
-  }
-}
-
-describe.skipIf(!isRoot)(`overlite serve${needs}`, () => {
-  test.each(['SIGTERM', 'SIGINT'] as const)(
-    '%s lets a running call finish, and the status is 0',
-    async (signal) => {
-      const { process: child, client, said, ended } = await serving();
-      await makeLargeLayer(client, 'k');
+describe.skipIf(lacking)(`overlite serve${lacking}`, () => {
+  test.for(['SIGTERM', 'SIGINT'] as const)(
+    '`serve` finishes the running calls on %s, and ends with status 0',
+    async (signal, { socket, root, serving, lock }) => {
+      const { process: server, client, said, ended } = await serving();
+      await client.call('Prepare', { key: 'k' });
+      const unlock = lock();
       const commit = client.call('Commit', { key: 'k', name: 'n' });
+      // It has begun by now, since calls of a connection are taken in their order.
       await client.call('Stat', { key: 'k' });
-      child.kill(signal);
+      server.kill(signal);
       await said('stopping');
+      unlock();
       expect(await commit).toEqual({});
-      expect(await ended()).toBe(0);
+      expect(await ended()).toMatchObject({ status: 0 });
       // All of the log is in the database by now.
-      expect(readdirSync(at('store')).filter((name) => /-(wal|shm)$/.test(name))).toEqual([]);
-      expect(existsSync(at('socket'))).toBe(false);
+      expect(readdirSync(root).filter((name) => /-(wal|shm)$/.test(name))).toEqual([]);
+      expect(existsSync(socket)).toBe(false);
       const again = await serving();
       expect((await again.client.call('Stat', { key: 'n' })).info.kind).toBe('COMMITTED');
     },
   );
 
-  test('a second signal ends it at once', async () => {
-    const { process: child, client, said, ended } = await serving();
-    await makeLargeLayer(client, 'k');
+  test('a second signal ends `serve` at once', async ({ serving, lock }) => {
+    const { process: server, client, said, ended } = await serving();
+    await client.call('Prepare', { key: 'k' });
+    const unlock = lock();
     const call = failure(client.call('Commit', { key: 'k', name: 'n' }));
     await client.call('Stat', { key: 'k' });
-    child.kill('SIGTERM');
+    server.kill('SIGTERM');
     await said('stopping');
-    child.kill('SIGTERM');
-    expect(await ended()).toBe(143);
+    server.kill('SIGTERM');
+    expect(await ended()).toMatchObject({ status: 143 });
     expect(await call).toMatchObject({ code: 'UNAVAILABLE' });
+    unlock();
     await serving();
   });
 
-  test('what does not finish in time is ended, and that is no failure', async () => {
-    const { process: child, client, ended } = await serving('--grace', '0');
-    await makeLargeLayer(client, 'k');
+  test('`serve --grace 0` ends with status 0 while a call runs', async ({ serving }) => {
+    const { process: server, client, ended } = await serving('--grace', '0');
+    const { mounts } = await client.call('Prepare', { key: 'k' });
+    sh('seq 1000 | xargs touch', mounts[0]?.source ?? '');
     const commit = client.call('Commit', { key: 'k', name: 'n' }).catch(() => {});
     await client.call('Stat', { key: 'k' });
-    child.kill('SIGTERM');
-    expect(await ended()).toBe(0);
+    server.kill('SIGTERM');
+    expect(await ended()).toMatchObject({ status: 0 });
     await commit;
   });
 
-  test('killed at any moment, it has kept what it has acknowledged, and serves again', async () => {
+  test('`serve` that is killed has kept what it acknowledged, and serves again', async ({
+    socket,
+    root,
+    serving,
+  }) => {
     const acknowledged = new Map<string, string>();
     for (let turn = 0; turn < 3; turn += 1) {
-      const { process: child, client, ended } = await serving();
+      const { process: server, client, exited } = await serving();
       let count = 0;
       const work = async (worker: number): Promise<void> => {
         for (let i = 0; ; i += 1) {
@@ -184,12 +160,13 @@ describe.skipIf(!isRoot)(`overlite serve${needs}`, () => {
             acknowledged.set(`n ${key}`, 'gone');
           }
           count += 1;
-          if (count === 40) child.kill('SIGKILL');
+          if (count === 40) server.kill('SIGKILL');
         }
       };
       await Promise.allSettled([0, 1, 2, 3].map(work));
-      expect(await ended()).toBe('SIGKILL');
-      expect(lstatSync(at('socket')).isSocket()).toBe(true);
+      await exited;
+      expect(server.signalCode).toBe('SIGKILL');
+      expect(lstatSync(socket).isSocket()).toBe(true);
     }
     const { client } = await serving();
     const kinds = new Map((await client.blocks()).flat().map(({ name, kind }) => [name, kind]));
@@ -200,16 +177,20 @@ describe.skipIf(!isRoot)(`overlite serve${needs}`, () => {
       expect({ name, found }).toEqual({ name, found: allowed });
     }
     await client.call('Cleanup', {});
-    expect(readdirSync(at('store/snapshots'))).toHaveLength(kinds.size);
+    // No directory is left but those of the snapshots, and skeletons of ids that were never given.
+    expect(assertWhole(root, 'select count(*) from snapshot', 'select id from removal')).toEqual([
+      [String(kinds.size)],
+      [],
+    ]);
   });
 
-  test('logs failures as lines of JSON, and each call when asked to', async () => {
+  test('`serve` logs each call that failed as a line of JSON', async ({ serving }) => {
     const { client, log } = await serving();
     await client.call('Prepare', { key: 'k' });
     await failure(client.call('Commit', { key: 'k', name: 'n', parent: 'nowhere' }));
     await failure(client.call('Mounts', { key: 'a\nb' }));
     await failure(client.call('Update', { info: { name: 'k' }, updateMask: { paths: ['kind'] } }));
-    while (log().length < 4) await new Promise((resolve) => setTimeout(resolve, 10));
+    await waitFor('four lines of log', () => log().length >= 4);
     const service = 'containerd.services.snapshots.v1.Snapshots';
     const time = expect.stringMatching(/^\d{4}-\d\d-\d\dT[\d:.]+Z$/);
     const durationMs = expect.any(Number);
@@ -243,12 +224,12 @@ describe.skipIf(!isRoot)(`overlite serve${needs}`, () => {
     ]);
   });
 
-  test('--log-level says how much is logged', async () => {
-    const quiet = start(['--address', at('socket'), '--log-level', 'error']);
-    while (!existsSync(at('socket'))) await new Promise((resolve) => setTimeout(resolve, 10));
+  test('`serve --log-level` says how much is logged', async ({ socket, serve, serving }) => {
+    const quiet = serve(['--address', socket, '--log-level', 'error']);
+    await waitFor('the socket', () => existsSync(socket));
     await failure(quiet.client.call('Stat', { key: 'k' }));
     quiet.process.kill('SIGTERM');
-    expect(await quiet.ended()).toBe(0);
+    expect(await quiet.ended()).toMatchObject({ status: 0 });
     expect(quiet.log()).toEqual([]);
     const loud = await serving('--log-level', 'debug');
     await loud.client.call('Prepare', { key: 'k' });
@@ -260,106 +241,115 @@ describe.skipIf(!isRoot)(`overlite serve${needs}`, () => {
     });
   });
 
-  test.each(['a socket', 'a port'])('has figures for Prometheus on %s', async (place) => {
-    const address = place === 'a port' ? '127.0.0.1:0' : at('metrics');
-    const { client, said } = await serving('--metrics', address, '--check-every', '1');
-    const { metrics } = await said('serving');
-    const [host, port] = String(metrics).split(':');
-    const where = place === 'a port' ? { host, port } : { socketPath: String(metrics) };
-    if (place === 'a socket') expect(lstatSync(at('metrics')).mode & 0o777).toBe(0o600);
-    await client.call('Prepare', { key: 'k' });
-    await failure(client.call('Prepare', { key: 'k' }));
-    await client.call('Cleanup', {});
-    expect(await said('checked')).toMatchObject({ status: 'clean', findings: 0 });
-    const { status, text } = await get(where, '/metrics');
-    expect(status).toBe(200);
-    const figures = new Map<string, number>();
-    for (const line of text.split('\n')) {
-      if (line === '' || line.startsWith('# HELP ') || line.startsWith('# TYPE ')) continue;
-      const [, name = '', value] = /^([a-zA-Z_:][\w:]*(?:\{[^}]*\})?) (\S+)$/.exec(line) ?? [];
-      expect(line).toBe(`${name} ${value}`);
-      figures.set(name, Number(value));
-    }
-    expect(figures.get('overlite_calls_total{method="Prepare",code="OK"}')).toBe(1);
-    expect(figures.get('overlite_calls_total{method="Prepare",code="ALREADY_EXISTS"}')).toBe(1);
-    expect(figures.get('overlite_call_duration_seconds_count{method="Prepare"}')).toBe(2);
-    expect(figures.get('overlite_transaction_writes_count')).toBe(2);
-    expect(figures.get('overlite_pending_removals')).toBe(0);
-    expect(figures.get('overlite_check_findings{severity="error"}')).toBe(0);
-    expect(figures.get('overlite_check_timestamp_seconds')).toBeGreaterThan(0);
-    expect(figures.get('process_open_fds')).toBeGreaterThan(0);
-    expect(await get(where, '/')).toMatchObject({ status: 404 });
-    expect(await get(where, '/metrics', 'POST')).toMatchObject({ status: 405 });
-  });
+  test.for(['a socket', 'a port'])(
+    '`serve --metrics` has figures for Prometheus on %s',
+    async (kind, { place, serving }) => {
+      const address = kind === 'a port' ? '127.0.0.1:0' : join(place, 'metrics');
+      const { client, said } = await serving('--metrics', address, '--check-every', '1');
+      const { metrics } = await said('serving');
+      const [host, port] = String(metrics).split(':');
+      const where = kind === 'a port' ? { host, port } : { socketPath: String(metrics) };
+      if (kind === 'a socket') expect(lstatSync(address).mode & 0o777).toBe(0o600);
+      await client.call('Prepare', { key: 'k' });
+      await failure(client.call('Prepare', { key: 'k' }));
+      await client.call('Cleanup', {});
+      expect(await said('checked')).toMatchObject({ status: 'clean', findings: 0 });
+      const { status, text } = await get(where, '/metrics');
+      expect(status).toBe(200);
+      const figures = new Map<string, number>();
+      for (const line of text.split('\n')) {
+        if (line === '' || line.startsWith('# HELP ') || line.startsWith('# TYPE ')) continue;
+        const [, name = '', value] = /^([a-zA-Z_:][\w:]*(?:\{[^}]*\})?) (\S+)$/.exec(line) ?? [];
+        expect(line).toBe(`${name} ${value}`);
+        figures.set(name, Number(value));
+      }
+      expect(figures.get('overlite_calls_total{method="Prepare",code="OK"}')).toBe(1);
+      expect(figures.get('overlite_calls_total{method="Prepare",code="ALREADY_EXISTS"}')).toBe(1);
+      expect(figures.get('overlite_call_duration_seconds_count{method="Prepare"}')).toBe(2);
+      expect(figures.get('overlite_transaction_writes_count')).toBe(2);
+      expect(figures.get('overlite_pending_removals')).toBe(0);
+      expect(figures.get('overlite_check_findings{severity="error"}')).toBe(0);
+      expect(figures.get('overlite_check_timestamp_seconds')).toBeGreaterThan(0);
+      expect(figures.get('process_open_fds')).toBeGreaterThan(0);
+      expect(await get(where, '/')).toMatchObject({ status: 404 });
+      expect(await get(where, '/metrics', 'POST')).toMatchObject({ status: 405 });
+    },
+  );
 
-  test('says what cannot be served, and where', () => {
-    const tries: [string[], RegExp][] = [
-      [[], /INVALID_ARGUMENT: there is no socket to serve on\n {2}hint: give --address/],
-      [['--address', at('nowhere/socket')], /FAILED_PRECONDITION: ".*nowhere" is not a directory/],
+  test('`serve` refuses an address that cannot be served, and says why', async ({
+    place,
+    socket,
+    together,
+  }) => {
+    const refused: [args: string[], status: number, stderr: RegExp][] = [
+      [[], 1, /INVALID_ARGUMENT: there is no socket to serve on\n {2}hint: give --address/],
       [
-        ['--address', at('socket'), '--metrics', '0.0.0.0:9323'],
+        ['--address', join(place, 'nowhere/socket')],
+        1,
+        /FAILED_PRECONDITION: ".*nowhere" is not a directory/,
+      ],
+      [
+        ['--address', socket, '--metrics', '0.0.0.0:9323'],
+        1,
         /INVALID_ARGUMENT: "0\.0\.0\.0:9323" is not an address/,
       ],
-      [['--address', at('socket'), '--metrics', ':9323'], /INVALID_ARGUMENT/],
-      [['--address', at('socket'), '--metrics', '127.0.0.1:99999'], /INVALID_ARGUMENT/],
+      [['--address', socket, '--metrics', ':9323'], 1, /INVALID_ARGUMENT/],
+      [['--address', socket, '--metrics', '127.0.0.1:99999'], 1, /INVALID_ARGUMENT/],
+      [['--check-every', '0'], 2, /error:/],
+      [['--log-level', 'loud'], 2, /error:/],
+      [['--grace', 'soon'], 2, /error:/],
     ];
-    for (const [args, stderr] of tries) {
-      const run = spawnSync(process.execPath, [main, 'serve', '--root', at('store'), ...args], {
-        encoding: 'utf8',
-      });
-      expect({ args, status: run.status }).toEqual({ args, status: 1 });
-      expect(run.stderr).toMatch(stderr);
-    }
-    for (const args of [
-      ['--check-every', '0'],
-      ['--log-level', 'loud'],
-      ['--grace', 'soon'],
-    ]) {
-      const run = spawnSync(process.execPath, [main, 'serve', '--root', at('store'), ...args], {
-        encoding: 'utf8',
-      });
-      expect({ args, status: run.status }).toEqual({ args, status: 2 });
-    }
+    const ended = await together(...refused.map(([args]) => ['serve', ...args]));
+    expect(ended).toMatchObject(
+      refused.map(([args, status, stderr]) => ({
+        args: ['serve', ...args],
+        status,
+        stderr: expect.stringMatching(stderr),
+      })),
+    );
   });
 
-  test('says which package is missing', () => {
+  test.for(['a:b', 'a,b', 'a\\b'])(
+    '`serve` refuses the root %j, which containerd would misread in mount options',
+    (name, { place, socket, overlite }) => {
+      const root = join(place, name, 'store');
+      expect(overlite('serve', '--address', socket, '--root', root)).toMatchObject({
+        status: 1,
+        stderr: expect.stringContaining('INVALID_ARGUMENT: containerd would'),
+      });
+      expect(existsSync(root)).toBe(false);
+    },
+  );
+
+  test('`serve` says which optional package is missing', ({ place, socket, bash }) => {
     // A copy of the package whose dependencies are there, but not what is optional.
-    const root = fileURLToPath(new URL('../..', import.meta.url));
-    const copy = at('copy');
-    mkdirSync(join(copy, 'node_modules'), { recursive: true });
+    const checkout = fileURLToPath(new URL('../..', import.meta.url));
+    const modules = join(checkout, 'node_modules');
+    const copy = join(place, 'copy');
     for (const part of ['dist', 'migrations', 'protos', 'package.json']) {
-      execFileSync('cp', ['-r', join(root, part), copy]);
+      copySync(join(checkout, part), join(copy, part));
     }
-    for (const name of readdirSync(join(root, 'node_modules'))) {
-      if (['@grpc', 'grpc-health-check', 'prom-client', '.bin'].includes(name)) continue;
-      execFileSync('ln', ['-s', join(root, 'node_modules', name), join(copy, 'node_modules', name)]);
-    }
-    const run = (...args: string[]): string =>
-      spawnSync(process.execPath, [join(copy, 'dist/cli/main.js'), ...args, '--root', at('store')], {
-        encoding: 'utf8',
-      }).stderr;
-    expect(run('prepare', 'k')).toBe('');
-    expect(run('serve', '--address', at('socket'))).toMatch(
+    mkdirSync(join(copy, 'node_modules'));
+    const link = (name: string): void => symlinkSync(join(modules, name), join(copy, 'node_modules', name));
+    const optional = ['@grpc', 'grpc-health-check', 'prom-client'];
+    for (const name of readdirSync(modules)) if (![...optional, '.bin'].includes(name)) link(name);
+    const errors = (args: string): string => bash(`${copy}/dist/cli/main.js ${args}`).stderr;
+    expect(errors('prepare k')).toBe('');
+    expect(errors(`serve --address ${socket}`)).toMatch(
       /^overlite: FAILED_PRECONDITION: the package "@grpc\/[\w-]+" is not installed\n {2}hint: .*npm install @grpc\/grpc-js @grpc\/proto-loader\n$/,
     );
-    execFileSync('ln', ['-s', join(root, 'node_modules/@grpc'), join(copy, 'node_modules/@grpc')]);
-    expect(run('serve', '--address', at('socket'), '--metrics', at('metrics'))).toMatch(
+    link('@grpc');
+    expect(errors(`serve --address ${socket} --metrics ${place}/metrics`)).toMatch(
       /"prom-client" is not installed/,
     );
-    expect(run('serve', '--address', at('socket'), '--health')).toMatch(
-      /"grpc-health-check" is not installed/,
-    );
+    expect(errors(`serve --address ${socket} --health`)).toMatch(/"grpc-health-check" is not installed/);
   });
 });
 
-describe.skipIf(!isRoot || !has('python3'))(
-  `a service manager${needs}${has('python3') ? '' : ' (needs python3)'}`,
-  () => {
-    test.each(['@overlite-test-', ''])(
-      'is told when the service is ready and when it stops (%s)',
-      async (abstract) => {
-        const name = abstract === '' ? at('notify') : `${abstract}${process.pid}`;
-        const script = `
+const lackingPython = needs('root', 'python3');
+
+/** Hears what a service manager is told, and prints it. */
+const MANAGER = `
 import socket, sys
 name = sys.argv[1]
 manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -368,52 +358,59 @@ print('bound', flush=True)
 for _ in range(2):
     print(manager.recv(1000).decode().replace('\\n', ' | '), flush=True)
 `;
-        const manager = spawn('python3', ['-c', script, name], { stdio: ['ignore', 'pipe', 'inherit'] });
-        let heard = '';
-        manager.stdout.setEncoding('utf8').on('data', (text: string) => (heard += text));
-        const hears = async (count: number): Promise<void> => {
-          while (heard.split('\n').length <= count) await new Promise((resolve) => setTimeout(resolve, 10));
-        };
-        await hears(1);
-        const { process: child, ended } = start(['--address', at('socket')], {
-          env: { NOTIFY_SOCKET: name },
-        });
-        await hears(2);
-        expect(existsSync(at('socket'))).toBe(true);
-        child.kill('SIGTERM');
-        await hears(3);
-        expect(await ended()).toBe(0);
-        expect(heard).toBe(
-          `bound\nREADY=1 | STATUS=serving on ${at('socket')}\nSTOPPING=1 | STATUS=finishing the running calls\n`,
-        );
-      },
-    );
-  },
-);
 
-const canActivate = has('systemd-socket-activate');
+describe.skipIf(lackingPython)(`a service manager${lackingPython}`, () => {
+  test.for(['a path', 'an abstract name'])(
+    '`serve` tells a service manager on %s when it is ready and when it stops',
+    async (kind, { place, socket, serve, undo }) => {
+      const name = kind === 'a path' ? join(place, 'notify') : `@${place}`;
+      const manager = spawn('python3', ['-c', MANAGER, name], { stdio: ['ignore', 'pipe', 'inherit'] });
+      undo(() => manager.kill());
+      let heard = '';
+      manager.stdout.setEncoding('utf8').on('data', (text: string) => (heard += text));
+      const hears = (what: string): Promise<boolean> =>
+        waitFor(`${what} at the service manager`, () => heard.includes(what));
+      await hears('bound\n');
+      const { process: server, ended } = serve(['--address', socket], { env: { NOTIFY_SOCKET: name } });
+      await hears('READY=1');
+      expect(existsSync(socket)).toBe(true);
+      server.kill('SIGTERM');
+      await hears('STOPPING=1');
+      expect(await ended()).toMatchObject({ status: 0 });
+      await hears('calls\n');
+      expect(heard).toBe(
+        `bound\nREADY=1 | STATUS=serving on ${socket}\nSTOPPING=1 | STATUS=finishing the running calls\n`,
+      );
+    },
+  );
+});
 
-describe.skipIf(!isRoot || !canActivate)(
-  `socket activation${needs}${canActivate ? '' : ' (needs systemd-socket-activate)'}`,
-  () => {
-    test('serves on the socket that was passed, which stays when the service stops', async () => {
-      const before = ['systemd-socket-activate', '--listen', at('socket')];
-      const { process: child, client, said, ended } = start([], { before });
-      // It is started by the first connection, which waits for it.
-      while (!existsSync(at('socket'))) await new Promise((resolve) => setTimeout(resolve, 10));
-      await client.call('Prepare', { key: 'k' });
-      expect(await said('serving')).toMatchObject({ address: 'descriptor 3' });
-      child.kill('SIGTERM');
-      expect(await ended()).toBe(0);
-      expect(existsSync(at('socket'))).toBe(true);
-      expect(existsSync(at('socket.lock'))).toBe(false);
-    });
+const lackingSystemd = needs('root', 'systemd-socket-activate', 'systemd-analyze');
 
-    test('the units are such as systemd takes', () => {
-      const names = ['overlite.service', 'overlite.socket'].map((name) => join(units, name));
-      const { stderr, stdout } = spawnSync('systemd-analyze', ['verify', ...names], { encoding: 'utf8' });
-      expect(`${stdout}${stderr}`).not.toMatch(/overlite\.(service|socket)/);
-      expect(readFileSync(names[0] ?? '', 'utf8')).toMatch(/^Type=notify$/m);
-    });
-  },
-);
+describe.skipIf(lackingSystemd)(`systemd${lackingSystemd}`, () => {
+  test('`serve` takes the socket that systemd passes, which stays when it stops', async ({
+    socket,
+    root,
+    serve,
+  }) => {
+    const through = ['systemd-socket-activate', '--listen', socket];
+    // It takes no variables along.
+    const { process: server, client, said, ended } = serve(['--root', root], { through });
+    // It is started by the first connection, which waits for it.
+    await waitFor('the socket', () => existsSync(socket));
+    await client.call('Prepare', { key: 'k' });
+    expect(await said('serving')).toMatchObject({ address: 'descriptor 3' });
+    server.kill('SIGTERM');
+    expect(await ended()).toMatchObject({ status: 0 });
+    expect(existsSync(socket)).toBe(true);
+    expect(existsSync(`${socket}.lock`)).toBe(false);
+  });
+
+  test('systemd takes the units, of which the service says when it is ready', () => {
+    const units = fileURLToPath(new URL('../../systemd', import.meta.url));
+    const names = ['overlite.service', 'overlite.socket'].map((name) => join(units, name));
+    const { stderr, stdout } = spawnSync('systemd-analyze', ['verify', ...names], { encoding: 'utf8' });
+    expect(`${stdout}${stderr}`).not.toMatch(/overlite\.(service|socket)/);
+    expect(readFileSync(names[0] ?? '', 'utf8')).toMatch(/^Type=notify$/m);
+  });
+});

@@ -32,6 +32,16 @@ export interface Running {
   readonly ended: () => Promise<Ended>;
 }
 
+/** How a command is started. */
+interface StartOptions {
+  /** At the head of a process group, as a terminal does it. */
+  readonly group?: boolean;
+  /** More variables of its environment. */
+  readonly env?: Record<string, string>;
+  /** What starts it, with arguments: it has the command line behind them. */
+  readonly through?: readonly string[];
+}
+
 /** The command line, as a process. */
 export interface CommandLine {
   /** The root of the store that commands work on, that of `example`: `test.override` sets another. */
@@ -60,8 +70,8 @@ export interface CommandLine {
   query: (sql: string) => unknown[];
   /** The snapshots in that database. */
   rows: () => unknown[];
-  /** Starts a command. With `group` it is at the head of a process group. */
-  start: (args: readonly string[], options?: { group?: boolean }) => Running;
+  /** Starts a command. */
+  start: (args: readonly string[], options?: StartOptions) => Running;
 }
 
 const encoding = 'utf8';
@@ -121,12 +131,13 @@ export const test = base.extend<CommandLine>({
   rows: async ({ query }, use) =>
     use(() => query('select id, name, kind, parent_id from snapshot order by id')),
   start: async ({ env, undo }, use) =>
-    use((args, { group = false } = {}) => {
+    use((args, { group = false, env: more = {}, through = [] } = {}) => {
+      const [command = '', ...rest] = [...through, process.execPath, main, ...args];
       const running = follow(
-        spawn(process.execPath, [main, ...args], {
+        spawn(command, rest, {
           detached: group,
           stdio: ['ignore', 'pipe', 'pipe'],
-          env,
+          env: { ...env, ...more },
         }),
       );
       undo(() => {
