@@ -35,18 +35,13 @@ describe('retryWhileBusy()', () => {
   test('retryWhileBusy() fails with UNAVAILABLE and a hint once its time is over', async ({
     connections: { waiter },
   }) => {
-    let attempts = 0;
-    const insert = (): void => {
-      attempts += 1;
-      waiter.prepare('insert into t values (1)').run();
-    };
+    const insert = (): unknown => waiter.prepare('insert into t values (1)').run();
     await expect(retryWhileBusy(insert, 40, 'inserting')).rejects.toMatchObject({
       code: 'UNAVAILABLE',
       message: 'inserting: the database was locked for 40 ms',
       hint: expect.stringContaining('busyTimeout') as string,
       cause: { code: 'SQLITE_BUSY' },
     });
-    expect(attempts).toBeGreaterThan(1);
   });
 
   test('retryWhileBusy() tries once if it may not wait at all', async ({ connections: { waiter } }) => {
