@@ -1,7 +1,7 @@
 import { readFileSync, readdirSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect } from 'vitest';
-import { OverlayDriver } from '../../../src/index.ts';
+import { OverlayDriver, type Tally } from '../../../src/index.ts';
 import { makeDisk } from '../../support/disk.ts';
 import { test } from '../../support/fixtures.ts';
 import { needs } from '../../support/needs.ts';
@@ -54,5 +54,51 @@ describe.skipIf(lacking)(`backup()${lacking}`, () => {
       code: 'RESOURCE_EXHAUSTED',
     });
     expect(readdirSync(disk.path).toSorted()).toEqual(['filler', 'root']);
+  });
+
+  test('backup() reports how many bytes it has copied, out of the size of the database', async ({
+    driver,
+    root,
+    place,
+  }) => {
+    await driver.prepare('a');
+    const { size } = statSync(join(root, 'metadata.db'));
+    const progress: Tally[] = [];
+    await driver.backup(join(place, 'backup.db'), { onProgress: (now) => progress.push(now) });
+    expect(progress.length).toBeGreaterThan(0);
+    for (const { done, total } of progress) {
+      expect(total).toBe(size);
+      expect(done).toBeLessThanOrEqual(total);
+    }
+  });
+
+  test('backup() ends with the reason of its signal, and leaves no part of a file behind', async ({
+    driver,
+    place,
+  }) => {
+    const reason = new Error('enough');
+    const file = join(place, 'backup.db');
+    const aborted = driver.backup(file, { signal: AbortSignal.abort(reason) });
+    await expect(aborted).rejects.toBe(reason);
+    expect(readdirSync(place)).toEqual(['store']);
+    const stop = new AbortController();
+    const stopped = driver.backup(file, {
+      signal: stop.signal,
+      onProgress: () => stop.abort(reason),
+    });
+    await expect(stopped).rejects.toBe(reason);
+    // It may have been complete by then.
+    expect(readdirSync(place).filter((name) => name.includes('partial'))).toEqual([]);
+  });
+
+  test('backup() ends with what its progress function throws', async ({ driver, place }) => {
+    const error = new Error('mine');
+    const onProgress = (): void => {
+      throw error;
+    };
+    await expect(driver.backup(join(place, 'backup.db'), { onProgress })).rejects.toBe(error);
+    expect(readdirSync(place).filter((name) => name.includes('partial'))).toEqual([]);
+    // The driver is as usable as before.
+    await driver.prepare('a');
   });
 });
