@@ -298,7 +298,8 @@ export class OverlayDriver implements OverlaySnapshotter {
   }
 
   async backup(file: string, options?: BackupOptions): Promise<void> {
-    const { access, layout } = this.#resources;
+    const { access, held, layout } = this.#resources;
+    held.check();
     await access.run(() => backupDatabase(layout.database, file, options));
   }
 

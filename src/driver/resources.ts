@@ -1,6 +1,7 @@
 import type { Database } from 'better-sqlite3';
 import { SnapshotError, toSnapshotError } from '../errors.ts';
 import { Directories } from '../layers/directories.ts';
+import type { HeldRoot } from '../layers/held-root.ts';
 import { Layers } from '../layers/layers.ts';
 import type { Layout } from '../layers/layout.ts';
 import { Reaper } from '../layers/reaper.ts';
@@ -26,6 +27,8 @@ import { type Root, openRoot } from './root.ts';
 export interface Resources {
   readonly settings: Settings;
   readonly layout: Layout;
+  /** The root as it was when it was opened. */
+  readonly held: HeldRoot;
   /** The way from a call to the database. */
   readonly access: Access;
   /** Runs transactions: for the parts of one that is open. */
@@ -51,12 +54,14 @@ export interface Resources {
  */
 export async function openResources(path: unknown, settings: Settings): Promise<Resources> {
   const root = openRoot(path);
-  const db = await openDatabaseOf(root.layout, settings);
+  let db: Database | undefined;
   try {
-    const userxattr = await needsUserxattr();
-    return connect(settings, root, db, userxattr);
+    db = await openDatabaseOf(root.layout, settings);
+    root.held.check();
+    return connect(settings, root, db, await needsUserxattr());
   } catch (error) {
-    db.close();
+    db?.close();
+    root.held.close();
     throw toSnapshotError(error, `opening the root ${quote(root.layout.root)}`);
   }
 }
@@ -78,13 +83,13 @@ async function openDatabaseOf(
 
 function connect(
   settings: Settings,
-  { layout, filesystem: { ordered } }: Root,
+  { layout, held, filesystem: { ordered } }: Root,
   db: Database,
   userxattr: boolean,
 ): Resources {
   const { busyTimeout, durability, seal, onTransaction } = settings;
   const durable = durability === 'full';
-  const directories = new Directories(layout, durable ? (ordered ? 'last' : 'each') : 'none');
+  const directories = new Directories(held, durable ? (ordered ? 'last' : 'each') : 'none');
   const transactor = new Transactor(db, directories);
   const reader = new RowReader(db);
   const writer = new RowWriter(db, reader);
@@ -96,11 +101,12 @@ function connect(
   const snapshotsView = new SnapshotsView(layout);
   const sync = durable ? new LayerSync({ layout, ordered, reader }) : undefined;
   const layers = new Layers({ layout, snapshotsView, sync, contents: seal === 'content', reader });
-  const reaper = new Reaper(layout, journal);
+  const reaper = new Reaper(layout, journal, held);
   const backups = settings.backups && new RollingBackup(layout.database, settings.backups);
   return {
     settings,
     layout,
+    held,
     access,
     transactor,
     reader,
@@ -118,6 +124,7 @@ function connect(
       sync?.close();
       snapshotsView.close();
       closeDatabase(db);
+      held.close();
     },
   };
 }

@@ -7,11 +7,13 @@ import { toRoot } from '../arguments.ts';
 import { quote } from '../quote.ts';
 import { resolveParents } from '../linux/real-path.ts';
 import { syncPath } from '../linux/sync.ts';
+import { HeldRoot } from '../layers/held-root.ts';
 import { Layout } from '../layers/layout.ts';
 
 /** The root of a store, checked. */
 export interface Root {
   readonly layout: Layout;
+  readonly held: HeldRoot;
   readonly filesystem: Filesystem;
 }
 
@@ -58,7 +60,7 @@ export function openRoot(path: unknown): Root {
     }
     checkTypes(layout.snapshots);
     if (filesystem.copiesOnWrite) keepDatabaseInPlace(layout.root);
-    return { layout, filesystem };
+    return { layout, held: HeldRoot.open(layout.root), filesystem };
   } catch (error) {
     throw toSnapshotError(error, `opening the root ${quote(layout.root)}`);
   }

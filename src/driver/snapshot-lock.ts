@@ -24,11 +24,12 @@ export interface LockedSnapshot {
  * @throws the reason of `signal`
  */
 export async function lockSnapshot(
-  { access, layout, settings }: Resources,
+  { access, held, layout, settings }: Resources,
   find: () => FoundSnapshot,
   { doing, signal }: { readonly doing: string; readonly signal?: AbortSignal | undefined },
 ): Promise<LockedSnapshot> {
   const deadline = performance.now() + settings.busyTimeout;
+  held.check();
   for (let longest = 2; ; longest = Math.min(longest * 2, 32)) {
     const before = await access.readOn(doing, find);
     const { id, name, kind, parentId } = before;

@@ -16,6 +16,7 @@ import type { Participant } from '../metadata/transactor.ts';
 import { quote } from '../quote.ts';
 import type { Labels } from '../snapshot.ts';
 import { GID_MAPPING, UID_MAPPING, mappedRoot } from './id-mapping.ts';
+import type { HeldRoot } from './held-root.ts';
 import type { Layout } from './layout.ts';
 import { DirectoryLock } from './directory-lock.ts';
 import { setAside } from './lost-and-found.ts';
@@ -94,9 +95,13 @@ export function removeSkeleton(layout: Layout, id: number): boolean {
 function layerOf(layout: Layout, id: number): Stats {
   const found = lstatSync(layout.fs(id), { throwIfNoEntry: false });
   if (found?.isDirectory() === true) return found;
-  throw new SnapshotError('DATA_LOSS', `the layer ${quote(layout.fs(id))} of the parent is missing`, {
-    hint: 'delete the parent and all that descends from it, and build them anew',
-  });
+  throw new SnapshotError(
+    'DATA_LOSS',
+    `the layer ${quote(layout.show(layout.fs(id)))} of the parent is missing`,
+    {
+      hint: 'delete the parent and all that descends from it, and build them anew',
+    },
+  );
 }
 
 /**
@@ -107,10 +112,12 @@ export class Directories implements Participant {
   readonly #layout: Layout;
   /** How directories are synced: not at all, the last one for all of them, or each. */
   readonly #sync: 'none' | 'last' | 'each';
+  readonly #root: HeldRoot;
   #made: Made[] = [];
 
-  constructor(layout: Layout, sync: 'none' | 'last' | 'each') {
-    this.#layout = layout;
+  constructor(root: HeldRoot, sync: 'none' | 'last' | 'each') {
+    this.#root = root;
+    this.#layout = root.layout;
     this.#sync = sync;
   }
 
@@ -137,6 +144,10 @@ export class Directories implements Participant {
     } catch (error) {
       throw toSnapshotError(error, `making the directory of snapshot ${id}`);
     }
+  }
+
+  check(): void {
+    this.#root.check();
   }
 
   mark(): number {

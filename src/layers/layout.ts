@@ -19,9 +19,12 @@ export class Layout {
   readonly snapshots: string;
   readonly lostAndFound: string;
 
-  /** Takes the absolute path of the root. */
-  constructor(root: string) {
+  readonly #shown: string;
+
+  /** Takes the path of the root, and the one to show for it, if that is another. */
+  constructor(root: string, shown: string = root) {
     this.root = root;
+    this.#shown = shown;
     this.database = join(root, 'metadata.db');
     this.spareSpace = join(root, 'metadata.db-reserve');
     this.restoring = join(root, 'metadata.db-restoring');
@@ -42,6 +45,11 @@ export class Layout {
   /** The directory that overlayfs needs beside a layer to write to it. */
   work(id: number): string {
     return `${this.snapshots}/${id}/work`;
+  }
+
+  /** A path below the root as people know it. */
+  show(path: string): string {
+    return path.startsWith(this.root) ? `${this.#shown}${path.slice(this.root.length)}` : path;
   }
 
   /** The id of the snapshot that a path belongs to, given absolute or from the root; `undefined` if none. */

@@ -23,7 +23,10 @@ export interface Note {
 export function placeFor(layout: Layout, id: number | undefined): string {
   mkdirSync(layout.lostAndFound, { recursive: true, mode: 0o700 });
   if (!lstatSync(layout.lostAndFound).isDirectory()) {
-    throw new SnapshotError('FAILED_PRECONDITION', `${quote(layout.lostAndFound)} is a symbolic link`);
+    throw new SnapshotError(
+      'FAILED_PRECONDITION',
+      `${quote(layout.show(layout.lostAndFound))} is a symbolic link`,
+    );
   }
   const name = `${id === undefined ? 'entry' : `snapshot-${id}`}-${Date.now()}-${process.pid}`;
   for (let number = 1; ; number += 1) {
@@ -50,7 +53,7 @@ export function setAside(layout: Layout, path: string | Buffer, id: number | und
   // The path is told in hexadecimal too where it is no UTF-8.
   const exact = Buffer.from(text).equals(bytes) ? {} : { pathInHexadecimal: bytes.toString('hex') };
   renameSync(path, place);
-  writeNote(layout, { what: text, ...exact, why }, place);
+  writeNote(layout, { what: layout.show(text), ...exact, why }, place);
   syncPath(layout.lostAndFound);
   return place;
 }

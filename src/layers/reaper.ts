@@ -6,12 +6,13 @@ import { deleteEntry } from '../linux/delete.ts';
 import { Descriptors } from '../linux/descriptors.ts';
 import { errnoOf, ignoreMissing, isGone } from '../linux/errno.ts';
 import { cString } from '../linux/foreign.ts';
-import { openDirectory, openDirectoryBeneath } from '../linux/file-calls.ts';
+import { openDirectoryBeneath } from '../linux/file-calls.ts';
 import { close, fsync, open } from '../linux/fs-promises.ts';
 import { findUse, readAllMounts } from '../linux/mountinfo.ts';
 import type { RemovalJournal } from '../metadata/removal-journal.ts';
 import type { Removal } from '../metadata/rows.ts';
 import type { CleanupOptions, CleanupResult } from '../snapshot.ts';
+import type { HeldRoot } from './held-root.ts';
 import type { Layout } from './layout.ts';
 import { isInOverlay } from './overlay-use.ts';
 import { DirectoryLock } from './directory-lock.ts';
@@ -32,6 +33,7 @@ const LATER_GROUP = 16;
 export class Reaper {
   readonly #layout: Layout;
   readonly #journal: RemovalJournal;
+  readonly #root: HeldRoot;
   readonly #deleted = new Map<string, Removal>();
   readonly #later: Removal[] = [];
   #reapingLater = false;
@@ -40,7 +42,8 @@ export class Reaper {
   #settling: Promise<void> = Promise.resolve();
   readonly #closing = new AbortController();
 
-  constructor(layout: Layout, journal: RemovalJournal) {
+  constructor(layout: Layout, journal: RemovalJournal, root: HeldRoot) {
+    this.#root = root;
     this.#layout = layout;
     this.#journal = journal;
   }
@@ -207,6 +210,7 @@ export class Reaper {
         if (!this.#journal.isDeleting(removal)) return undefined;
         const use = await this.#findUse(removal);
         if (use !== undefined) return use;
+        this.#root.check();
         await this.#delete(removal, signal);
       } finally {
         lock?.release();
@@ -254,7 +258,7 @@ export class Reaper {
     const name = String(id);
     using opened = new Descriptors();
     try {
-      const snapshots = opened.add(openDirectory(cString(this.#layout.snapshots)));
+      const snapshots = opened.add(openDirectoryBeneath(this.#root.fd, cString('snapshots')));
       if (part === 'all') {
         await deleteEntry(snapshots, Buffer.from(name), signal);
         return;

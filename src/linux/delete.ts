@@ -5,12 +5,10 @@ import { SnapshotError } from '../errors.ts';
 import { readBatches } from './directory-entries.ts';
 import { errnoOf, ignoreMissing } from './errno.ts';
 import { openDirectoryBeneath } from './file-calls.ts';
-import { cString } from './foreign.ts';
+import { O_PATH, cString } from './foreign.ts';
 import { unlink } from './fs-promises.ts';
 import { FileStatus, isDirectory } from './status.ts';
 import { fdPath, pathIn } from './tree.ts';
-
-const O_PATH = 0o10000000;
 
 /** A directory that is being emptied. */
 interface OpenDirectory {

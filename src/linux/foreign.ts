@@ -99,6 +99,7 @@ export const sendto = foreign(
 );
 
 export const O_CLOEXEC = 0o2000000;
+export const O_PATH = 0o10000000;
 export const AT_FDCWD = -100;
 export const AT_EMPTY_PATH = 0x1000;
 export const OPEN_TREE_CLONE = 1;

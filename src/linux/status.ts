@@ -6,6 +6,9 @@ import { readStatus } from './file-calls.ts';
 const unnamed = cString('');
 const STATX_ATTR_MOUNT_ROOT = 0x2000;
 
+/** Where the inode, of 64 bits, and the major and minor number of the device are in the result of statx(2). */
+const IDENTITY_OFFSETS = [32, 36, 136, 140];
+
 /** What statx(2) tells of a file, a symbolic link included. The same object is filled in at each call. */
 export class FileStatus {
   readonly #result = Buffer.alloc(256);
@@ -52,6 +55,17 @@ export class FileStatus {
   /** Type and permissions. */
   get mode(): number {
     return this.#view.getUint16(28, littleEndian);
+  }
+  /** What a file is known by as long as it exists: its inode and device. */
+  get identity(): Uint32Array {
+    return Uint32Array.from(IDENTITY_OFFSETS, (offset) => this.#view.getUint32(offset));
+  }
+  /** Whether it is the file of an identity. */
+  is(identity: Uint32Array): boolean {
+    for (let part = 0; part < IDENTITY_OFFSETS.length; part += 1) {
+      if (identity[part] !== this.#view.getUint32(IDENTITY_OFFSETS[part] ?? 0)) return false;
+    }
+    return true;
   }
   get inode(): bigint {
     return this.#view.getBigUint64(32, littleEndian);

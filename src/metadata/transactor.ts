@@ -6,6 +6,8 @@ import { SnapshotError, isFull } from '../errors.ts';
  * rows, made durable before COMMIT, and removed when the rows are rolled back.
  */
 export interface Participant {
+  /** Throws if the store is not in its place any more. Called while the write lock is held, right before COMMIT. */
+  check(): void;
   /** How far this transaction has come, for `undo`. */
   mark(): number;
   /** Undoes everything since the mark. Called while the write lock is held. */
@@ -16,7 +18,13 @@ export interface Participant {
   end(): void;
 }
 
-const alone: Participant = { mark: () => 0, undo: () => {}, sync: () => {}, end: () => {} };
+const alone: Participant = {
+  check: () => {},
+  mark: () => 0,
+  undo: () => {},
+  sync: () => {},
+  end: () => {},
+};
 
 /**
  * Runs write transactions. All are IMMEDIATE: a deferred one that reads and then writes fails whenever somebody else
@@ -105,6 +113,7 @@ export class Transactor {
     try {
       const result = body();
       this.#participant.sync();
+      this.#participant.check();
       return result;
     } catch (error) {
       this.#rollbacks += 1;

@@ -8,6 +8,7 @@ import { SnapshotError } from '../errors.ts';
 import { errnoOf, isGone } from '../linux/errno.ts';
 import { close } from '../linux/fs-promises.ts';
 import { attachMount, unmountTop } from '../linux/mount-calls.ts';
+import { O_PATH } from '../linux/foreign.ts';
 import { FileStatus } from '../linux/status.ts';
 import { fdPath } from '../linux/tree.ts';
 import { kindOf } from '../arguments.ts';
@@ -18,8 +19,6 @@ import { toMountError } from './mount-error.ts';
 import { bestMethod } from './method.ts';
 import { type MountOptions, parseOptions } from './options.ts';
 import { checkWritable, mountOverlayByCommand, mountOverlayByString, openOverlay } from './overlay.ts';
-
-const O_PATH = 0o10000000;
 
 /** How long an unmount waits for what still uses the mount, in milliseconds. */
 const PATIENCE_MS = 2000;

@@ -18,6 +18,10 @@ class Witness implements Participant {
     this.#other = new BetterSqlite3(file, { timeout: 0 });
   }
 
+  check(): void {
+    this.calls.push(`check${this.#lock()}`);
+  }
+
   mark(): number {
     return this.progress;
   }
@@ -97,7 +101,7 @@ describe('Transactor', () => {
       return 'done';
     });
     expect(result).toBe('done');
-    expect(witness.calls).toEqual(['sync, locked', 'end']);
+    expect(witness.calls).toEqual(['sync, locked', 'check, locked', 'end']);
     expect(witness.names()).toEqual(['a']);
     expect(transactor.rollbacks).toBe(0);
   });
@@ -132,7 +136,7 @@ describe('Transactor', () => {
       insert(db, 'd');
     });
     expect(witness.names()).toEqual(['a', 'd']);
-    expect(witness.calls).toEqual(['undo to 1, locked', 'sync, locked', 'end']);
+    expect(witness.calls).toEqual(['undo to 1, locked', 'sync, locked', 'check, locked', 'end']);
     expect(transactor.rollbacks).toBe(1);
   });
 
@@ -149,7 +153,7 @@ describe('Transactor', () => {
     expect(run).toThrow(
       expect.objectContaining({ code: 'UNAVAILABLE', message: expect.stringContaining('unknown') as string }),
     );
-    expect(witness.calls).toEqual(['sync, locked', 'end']);
+    expect(witness.calls).toEqual(['sync, locked', 'check, locked', 'end']);
     expect(transactor.open).toBe(false);
     const settlements = (): unknown => db.prepare('select settlements from high_water').pluck().get();
     const before = Number(settlements());
@@ -198,7 +202,7 @@ describe('Transactor', () => {
         });
       expect(write).toThrow(expect.objectContaining({ code: 'SQLITE_FULL' }));
       expect(transactor.open).toBe(false);
-      expect(witness.calls).toEqual(['sync, locked', 'undo to 0, locked', 'end']);
+      expect(witness.calls).toEqual(['sync, locked', 'check, locked', 'undo to 0, locked', 'end']);
       expect(witness.names()).toEqual([]);
       // Its outcome is known, so that nothing has to be settled.
       transactor.run(() => insert(db, 'small'));
