@@ -67,12 +67,17 @@ export function applyMigrations(db: Database, version: number): void {
 /**
  * Brings a database up to date, each migration in a transaction of its own. Several processes may do so
  * at once: each reads the version again once it holds the write lock.
+ *
+ * @param backUp keeps a copy of a database that is not new, under the lock of the first migration that it needs
  */
-export function migrate(db: Database): void {
+export function migrate(db: Database, backUp?: (version: number) => void): void {
+  let backedUp = false;
   const step = db.transaction(() => {
     const version = readVersion(db);
     const next = migrations[version];
     if (next === undefined) return false;
+    if (version > 0 && !backedUp) backUp?.(version);
+    backedUp = true;
     db.exec(next.sql);
     db.pragma(`application_id = ${APPLICATION_ID}`);
     db.pragma(`user_version = ${version + 1}`);

@@ -6,7 +6,7 @@ import { quote } from '../quote.ts';
 import { backupsOf, copyInto, nameBackup, pruneBackups } from './backup/files.ts';
 import { SQLITE_BUSY_TIMEOUT_MS, retryWhileBusy } from './busy.ts';
 import { matchesPattern } from './filter-sql.ts';
-import { LATEST_VERSION, checkVersion, migrate, readVersion } from './migrate.ts';
+import { checkVersion, migrate } from './migrate.ts';
 
 /** How a database is opened. */
 export interface OpenDatabaseOptions {
@@ -92,18 +92,21 @@ function configure(
   db.pragma('cell_size_check = on');
   db.function('overlite_matches', { deterministic: true }, matchesPattern);
   if (readonly) return;
-  if (backup) backUpBeforeMigration(db, file);
-  migrate(db);
+  migrate(db, backup ? (version) => backUpBeforeMigration(file, version) : undefined);
 }
 
 /** How many copies from before migrations are kept. */
 const KEPT_BEFORE_MIGRATIONS = 3;
 
-/** Keeps a copy of a database that is about to be migrated. */
-function backUpBeforeMigration(db: Database, file: string): void {
-  const version = readVersion(db);
-  if (version === 0 || version === LATEST_VERSION) return;
+/** Keeps a copy of a database that is about to be migrated. Called while the write lock is held. */
+function backUpBeforeMigration(file: string, version: number): void {
   mkdirSync(backupsOf(file), { recursive: true, mode: 0o700 });
-  copyInto(db, nameBackup(file, version));
+  // VACUUM cannot run within a transaction. Another connection reads the database as it is before this one.
+  const db = new BetterSqlite3(file, { readonly: true, timeout: SQLITE_BUSY_TIMEOUT_MS });
+  try {
+    copyInto(db, nameBackup(file, version));
+  } finally {
+    db.close();
+  }
   pruneBackups(file, 'migration', KEPT_BEFORE_MIGRATIONS);
 }

@@ -164,7 +164,16 @@ export class WriteQueue {
       else if ('error' in outcome) job.reject(outcome.error);
       else job.resolve(outcome.value);
     }
-    this.#onTransaction?.(outcomes.length);
+    this.#report(outcomes.length);
+  }
+
+  /** The writes are committed, whatever the caller's function does. */
+  #report(writes: number): void {
+    try {
+      this.#onTransaction?.(writes);
+    } catch (error) {
+      process.emitWarning(`onTransaction has thrown: ${String(error)}`, 'OverliteWarning');
+    }
   }
 
   #runJob(job: Job): Outcome {

@@ -1,8 +1,13 @@
-import { readFileSync } from 'node:fs';
+import { execFile } from 'node:child_process';
+import { readFileSync, readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
 import BetterSqlite3 from 'better-sqlite3';
 import { expect } from 'vitest';
 import { MetadataReader, MetadataStore } from '../../src/metadata/index.ts';
 import { test } from '../support/fixtures.ts';
+import { needs } from '../support/needs.ts';
+import { mustRun } from '../support/shell.ts';
 
 test('a database of the first version is migrated with everything that is in it', async ({
   databaseFile,
@@ -34,3 +39,26 @@ test('a database of the first version is migrated with everything that is in it'
   expect(store.commit('n', 'v')).toMatchObject({ volatile: false });
   store.close();
 });
+
+const lacking = needs('root', 'sqlite3');
+
+test.skipIf(lacking)(
+  `processes that open an old database at once migrate it once, after one backup of it as it was${lacking}`,
+  async ({ example }) => {
+    mustRun(
+      example.at('metadata.db'),
+      `drop trigger snapshot_volatile; alter table snapshot drop column volatile_boot; pragma user_version = 1;`,
+    );
+    const script = join(import.meta.dirname, '../support/open-root.mjs');
+    const outputs = await Promise.all(
+      Array.from({ length: 10 }, () => promisify(execFile)(process.execPath, [script, example.root])),
+    );
+    for (const { stdout } of outputs) expect(JSON.parse(stdout)).toEqual({ opened: true });
+    const backups = readdirSync(example.at('backups'));
+    expect(backups).toEqual([expect.stringMatching(/^metadata-v1-/)]);
+    const [backup = ''] = backups;
+    expect(
+      mustRun(example.at('backups', backup), 'pragma user_version; select count(*) from snapshot;\n'),
+    ).toBe('1\n6\n');
+  },
+);

@@ -120,6 +120,40 @@ describe('WriteQueue', () => {
     expect(transactions).toEqual([2]);
   });
 
+  test('an error of onTransaction is a warning, and fails no write', async ({
+    databaseFile,
+    busyTimeout,
+  }) => {
+    const db = await openDatabase(databaseFile, { readonly: false, busyTimeout });
+    const warnings: string[] = [];
+    const onWarning = ({ message }: Error): unknown => warnings.push(message);
+    process.on('warning', onWarning);
+    try {
+      const queue = new WriteQueue(db, new Transactor(db), {
+        busyTimeout,
+        spareSpace: new SpareSpace(`${databaseFile}-reserve`),
+        onTransaction() {
+          throw new Error('too many');
+        },
+      });
+      // The first takes longer than a transaction goes on for, so that the others are put back into the queue.
+      const slowly = (): string => {
+        const until = performance.now() + 50;
+        while (performance.now() < until);
+        return 'slowly';
+      };
+      await expect(Promise.all([queue.write(slowly), queue.write(() => 'next')])).resolves.toEqual([
+        'slowly',
+        'next',
+      ]);
+      await new Promise((resolve) => setImmediate(resolve));
+      expect(warnings).toContain('onTransaction has thrown: Error: too many');
+    } finally {
+      process.off('warning', onWarning);
+      db.close();
+    }
+  });
+
   test('idle() waits for writes that are queued meanwhile', async ({ subject }) => {
     const { queue, insert, values } = subject;
     void queue.write(() => insert('a')).then(() => queue.write(() => insert('b')));
