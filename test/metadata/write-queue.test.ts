@@ -202,9 +202,11 @@ describe.skipIf(lacking)(`WriteQueue on a full disk${lacking}`, () => {
       for (;;) writeFileSync(filler, Buffer.alloc(4096), { flag: 'a' });
     }).toThrow('ENOSPC');
     let runs = 0;
+    // Each is too large by itself, whether or not they share a transaction.
+    const large = 'large '.repeat(100_000);
     const outcomes = await Promise.allSettled([
-      queue.write(() => insert('large '.repeat(100_000))),
-      queue.write(() => insert(`once ${(runs += 1)}`), { once: true }),
+      queue.write(() => insert(large)),
+      queue.write(() => insert(`once ${(runs += 1)} ${large}`), { once: true }),
       queue.write(() => db.prepare('delete from t').run().changes, { frees: true }),
     ]);
     expect(outcomes).toMatchObject([
