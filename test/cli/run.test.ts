@@ -275,11 +275,11 @@ describe.skipIf(lacking)(`overlite run${lacking}`, () => {
   });
 
   test.for([
-    { signal: 'SIGINT', said: 'interrupted', status: 5 },
-    { signal: 'SIGTERM', said: 'terminated', status: 6 },
+    ['SIGINT', 'interrupted', 5],
+    ['SIGTERM', 'terminated', 6],
   ] as const)(
-    '`run` leaves $signal to the command, and ends when the command does',
-    async ({ signal, said, status }, { start }) => {
+    '`run` leaves %s to the command, and ends when the command does',
+    async ([signal, said, status], { start }) => {
       const script = `trap 'echo interrupted; exit 5' INT; trap 'echo terminated; exit 6' TERM; echo ready; while :; do sleep 0.05; done`;
       const running = start(['run', 'base', '--', 'sh', '-c', script], { group: true });
       await waitFor('the command to be ready', running.stdout);

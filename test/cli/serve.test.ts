@@ -1,4 +1,4 @@
-import { spawn, spawnSync } from 'node:child_process';
+import { spawnSync } from 'node:child_process';
 import { existsSync, lstatSync, mkdirSync, readFileSync, readdirSync, symlinkSync } from 'node:fs';
 import { request } from 'node:http';
 import { join } from 'node:path';
@@ -8,6 +8,7 @@ import { copySync } from 'fs-extra/esm';
 import { describe, expect } from 'vitest';
 import { type CommandLine, type Running, test as base } from '../support/cli.ts';
 import { needs } from '../support/needs.ts';
+import { startProcess } from '../support/process.ts';
 import { SnapshotsClient, failure } from '../support/snapshots-client.ts';
 import { assertWhole } from '../support/store.ts';
 import { sh } from '../support/tree.ts';
@@ -364,21 +365,17 @@ describe.skipIf(lackingPython)(`a service manager${lackingPython}`, () => {
     '`serve` tells a service manager on %s when it is ready and when it stops',
     async (kind, { place, socket, serve, undo }) => {
       const name = kind === 'a path' ? join(place, 'notify') : `@${place}`;
-      const manager = spawn('python3', ['-c', MANAGER, name], { stdio: ['ignore', 'pipe', 'inherit'] });
+      const manager = await startProcess('bound\n', 'python3', ['-c', MANAGER, name]);
       undo(() => manager.kill());
-      let heard = '';
-      manager.stdout.setEncoding('utf8').on('data', (text: string) => (heard += text));
       const hears = (what: string): Promise<boolean> =>
-        waitFor(`${what} at the service manager`, () => heard.includes(what));
-      await hears('bound\n');
+        waitFor(`${what} at the service manager`, () => manager.printed.includes(what));
       const { process: server, ended } = serve(['--address', socket], { env: { NOTIFY_SOCKET: name } });
       await hears('READY=1');
       expect(existsSync(socket)).toBe(true);
       server.kill('SIGTERM');
       await hears('STOPPING=1');
       expect(await ended()).toMatchObject({ status: 0 });
-      await hears('calls\n');
-      expect(heard).toBe(
+      expect(await manager.finish()).toBe(
         `bound\nREADY=1 | STATUS=serving on ${socket}\nSTOPPING=1 | STATUS=finishing the running calls\n`,
       );
     },

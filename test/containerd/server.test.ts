@@ -1,38 +1,47 @@
 import { once } from 'node:events';
-import { mkdirSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { connect as connectHttp2 } from 'node:http2';
+import { connect as connectSocket } from 'node:net';
 import { type ServiceError, status } from '@grpc/grpc-js';
 import { service as healthDefinition } from 'grpc-health-check';
-import { describe, expect, test } from 'vitest';
+import { describe, expect } from 'vitest';
 import { serve } from '../../src/containerd/index.ts';
-import { isRoot } from '../support/needs.ts';
-import { useService } from '../support/service.ts';
-import { type SnapshotsClient, failure, firstBlock } from '../support/snapshots-client.ts';
+import { layerOf } from '../support/layers.ts';
+import { needs } from '../support/needs.ts';
+import { test } from '../support/service.ts';
+import {
+  PREPARE,
+  SNAPSHOTS,
+  type SnapshotsClient,
+  failure,
+  firstBlock,
+} from '../support/snapshots-client.ts';
+import { sh } from '../support/tree.ts';
+import { field } from '../support/wire.ts';
 
-const SNAPSHOTS = 'containerd.services.snapshots.v1.Snapshots';
-const needs = isRoot ? '' : ' (needs root)';
+const lacking = needs('root');
+
+/** A method of the health service. */
+interface HealthMethod {
+  readonly path: string;
+  readonly requestSerialize: (message: object) => Buffer;
+  readonly responseDeserialize: (bytes: Buffer) => { status: string };
+}
+
+const healthMethod = (name: 'Check' | 'Watch'): HealthMethod =>
+  healthDefinition[name] as unknown as HealthMethod;
 
 /** Asks the health service. */
 async function health(client: SnapshotsClient, name: string): Promise<string> {
-  const { path, requestSerialize, responseDeserialize } = healthDefinition['Check'] as unknown as {
-    path: string;
-    requestSerialize: (message: object) => Buffer;
-    responseDeserialize: (bytes: Buffer) => { status: string };
-  };
+  const { path, requestSerialize, responseDeserialize } = healthMethod('Check');
   return responseDeserialize(await client.raw(path, requestSerialize({ service: name }))).status;
 }
 
-describe.skipIf(!isRoot)(`a server${needs}`, () => {
-  const service = useService({ serve: () => ({ health: true, reflection: true }) });
+describe.skipIf(lacking)(`a server with health and reflection${lacking}`, () => {
+  test.override('serveOptions', { health: true, reflection: true });
 
-  test('lets running calls finish when it is closed, and takes no others', async () => {
-    const { client, driver, server } = service;
+  test('close() lets the running calls finish, and takes no others', async ({ driver, server, client }) => {
     await driver.prepare('k');
-    const layer = `${(await driver.stat('k')).directory}/fs`;
-    for (let i = 0; i < 100; i += 1) {
-      mkdirSync(join(layer, `${i}`));
-      for (let at = 0; at < 50; at += 1) writeFileSync(join(layer, `${i}`, `${at}`), 'x');
-    }
+    sh('seq 2000 | xargs touch', await layerOf(driver, 'k'));
     const commit = client.call('Commit', { key: 'k', name: 'n' });
     await client.call('Stat', { key: 'k' });
     const closed = server.close();
@@ -42,13 +51,12 @@ describe.skipIf(!isRoot)(`a server${needs}`, () => {
     expect(await driver.stat('n')).toMatchObject({ kind: 'committed' });
   });
 
-  test('ends after a while what does not finish by itself', async () => {
-    const { driver, server } = service;
+  test('close() returns after the grace if a client stops reading', async ({ driver, server, connect }) => {
     const labels = Object.fromEntries(Array.from({ length: 100 }, (_, at) => [`k${at}`, 'x'.repeat(4000)]));
     await driver.transaction((tx) => {
       for (let i = 0; i < 50; i += 1) tx.prepare(`k${i}`, null, { labels });
     });
-    const stalled = service.connect().stream({});
+    const stalled = connect().stream({});
     await firstBlock(stalled);
     await server.close({ grace: 100 });
     stalled.on('error', () => {});
@@ -56,19 +64,18 @@ describe.skipIf(!isRoot)(`a server${needs}`, () => {
     await once(stalled, 'close');
   });
 
-  test('tells of its health until it is closed', async () => {
-    const { client, server } = service;
+  test('the health service answers SERVING until the server is closed', async ({
+    server,
+    client,
+    connect,
+  }) => {
     expect(await health(client, '')).toBe('SERVING');
     expect(await health(client, SNAPSHOTS)).toBe('SERVING');
     expect(await failure(health(client, 'another.Service'))).toMatchObject({ code: 'NOT_FOUND' });
-    const { path, requestSerialize, responseDeserialize } = healthDefinition['Watch'] as unknown as {
-      path: string;
-      requestSerialize: (message: object) => Buffer;
-      responseDeserialize: (bytes: Buffer) => { status: string };
-    };
-    const watch = service
-      .connect()
-      .client.makeServerStreamRequest(path, requestSerialize, responseDeserialize, { service: SNAPSHOTS });
+    const { path, requestSerialize, responseDeserialize } = healthMethod('Watch');
+    const watch = connect().client.makeServerStreamRequest(path, requestSerialize, responseDeserialize, {
+      service: SNAPSHOTS,
+    });
     const seen: string[] = [];
     watch.on('data', ({ status: now }: { status: string }) => seen.push(now));
     const ended = once(watch, 'error') as Promise<[ServiceError]>;
@@ -80,11 +87,11 @@ describe.skipIf(!isRoot)(`a server${needs}`, () => {
     expect(seen).toEqual(['SERVING', 'NOT_SERVING']);
   });
 
-  test.each(['v1', 'v1alpha'])('tells of its services by reflection %s', async (version) => {
+  test.for(['v1', 'v1alpha'])('reflection %s names the snapshots service', async (version, { connect }) => {
     // The request for a list of services, and its answer, by their numbers.
     const same = (bytes: Buffer): Buffer => bytes;
     const path = `/grpc.reflection.${version}.ServerReflection/ServerReflectionInfo`;
-    const stream = service.connect().client.makeBidiStreamRequest(path, same, same);
+    const stream = connect().client.makeBidiStreamRequest(path, same, same);
     stream.write(Buffer.from([0x3a, 0x01, 0x2a]));
     const [answer] = (await once(stream, 'data')) as [Buffer];
     expect(answer.toString('latin1')).toContain(SNAPSHOTS);
@@ -95,20 +102,103 @@ describe.skipIf(!isRoot)(`a server${needs}`, () => {
     stream.end();
     await once(stream, 'end');
   });
+});
 
-  test('says what is wrong with a descriptor that is no socket', async () => {
-    await expect(serve(service.driver, { address: 9999 })).rejects.toMatchObject({
+describe.skipIf(lacking)(`a server with the snapshots service alone${lacking}`, () => {
+  test('health and reflection are UNIMPLEMENTED unless they are asked for', async ({ client }) => {
+    expect(await failure(health(client, ''))).toMatchObject({ code: 'UNIMPLEMENTED' });
+    const path = '/grpc.reflection.v1.ServerReflection/ServerReflectionInfo';
+    expect(await failure(client.raw(path, Buffer.alloc(0)))).toMatchObject({ code: 'UNIMPLEMENTED' });
+  });
+
+  test('serve() says what is wrong with a descriptor that is not a socket', async ({ driver }) => {
+    await expect(serve(driver, { address: 9999 })).rejects.toMatchObject({
       message: expect.stringMatching(/^listening on descriptor 9999: /),
     });
   });
 });
 
-describe.skipIf(!isRoot)(`a server with nothing but the snapshots service${needs}`, () => {
-  const service = useService();
+describe.skipIf(lacking)(`clients that do what they should not${lacking}`, () => {
+  test.override('serveOptions', ({ calls }) => ({ onCall: (call) => calls.push(call) }));
 
-  test('has neither health nor reflection', async () => {
-    expect(await failure(health(service.client, ''))).toMatchObject({ code: 'UNIMPLEMENTED' });
-    const path = '/grpc.reflection.v1.ServerReflection/ServerReflectionInfo';
-    expect(await failure(service.client.raw(path, Buffer.alloc(0)))).toMatchObject({ code: 'UNIMPLEMENTED' });
+  test('methods and services that do not exist are UNIMPLEMENTED', async ({ connect, besides }) => {
+    for (const path of [
+      `/${SNAPSHOTS}/Destroy`,
+      '/containerd.services.content.v1.Content/List',
+      '/grpc.health.v1.Health/Check',
+      '/',
+    ]) {
+      expect(await besides(() => failure(connect().raw(path, Buffer.alloc(0))))).toMatchObject({
+        code: 'UNIMPLEMENTED',
+      });
+    }
+  });
+
+  test('a message of 100 MB is RESOURCE_EXHAUSTED', async ({ connect, calls, besides }) => {
+    const huge = field(2, Buffer.alloc(100_000_000, 0x61));
+    expect(await besides(() => failure(connect().raw(PREPARE, huge)))).toMatchObject({
+      code: 'RESOURCE_EXHAUSTED',
+    });
+    expect(calls.filter(({ code }) => code !== 'OK')).toMatchObject([
+      { method: 'Prepare', code: 'CANCELLED' },
+    ]);
+  });
+
+  test('connections that speak no gRPC, or no HTTP at all, are closed', async ({ server, besides }) => {
+    await besides(async () => {
+      for (const text of [
+        'GET / HTTP/1.1\r\n\r\n',
+        '\0'.repeat(10_000),
+        'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nnonsense',
+      ]) {
+        const socket = connectSocket(server.address);
+        socket.on('error', () => {});
+        socket.resume();
+        socket.write(text);
+        socket.end();
+        await once(socket, 'close');
+      }
+      const idle = connectSocket(server.address);
+      await once(idle, 'connect');
+      const session = connectHttp2('http://localhost', {
+        createConnection: () => connectSocket(server.address),
+      });
+      const plain = session.request({
+        ':path': `/${SNAPSHOTS}/Stat`,
+        ':method': 'POST',
+        'content-type': 'text/html',
+      });
+      const [headers] = (await once(plain, 'response')) as [Record<string, unknown>];
+      expect(headers[':status']).toBe(415);
+      plain.resume().end();
+      await once(plain, 'close');
+      const unfinished = session.request({
+        ':path': PREPARE,
+        ':method': 'POST',
+        'content-type': 'application/grpc',
+      });
+      unfinished.on('error', () => {});
+      unfinished.write(Buffer.from([0, 0, 0, 1, 0, 0x12]));
+      session.destroy();
+      idle.destroy();
+    });
+  });
+
+  test('a hundred clients at once have outcomes of their own', async ({ client, connect }) => {
+    await client.call('Prepare', { key: 'making' });
+    await client.call('Commit', { key: 'making', name: 'base' });
+    const outcomes = await Promise.all(
+      Array.from({ length: 100 }, async (_, i) => {
+        const own = connect();
+        const taken = await own.call('Prepare', { key: `k${i % 50}`, parent: 'base' }).then(
+          () => 'OK',
+          (error: { details: string }) => error.details,
+        );
+        await own.names('kind==active');
+        return taken;
+      }),
+    );
+    expect(outcomes.filter((outcome) => outcome === 'OK')).toHaveLength(50);
+    expect(outcomes.filter((outcome) => outcome.endsWith('is taken'))).toHaveLength(50);
   });
 });

@@ -1,23 +1,40 @@
 import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { describe, expect, test } from 'vitest';
-import { isRoot } from '../support/needs.ts';
-import { useService } from '../support/service.ts';
-import { failure } from '../support/snapshots-client.ts';
+import { describe, expect } from 'vitest';
+import { needs } from '../support/needs.ts';
+import { test } from '../support/service.ts';
+import { type SnapshotsClient, failure } from '../support/snapshots-client.ts';
+import { waitFor } from '../support/wait-for.ts';
 
-const needs = isRoot ? '' : ' (needs root)';
+const lacking = needs('root');
 
-describe.skipIf(!isRoot)(`the snapshots service${needs}`, () => {
-  const service = useService();
+/** Counts the calls that a client gets answered, one after the other, while something goes on. */
+async function answeredDuring<T>(
+  client: SnapshotsClient,
+  body: () => Promise<T>,
+): Promise<{ result: T; answered: number }> {
+  const stopping = new AbortController();
+  const asking = (async (): Promise<number> => {
+    let answered = 0;
+    for (; !stopping.signal.aborted; answered += 1) await failure(client.call('Stat', { key: 'nowhere' }));
+    return answered;
+  })();
+  const result = await body().finally(() => stopping.abort());
+  return { result, answered: await asking };
+}
 
-  test('Prepare, Commit, View, Mounts, Usage, Remove and Cleanup do what the driver does', async () => {
-    const { client, driver } = service;
+describe.skipIf(lacking)(`the snapshots service${lacking}`, () => {
+  test('Prepare, Commit, View, Mounts, Usage, Remove and Cleanup do what the driver does', async ({
+    root,
+    client,
+    driver,
+  }) => {
     const labels = { 'containerd.io/snapshot.ref': 'sha256:1', empty: '' };
     const { mounts } = await client.call('Prepare', { snapshotter: 'any', key: 'k', labels });
     expect(mounts).toEqual([
       {
         type: 'bind',
-        source: join(service.root, 'snapshots/1/fs'),
+        source: join(root, 'snapshots/1/fs'),
         target: '',
         options: ['rw', 'rbind'],
       },
@@ -36,12 +53,11 @@ describe.skipIf(!isRoot)(`the snapshots service${needs}`, () => {
     for (const key of ['k2', 'v', 'n']) expect(await client.call('Remove', { key })).toEqual({});
     expect(await client.call('Cleanup', {})).toEqual({});
     expect(await client.names()).toEqual([]);
-    expect(existsSync(join(service.root, 'snapshots/1'))).toBe(false);
+    expect(existsSync(join(root, 'snapshots/1'))).toBe(false);
     expect(await driver.pendingRemovals()).toBe(0);
   });
 
-  test('a commit gives a parent to what has none', async () => {
-    const { client } = service;
+  test('Commit gives a parent to a snapshot that has none', async ({ client }) => {
     await client.call('Prepare', { key: 'a' });
     await client.call('Commit', { name: 'base', key: 'a' });
     await client.call('Prepare', { key: 'b' });
@@ -56,8 +72,7 @@ describe.skipIf(!isRoot)(`the snapshots service${needs}`, () => {
     });
   });
 
-  test('Stat and List tell the same, to the microsecond', async () => {
-    const { client, driver } = service;
+  test('Stat and List give the same information, to the microsecond', async ({ client, driver }) => {
     await client
       .call('Prepare', { key: 'k', labels: { a: 'b', ['__proto__']: 'c', '': '' } })
       .catch(() => {});
@@ -79,8 +94,7 @@ describe.skipIf(!isRoot)(`the snapshots service${needs}`, () => {
     expect((await client.blocks('labels.d==e')).flat()).toEqual([updated]);
   });
 
-  test('Update changes labels, as far as the mask says', async () => {
-    const { client } = service;
+  test('Update changes the labels that the mask names', async ({ client }) => {
     await client.call('Prepare', { key: 'k', labels: { a: '1', b: '2' } });
     const labels = async (given: Record<string, string>, paths?: string[]): Promise<object> => {
       const updateMask = paths && { paths };
@@ -99,8 +113,7 @@ describe.skipIf(!isRoot)(`the snapshots service${needs}`, () => {
     expect(await failure(client.call('Update', {}))).toMatchObject({ code: 'INVALID_ARGUMENT' });
   });
 
-  test('List sends blocks of a hundred, or less where there is much to tell', async () => {
-    const { client, driver } = service;
+  test('List sends blocks of a hundred, or fewer if they are large', async ({ client, driver }) => {
     expect(await client.blocks()).toEqual([]);
     await driver.transaction((tx) => {
       for (let i = 0; i < 250; i += 1) tx.view(`v${i}`);
@@ -121,8 +134,7 @@ describe.skipIf(!isRoot)(`the snapshots service${needs}`, () => {
     expect(await failure(client.blocks('color==red'))).toMatchObject({ code: 'INVALID_ARGUMENT' });
   });
 
-  test('errors carry their codes, and say what to do', async () => {
-    const { client } = service;
+  test('errors carry their code, message and hint', async ({ client }) => {
     await client.call('Prepare', { key: 'k' });
     await client.call('Commit', { name: 'base', key: 'k' });
     await client.call('Prepare', { key: 'child', parent: 'base' });
@@ -154,8 +166,10 @@ describe.skipIf(!isRoot)(`the snapshots service${needs}`, () => {
     ]);
   });
 
-  test('Remove takes what is there under a name even if that changes its kind', async () => {
-    const { client, driver } = service;
+  test('Remove removes a snapshot even if its name is given to one of another kind meanwhile', async ({
+    client,
+    driver,
+  }) => {
     const make = async (i: number): Promise<void> => {
       if (i % 2 === 0) {
         await driver.prepare('making');
@@ -184,22 +198,121 @@ describe.skipIf(!isRoot)(`the snapshots service${needs}`, () => {
     }
   });
 
-  test('what is removed goes from disk by itself', async () => {
-    const { client, driver } = service;
+  test('Remove leaves no directory on disk after a while', async ({ client, driver }) => {
     const { mounts } = await client.call('Prepare', { key: 'k' });
     const layer = mounts[0]?.source ?? '';
     mkdirSync(join(layer, 'a/b'), { recursive: true });
     await client.call('Remove', { key: 'k' });
-    while (existsSync(layer)) await client.call('Stat', { key: 'k' }).catch(() => {});
+    await waitFor('the deletion of the layer', () => !existsSync(layer));
     expect(await driver.exists('k')).toBe(false);
   });
 });
 
-describe.skipIf(!isRoot)(`the service with options${needs}`, () => {
-  const service = useService({ driver: { remapIds: true }, serve: () => ({ name: 'overlite' }) });
+describe.skipIf(lacking)(`requests beyond the limits${lacking}`, () => {
+  test('too many labels, and too long or improper keys and values, are INVALID_ARGUMENT', async ({
+    client,
+  }) => {
+    const many = Object.fromEntries(Array.from({ length: 501 }, (_, i) => [`k${i}`, 'v']));
+    const requests = [many, { k: 'v'.repeat(4096) }, { ['k'.repeat(5000)]: '' }, { k: 'a\0b' }, { '': 'v' }];
+    await client.call('Prepare', { key: 'k' });
+    for (const labels of requests) {
+      const tries = [
+        client.call('Prepare', { key: 'x', labels }),
+        client.call('View', { key: 'x', labels }),
+        client.call('Commit', { key: 'k', name: 'x', labels }),
+        client.call('Update', { info: { name: 'k', labels } }),
+      ].map(failure);
+      for (const { code } of await Promise.all(tries)) expect(code).toBe('INVALID_ARGUMENT');
+    }
+    for (const key of ['', 'k'.repeat(4097), 'a\0b']) {
+      expect(await failure(client.call('Prepare', { key }))).toMatchObject({ code: 'INVALID_ARGUMENT' });
+      expect(await failure(client.call('Remove', { key }))).toMatchObject({ code: 'INVALID_ARGUMENT' });
+    }
+    expect(await client.names()).toEqual(['k']);
+    const all = Object.fromEntries(Array.from({ length: 500 }, (_, i) => [`k${i}`, 'v'.repeat(4000)]));
+    await client.call('Update', { info: { name: 'k', labels: all } });
+    expect(Object.keys((await client.call('Stat', { key: 'k' })).info.labels)).toHaveLength(500);
+  });
 
-  test('id-mapping labels become mount options, and cannot be anything else', async () => {
-    const { client } = service;
+  test('hostile filters match in linear time, or are INVALID_ARGUMENT', async ({
+    driver,
+    connect,
+    besides,
+  }) => {
+    await driver.transaction((tx) => {
+      for (let i = 0; i < 100; i += 1) tx.view(`${'a'.repeat(1000)}${i}`);
+    });
+    const patterns = ['(a+)+$x', '(a|a)*b', '(.*)*(.*)*z', '^(a?){30}a{30}z'];
+    for (const pattern of patterns) {
+      const listed = await besides(() => connect().names(`name~=${JSON.stringify(pattern)}`));
+      expect(listed).toEqual([]);
+    }
+    const refused = [
+      'name~="(a{1000}){1000}"',
+      'name~="("',
+      `name==${'x'.repeat(20_000)}`,
+      `${'labels.a,'.repeat(600)}labels.a`,
+      '\uFFFD',
+      'name==a\0',
+    ];
+    for (const filter of refused) {
+      expect(await besides(() => failure(connect().names(filter)))).toMatchObject({
+        code: 'INVALID_ARGUMENT',
+      });
+    }
+    const many = Array.from({ length: 501 }, (_, i) => `name==x${i}`);
+    expect(await failure(connect().names(...many))).toMatchObject({ code: 'INVALID_ARGUMENT' });
+  });
+
+  test('a slow pattern on long names holds no other client up', async ({ driver, connect, besides }) => {
+    // Such that what is known of one is of no use for the next.
+    let random = 1;
+    const name = (): string => {
+      let text = 'a';
+      while (text.length < 1000) {
+        random = (random * 48_271) % 2_147_483_647;
+        text += random % 2 === 0 ? 'a' : 'b';
+      }
+      return text;
+    };
+    const names = Array.from({ length: 60 }, name);
+    await driver.transaction((tx) => {
+      for (const key of names) tx.view(key);
+    });
+    for (const filter of ['name~="a.{500}[cd]"', 'name~="^a.*a.{500}[cd]"']) {
+      const { result, answered } = await answeredDuring(connect(), () =>
+        besides(() => connect().names(filter)),
+      );
+      expect(result).toEqual([]);
+      expect(answered).toBeGreaterThanOrEqual(16);
+    }
+    expect(await connect().names('name~="^ab.{500}a"')).toEqual(
+      names.filter((key) => /^ab.{500}a/.test(key)),
+    );
+    expect(await connect().names('name~="a.{500}bb"', 'name~="bab.{300}a.{300}b"')).toEqual(
+      names.filter((key) => /a.{500}bb|bab.{300}a.{300}b/.test(key)),
+    );
+    // A search that nobody waits for any more ends before it has found what is there.
+    await driver.prepare(`${'ab'.repeat(300)}c`);
+    const search = driver.snapshots('name~="a.{500}c"')[Symbol.asyncIterator]();
+    const first = search.next();
+    await new Promise((resolve) => setImmediate(resolve));
+    await search.return?.();
+    expect(await first).toEqual({ done: true, value: undefined });
+    const large = 'a.{900}';
+    const many = Array.from({ length: 6 }, (_, i) => `name~="${large}${i}"`);
+    expect(await failure(connect().names(...many))).toMatchObject({
+      code: 'INVALID_ARGUMENT',
+      details: expect.stringContaining('too large together'),
+    });
+  });
+});
+
+describe.skipIf(lacking)(`the service with a name and remapIds${lacking}`, () => {
+  test.override('driverOptions', { asyncRemove: 'background', backups: false, remapIds: true });
+  test.override('serveOptions', { name: 'overlite' });
+
+  test('ID mapping labels become mount options, and cannot smuggle in others', async ({ client }) => {
     const snapshotter = 'overlite';
     await client.call('Prepare', { snapshotter, key: 'k' });
     await client.call('Commit', { snapshotter, key: 'k', name: 'base' });
@@ -215,8 +328,7 @@ describe.skipIf(!isRoot)(`the service with options${needs}`, () => {
     });
   });
 
-  test('a request for another snapshotter is refused, where a name was given', async () => {
-    const { client } = service;
+  test('a request for a snapshotter of another name is INVALID_ARGUMENT', async ({ client }) => {
     for (const snapshotter of ['', 'overlayfs', 'Overlite']) {
       expect(await failure(client.call('Stat', { snapshotter, key: 'k' }))).toEqual({
         code: 'INVALID_ARGUMENT',

@@ -12,32 +12,28 @@ import {
 } from 'node:fs';
 import { type Server, createServer } from 'node:net';
 import { join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { describe, expect } from 'vitest';
 import { type RunningServer, serve } from '../../src/containerd/index.ts';
-import { OverlayDriver } from '../../src/index.ts';
-import { isRoot } from '../support/needs.ts';
+import { test as base } from '../support/fixtures.ts';
+import { needs } from '../support/needs.ts';
 import { SnapshotsClient } from '../support/snapshots-client.ts';
-import { useStore } from '../support/store.ts';
 
-const store = useStore();
-let driver: OverlayDriver;
-let undo: (() => unknown)[];
-beforeEach(async () => {
-  undo = [];
-  driver = await OverlayDriver.open(store.root, { backups: false });
+const lacking = needs('root');
+
+const test = base.extend<{
+  /** The path of something in `place`. */
+  at: (name: string) => string;
+  /** Serves the store, and closes the server after the test. */
+  start: (address: string) => Promise<RunningServer>;
+}>({
+  at: async ({ place }, use) => use((name) => join(place, name)),
+  start: async ({ driver, undo }, use) =>
+    use(async (address) => {
+      const server = await serve(driver, { address });
+      undo(() => server.close());
+      return server;
+    }),
 });
-afterEach(async () => {
-  for (const step of undo.toReversed()) await step();
-  await driver.close();
-});
-
-const at = (name: string): string => join(store.root, name);
-
-async function start(address: string): Promise<RunningServer> {
-  const server = await serve(driver, { address });
-  undo.push(() => server.close());
-  return server;
-}
 
 async function answers(address: string): Promise<boolean> {
   using client = new SnapshotsClient(address);
@@ -53,11 +49,16 @@ function leaveStale(address: string): void {
   spawnSync(process.execPath, ['-e', script]);
 }
 
-describe.skipIf(!isRoot)(`the socket${isRoot ? '' : ' (needs root)'}`, () => {
-  test('is of mode 0600, and gone when the server is closed, and nothing is left of its making', async () => {
-    const before = readdirSync(store.root);
+describe.skipIf(lacking)(`the socket of a server${lacking}`, () => {
+  test('the socket of a server has mode 0600, and only its lock is left when the server is closed', async ({
+    place,
+    at,
+    start,
+    undo,
+  }) => {
+    const before = readdirSync(place);
     const umask = process.umask(0);
-    undo.push(() => process.umask(umask));
+    undo(() => process.umask(umask));
     const server = await start(at('socket'));
     const status = lstatSync(at('socket'));
     expect(status.isSocket()).toBe(true);
@@ -65,10 +66,13 @@ describe.skipIf(!isRoot)(`the socket${isRoot ? '' : ' (needs root)'}`, () => {
     expect(await answers(server.address)).toBe(true);
     await server.close();
     await server.close();
-    expect(readdirSync(store.root).toSorted()).toEqual([...before, 'socket.lock'].toSorted());
+    expect(readdirSync(place).toSorted()).toEqual([...before, 'socket.lock'].toSorted());
   });
 
-  test('may have a path as long as sockets can have, and no longer', async () => {
+  test('serve() takes a path as long as sockets can have, and none that is longer, empty or cut off', async ({
+    at,
+    start,
+  }) => {
     const name = 'x'.repeat(107 - at('x').length + 1);
     expect(await answers((await start(at(name))).address)).toBe(true);
     await expect(start(at(`${name}x`))).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
@@ -76,7 +80,7 @@ describe.skipIf(!isRoot)(`the socket${isRoot ? '' : ' (needs root)'}`, () => {
     await expect(start('a\0b')).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
   });
 
-  test('takes the place of one that nobody listens on', async () => {
+  test('serve() replaces a socket that nobody listens on', async ({ at, start }) => {
     leaveStale(at('socket'));
     const { ino } = lstatSync(at('socket'));
     const server = await start(at('socket'));
@@ -84,7 +88,7 @@ describe.skipIf(!isRoot)(`the socket${isRoot ? '' : ' (needs root)'}`, () => {
     expect(await answers(server.address)).toBe(true);
   });
 
-  test('does not take the place of one that somebody listens on', async () => {
+  test('serve() refuses to replace a socket that somebody listens on', async ({ at, start, undo }) => {
     const server = await start(at('socket'));
     await expect(start(at('socket'))).rejects.toMatchObject({
       code: 'FAILED_PRECONDITION',
@@ -93,13 +97,13 @@ describe.skipIf(!isRoot)(`the socket${isRoot ? '' : ' (needs root)'}`, () => {
     expect(await answers(server.address)).toBe(true);
     const foreign: Server = createServer((socket) => socket.destroy());
     await new Promise<void>((done) => void foreign.listen(at('foreign'), done));
-    undo.push(() => foreign.close());
+    undo(() => foreign.close());
     const { ino } = lstatSync(at('foreign'));
     await expect(start(at('foreign'))).rejects.toMatchObject({ code: 'FAILED_PRECONDITION' });
     expect(lstatSync(at('foreign')).ino).toBe(ino);
   });
 
-  test('of several servers that start at once on a stale one, one serves', async () => {
+  test('of several servers that start at once on a stale socket, one serves', async ({ at, start }) => {
     leaveStale(at('socket'));
     const outcomes = await Promise.allSettled(Array.from({ length: 10 }, () => start(at('socket'))));
     expect(outcomes.filter(({ status }) => status === 'fulfilled')).toHaveLength(1);
@@ -110,7 +114,7 @@ describe.skipIf(!isRoot)(`the socket${isRoot ? '' : ' (needs root)'}`, () => {
     expect(await answers(at('socket'))).toBe(true);
   });
 
-  test('takes the place of nothing that is not a socket', async () => {
+  test('serve() refuses to replace a file that is not a socket', async ({ at, start }) => {
     writeFileSync(at('file'), 'precious');
     mkdirSync(at('directory'));
     symlinkSync(at('file'), at('link'));
@@ -123,7 +127,7 @@ describe.skipIf(!isRoot)(`the socket${isRoot ? '' : ' (needs root)'}`, () => {
     expect(readFileSync(at('link'), 'utf8')).toBe('precious');
   });
 
-  test('what has been put in its place stays when the server is closed', async () => {
+  test('close() leaves a file that has taken the place of the socket', async ({ at, start }) => {
     const server = await start(at('socket'));
     rmSync(at('socket'));
     writeFileSync(at('socket'), 'precious');
@@ -131,7 +135,10 @@ describe.skipIf(!isRoot)(`the socket${isRoot ? '' : ' (needs root)'}`, () => {
     expect(readFileSync(at('socket'), 'utf8')).toBe('precious');
   });
 
-  test('is in a directory that is there, and in which others cannot put one of theirs', async () => {
+  test('serve() refuses a directory that is missing, or in which others could put their own socket', async ({
+    at,
+    start,
+  }) => {
     await expect(start(at('nowhere/socket'))).rejects.toMatchObject({ code: 'FAILED_PRECONDITION' });
     mkdirSync(at('shared'));
     chmodSync(at('shared'), 0o777);

@@ -1,35 +1,23 @@
-import { execFileSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { afterEach, beforeEach, expect, test } from 'vitest';
-import { main } from '../support/cli.ts';
-import { isRoot } from '../support/needs.ts';
+import { expect } from 'vitest';
+import { type CommandLine, test } from '../support/cli.ts';
+import { needs } from '../support/needs.ts';
 
 const page = fileURLToPath(new URL('../../docs/incident.md', import.meta.url));
 const PROMPT = '$ ';
+const MARK = '--- end of a command ---';
 
-let srv: string;
-beforeEach(() => {
-  srv = mkdtempSync(join(tmpdir(), 'overlite-incident-'));
-});
-afterEach(() => rmSync(srv, { recursive: true, force: true }));
+test.override('storeRoot', ({ root }) => root);
 
 /** Types the commands of a page, one after the other in the same shell, and gives the page with what they print. */
-function typeAnew(text: string): string {
-  const bin = join(srv, '.bin');
-  mkdirSync(bin);
-  symlinkSync(main, join(bin, 'overlite'));
+function typeAgain(text: string, { srv, bash }: { srv: string; bash: CommandLine['bash'] }): string {
   const commands = text.split('\n').filter((line) => line.startsWith(PROMPT));
-  const mark = '--- end of a command ---';
-  const script = commands.map((line) => `${line.slice(PROMPT.length)}\necho '${mark}'\n`).join('');
-  const printed = execFileSync('bash', ['-c', `exec 2>&1\n${script.replaceAll('/srv', srv)}`], {
-    cwd: srv,
-    encoding: 'utf8',
-    env: { ...process.env, PATH: `${bin}:${process.env['PATH']}` },
-  });
-  const outputs = printed.replaceAll(srv, '/srv').split(`${mark}\n`);
+  const script = commands.map((line) => `${line.slice(PROMPT.length)}\necho '${MARK}'\n`).join('');
+  const { status, stdout } = bash(`exec 2>&1\ncd ${srv}\n${script.replaceAll('/srv', srv)}`);
+  expect(status).toBe(0);
+  const outputs = stdout.replaceAll(srv, '/srv').split(`${MARK}\n`);
   const blocks = text.split(/(?<=^```console\n)([^]*?)(?=^```$)/m);
   return blocks
     .map((block, index) => {
@@ -48,10 +36,14 @@ function still(text: string): string {
     .replaceAll(/(snapshot-\d+)-\d+-\d+/g, '$1-time-process');
 }
 
-test.skipIf(!isRoot)(`the page of an incident is what happens${isRoot ? '' : ' (needs root)'}`, () => {
+const lacking = needs('root');
+
+test.skipIf(lacking)(`docs/incident.md shows what its commands print${lacking}`, ({ place, bash }) => {
+  const srv = join(place, 'srv');
+  mkdirSync(srv);
   const text = readFileSync(page, 'utf8');
-  const anew = typeAnew(text);
-  // With this set, the page is written anew.
-  if (process.env['UPDATE_DOCS'] === '1') writeFileSync(page, anew);
-  else expect(still(anew)).toBe(still(text));
+  const again = typeAgain(text, { srv, bash });
+  // With this set, the page is written again.
+  if (process.env['UPDATE_DOCS'] === '1') writeFileSync(page, again);
+  else expect(still(again)).toBe(still(text));
 });

@@ -1,11 +1,12 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { describe, expect } from 'vitest';
 import { OverlayDriver } from '../../src/index.ts';
-import { hasShell, mustRun, queryShell, runShell } from '../support/shell.ts';
-import { makeRoot } from '../support/store.ts';
+import { test as base } from '../support/fixtures.ts';
+import { needs } from '../support/needs.ts';
+import { mustRun, queryShell, runShell } from '../support/shell.ts';
 
-const needs = hasShell ? '' : ' (needs sqlite3)';
+const lacking = needs('sqlite3');
 
 const page = readFileSync(join(import.meta.dirname, '../../docs/schema.md'), 'utf8');
 const queries = [...page.matchAll(/^(\S[^\n]*):\n\n```sql\n(.*?)```$/gms)].map(
@@ -15,15 +16,33 @@ const queries = [...page.matchAll(/^(\S[^\n]*):\n\n```sql\n(.*?)```$/gms)].map(
   }),
 );
 
-const made = makeRoot();
-const file = join(made.root, 'metadata.db');
-let driver: OverlayDriver;
-const stop = new AbortController();
-let writer: Promise<void>;
+const test = base.extend<{
+  $file: {
+    /** The database of a store that has an answer to each of the questions, and is written to meanwhile. */
+    database: string;
+  };
+}>({
+  database: [
+    async ({ sharedPlace }, use) => {
+      const driver = await OverlayDriver.open(sharedPlace, {
+        asyncRemove: true,
+        seal: 'content',
+        backups: false,
+      });
+      const database = join(sharedPlace, 'metadata.db');
+      await fill(driver, database);
+      const stop = new AbortController();
+      const writing = keepWriting(driver, stop.signal);
+      await use(database);
+      stop.abort();
+      await writing;
+      await driver.close();
+    },
+    { scope: 'file' },
+  ],
+});
 
-/** A store that has an answer to each of the questions, and is written to meanwhile. */
-beforeAll(async () => {
-  driver = await OverlayDriver.open(made.root, { asyncRemove: true, seal: 'content', backups: false });
+async function fill(driver: OverlayDriver, database: string): Promise<void> {
   for (const [name, parent] of [
     ['base', null],
     ['middle', 'base'],
@@ -37,44 +56,37 @@ beforeAll(async () => {
   await driver.prepare('fleeting', 'base', { volatile: true });
   for (let number = 0; number < 40; number += 1) await driver.view(`view ${number}`, 'top');
   mustRun(
-    file,
+    database,
     // As if they were made by others, earlier, and while they were in use.
     `insert into snapshot (id, name, kind, created_us, updated_us) values (4700, 'old', 'active', 1, 1);
      insert into snapshot (id, name, kind, created_us, updated_us, inodes, size, in_use)
      values (4701, 'used', 'committed', 1, 1, 1, 4096, 1);`,
   );
-  writer = (async () => {
-    for (let number = 0; !stop.signal.aborted; number += 1) {
-      await driver.prepare(`k${number}`, 'top');
-      if (number > 0) await driver.remove(`k${number - 1}`);
-    }
-  })();
-});
-afterAll(async () => {
-  stop.abort();
-  await writer;
-  await driver.close();
-  made.remove();
-});
+}
 
-describe.skipIf(!hasShell)(`docs/schema.md${needs}`, () => {
-  test('asks enough', () => {
+async function keepWriting(driver: OverlayDriver, signal: AbortSignal): Promise<void> {
+  for (let number = 0; !signal.aborted; number += 1) {
+    await driver.prepare(`k${number}`, 'top');
+    if (number > 0) await driver.remove(`k${number - 1}`);
+  }
+}
+
+describe.skipIf(lacking)(`docs/schema.md${lacking}`, () => {
+  test('docs/schema.md asks more than 15 questions, each with a query', () => {
     expect(queries.length).toBeGreaterThan(15);
     expect(page.match(/```sql/g)).toHaveLength(queries.length);
   });
 
-  for (const { question, sql } of queries) {
-    test(`has the answer to: ${question}`, () => {
-      const { out, errors } = runShell(file, `.mode box\n${sql}`);
-      expect(errors).toEqual([]);
-      // Three lines of it are the frame and the names of the columns.
-      expect(out.split('\n').length).toBeGreaterThan(5);
-    });
-  }
+  test.for(queries)('the query in docs/schema.md finds something: $question', ({ sql }, { database }) => {
+    const { out, errors } = runShell(database, `.mode box\n${sql}`);
+    expect(errors).toEqual([]);
+    // Three lines of it are the frame and the names of the columns.
+    expect(out.split('\n').length).toBeGreaterThan(5);
+  });
 
-  test('names every table, view, index, trigger and column', () => {
+  test('docs/schema.md names every table, view, index, trigger and column', ({ database }) => {
     const names = queryShell<{ name: string }>(
-      file,
+      database,
       `select name from sqlite_schema where name not like 'sqlite%'
        union
        select columns.name
@@ -85,9 +97,9 @@ describe.skipIf(!hasShell)(`docs/schema.md${needs}`, () => {
     expect(names.filter((name) => !page.includes(`\`${name}\``))).toEqual([]);
   });
 
-  test('quotes the words of every rule', () => {
+  test('docs/schema.md quotes the message of every rule', ({ database }) => {
     const words = queryShell<{ sql: string }>(
-      file,
+      database,
       `select sql from sqlite_schema where type = 'trigger'`,
     ).flatMap(({ sql }) =>
       [...sql.matchAll(/raise\(abort, '([^']*)'\)/g)].map(([, message = '']) => message),

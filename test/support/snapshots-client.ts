@@ -19,7 +19,12 @@ import type {
 } from '../../src/containerd/messages.ts';
 import { packageDefinition } from '../../src/containerd/index.ts';
 
-const SNAPSHOTS = 'containerd.services.snapshots.v1.Snapshots';
+/** The name of the snapshots service. */
+export const SNAPSHOTS = 'containerd.services.snapshots.v1.Snapshots';
+
+/** The path of one of its methods. */
+export const PREPARE = `/${SNAPSHOTS}/Prepare`;
+
 const methods = packageDefinition[SNAPSHOTS] as ServiceDefinition;
 
 /** What each unary method is asked, and what it answers. */
