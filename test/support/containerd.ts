@@ -15,10 +15,13 @@ import {
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
+import { waitFor } from './wait-for.ts';
 
 const run = promisify(execFile);
+
+/** How long a command may take that hangs, in milliseconds. */
+const TIMEOUT_MS = 300_000;
 
 /** What a `ContainerdNode` needs beside root. */
 export const nodeCommands = ['containerd', 'ctr', 'runc', 'busybox'];
@@ -112,7 +115,7 @@ ${podImage === undefined ? 'disabled_plugins = ["io.containerd.grpc.v1.cri"]' : 
   }
 
   async #answers(server: ChildProcess, answers: () => Promise<boolean>): Promise<void> {
-    await until('a server answers', async () => {
+    await waitFor('an answer of a server', async () => {
       if (ended(server)) throw new Error(`a server has ended\n${this.log()}`);
       return answers();
     });
@@ -168,7 +171,7 @@ ${podImage === undefined ? 'disabled_plugins = ["io.containerd.grpc.v1.cri"]' : 
     const { stdout } = await run('ctr', args, {
       env: this.#environment,
       encoding: 'latin1',
-      timeout: 50_000,
+      timeout: TIMEOUT_MS,
       killSignal: 'SIGKILL',
       maxBuffer: 64 * 1024 * 1024,
     });
@@ -209,7 +212,7 @@ ${podImage === undefined ? 'disabled_plugins = ["io.containerd.grpc.v1.cri"]' : 
 
   /** Runs a command of overlite on the store, and gives its JSON. */
   async overlite(...args: string[]): Promise<unknown> {
-    const options = { encoding: 'utf8', timeout: 50_000, maxBuffer: 64 * 1024 * 1024 } as const;
+    const options = { encoding: 'utf8', timeout: TIMEOUT_MS, maxBuffer: 64 * 1024 * 1024 } as const;
     const { stdout } = await run(process.execPath, [main, ...args, '--json', '--root', this.store], options);
     return JSON.parse(stdout);
   }
@@ -251,14 +254,6 @@ ${podImage === undefined ? 'disabled_plugins = ["io.containerd.grpc.v1.cri"]' : 
     // What clears up after a shim does not know of another directory for runc.
     rmSync(join('/run/containerd/runc', this.cgroup), { recursive: true, force: true });
     rmSync(this.directory, { recursive: true, force: true });
-  }
-}
-
-/** Waits for something that comes by itself, and has no end of its own but that of the test. */
-export async function until(what: string, holds: () => boolean | Promise<boolean>): Promise<void> {
-  for (let tries = 0; !(await holds()); tries += 1) {
-    if (tries === 1500) throw new Error(`it never was so that ${what}`);
-    await sleep(20);
   }
 }
 

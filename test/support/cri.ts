@@ -50,7 +50,7 @@ export class CriClient {
         requestSerialize,
         responseDeserialize,
         request,
-        { deadline: Date.now() + 50_000 },
+        { deadline: Date.now() + 300_000 },
         (error, answer) => {
           if (answer === undefined) fail(error ?? new Error(`no answer to ${method}`));
           else done(answer);
