@@ -1,12 +1,12 @@
 import { type Hash, createHash } from 'node:crypto';
 
-/** How much is gathered before it is hashed: each call has its cost. */
-const GATHER_BYTES = 16 * 1024;
+/** How many bytes are collected for one call of the hash, since each call has its cost. */
+const BUFFER_BYTES = 16 * 1024;
 
 /** A hash over many small pieces. */
 export class BufferedHash {
   readonly #hash: Hash;
-  readonly #buffer = Buffer.allocUnsafe(GATHER_BYTES);
+  readonly #buffer = Buffer.allocUnsafe(BUFFER_BYTES);
   #used = 0;
 
   constructor(algorithm: 'sha1' | 'sha256') {
@@ -14,27 +14,27 @@ export class BufferedHash {
   }
 
   add(bytes: Buffer): void {
-    if (bytes.length > GATHER_BYTES) {
+    if (bytes.length > BUFFER_BYTES) {
       this.#flush();
       this.#hash.update(bytes);
       return;
     }
-    if (this.#used + bytes.length > GATHER_BYTES) this.#flush();
+    if (this.#used + bytes.length > BUFFER_BYTES) this.#flush();
     this.#used += bytes.copy(this.#buffer, this.#used);
   }
 
-  /** Adds bytes that are given as a character each. */
+  /** Adds text that has one character for each byte. */
   addText(text: string): void {
-    if (text.length > GATHER_BYTES) {
+    if (text.length > BUFFER_BYTES) {
       this.add(Buffer.from(text, 'latin1'));
       return;
     }
-    if (this.#used + text.length > GATHER_BYTES) this.#flush();
+    if (this.#used + text.length > BUFFER_BYTES) this.#flush();
     this.#used += this.#buffer.write(text, this.#used, 'latin1');
   }
 
-  /** The hash in hexadecimal digits. Nothing can be added any more. */
-  get value(): string {
+  /** Ends the hash: nothing can be added any more. @returns it in hexadecimal digits */
+  digest(): string {
     this.#flush();
     return this.#hash.digest('hex');
   }

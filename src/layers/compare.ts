@@ -18,28 +18,28 @@ import { typeOf } from './file-type.ts';
 const CHUNK_BYTES = 256 * 1024;
 
 interface Trees {
-  /** The roots as open directories; `undefined` for nothing. */
+  /** The descriptors of the roots; `undefined` for no tree. */
   readonly before: number | undefined;
   readonly after: number;
-  /** The layers that only one of them has; `undefined` if they have none in common. */
+  /** The paths of the layers that only one tree has; `undefined` if they have no layer in common. */
   readonly layers: readonly string[] | undefined;
 }
 
 /**
- * Compares two trees, in the order of the raw bytes of the paths. An added directory is followed by all that it holds;
- * a deleted one stands for it. Of directories, only mode, owner and attributes count.
+ * Compares two trees, in the order of the raw bytes of the paths. An added directory is followed by its contents; a
+ * deleted one is reported without them. Of directories, only mode, owner and extended attributes are compared.
  */
 export async function* diffTrees(
   trees: Trees,
   { contents = false, signal }: Pick<Checked<DiffOptions>, 'contents' | 'signal'>,
 ): AsyncGenerator<Change, void, undefined> {
-  const pace = new TimeSlice({ signal });
-  await pace.rest();
+  const slice = new TimeSlice({ signal });
+  await slice.renew();
   using candidates = new Candidates(trees.layers);
-  using before = new Walk(trees.before, pace);
-  using after = new Walk(trees.after, pace);
+  using before = new Cursor(trees.before, slice);
+  using after = new Cursor(trees.after, slice);
   await Promise.all([before.next(), after.next()]);
-  const comparison = new Comparison(contents, pace);
+  const comparison = new Comparison(contents, slice);
   for (;;) {
     const [old, current] = firstOf(before.entry, after.entry);
     const entry = current ?? old;
@@ -48,7 +48,7 @@ export async function* diffTrees(
       old?.skip();
       current?.skip();
     } else if (old === undefined) {
-      // That there is a root at all is not worth a word.
+      // The root itself is never reported as added.
       if (!entry.path.equals(ROOT)) yield toChange('added', entry);
     } else if (current === undefined) {
       yield toChange('deleted', entry);
@@ -62,7 +62,7 @@ export async function* diffTrees(
   }
 }
 
-/** Of two entries those with the path that comes first: both, if it is the same. */
+/** The one of two entries whose path comes first, or both if they have the same path. */
 function firstOf(
   old: TreeEntry | undefined,
   current: TreeEntry | undefined,
@@ -87,23 +87,23 @@ function toChange(kind: Change['kind'], { path, status }: TreeEntry): Change {
 
 const ROOT = Buffer.from('/');
 
-/** A walk that gives the event loop its turn. */
-class Walk implements Disposable {
+/** A walk whose current entry can be looked at. */
+class Cursor implements Disposable {
   readonly #entries: Iterator<TreeEntry | undefined, void> & { return?: () => unknown };
-  readonly #pace: TimeSlice;
-  /** Where it is; `undefined` once it has come to the end. */
+  readonly #slice: TimeSlice;
+  /** `undefined` at the end. */
   entry: TreeEntry | undefined;
 
-  constructor(root: number | undefined, pace: TimeSlice) {
+  constructor(root: number | undefined, slice: TimeSlice) {
     this.#entries = root === undefined ? ([] as undefined[]).values() : walkOpen(root);
-    this.#pace = pace;
+    this.#slice = slice;
   }
 
   async next(): Promise<void> {
     for (;;) {
       const { done, value } = this.#entries.next();
       this.entry = value ?? undefined;
-      if (this.#pace.due) await this.#pace.rest();
+      if (this.#slice.expired) await this.#slice.renew();
       if (done === true || value !== undefined) return;
     }
   }
@@ -113,40 +113,41 @@ class Walk implements Disposable {
   }
 }
 
-/** A directory of the trees that are compared. */
-interface Level {
+/** A directory above the current path. */
+interface ComparedDirectory {
   /** One character for each byte, with a slash behind it; empty for the root. */
   readonly path: string;
-  /** The layers that have it as a directory. */
+  /** The descriptors of the layers that have it as a directory. */
   readonly layers: readonly number[];
-  /** Whether all below it has to be looked at. */
+  /** Whether every path below it can differ. */
   readonly whole: boolean;
 }
 
 /**
- * Which paths can differ at all between two snapshots that have layers in common: those that a layer of only one of
- * them has, and all below a directory that hides, or is not, what other layers have in its place.
+ * The paths that can differ between two snapshots that have layers in common: those that are in a layer of only one of
+ * them; and everything below a path where such a layer has something else than a directory, or has a directory that
+ * hides those of lower layers.
  */
 class Candidates implements Disposable {
   readonly #opened = new Descriptors();
-  readonly #levels: Level[];
+  readonly #stack: ComparedDirectory[];
   readonly #status = new FileStatus();
 
   constructor(layers: readonly string[] | undefined) {
     try {
       const opened = (layers ?? []).map((layer) => this.#opened.add(openDirectory(cString(layer))));
-      this.#levels = [{ path: '', layers: opened, whole: layers === undefined }];
+      this.#stack = [{ path: '', layers: opened, whole: layers === undefined }];
     } catch (error) {
       this[Symbol.dispose]();
       throw error;
     }
   }
 
-  /** Whether a path can differ. It is asked for all of them in their order, but for those below one that cannot. */
+  /** Whether a path can differ. To be called in the order of the paths, but not for those below a path that cannot. */
   have({ text: path, status }: TreeEntry): boolean {
     if (path === '/') return true;
-    while (!path.startsWith(this.#levels.at(-1)?.path ?? '')) this.#levels.pop();
-    const above = this.#levels.at(-1);
+    while (!path.startsWith(this.#stack.at(-1)?.path ?? '')) this.#stack.pop();
+    const above = this.#stack.at(-1);
     if (above === undefined) return true;
     const layers: number[] = [];
     let whole = above.whole || path.length > MAX_PATH;
@@ -160,7 +161,7 @@ class Candidates implements Disposable {
         whole ||= !isDirectory(this.#status.mode) || hidesLower(pathIn(layer, name));
       }
     }
-    if (found && isDirectory(status.mode)) this.#levels.push({ path, layers, whole });
+    if (found && isDirectory(status.mode)) this.#stack.push({ path, layers, whole });
     return found;
   }
 
@@ -169,20 +170,20 @@ class Candidates implements Disposable {
   }
 }
 
-/** Whether a directory of a layer stands in the place of what lower layers have of that name. */
+/** Whether a directory of a layer hides the directories of that name in lower layers. */
 function hidesLower(directory: Buffer): boolean {
   return listXattrs(directory).some(isOpaqueOrRedirect);
 }
 
-/** Compares files of the same path. */
+/** Compares two files that have the same path. */
 class Comparison {
   readonly #contents: boolean;
-  readonly #pace: TimeSlice;
+  readonly #slice: TimeSlice;
   readonly #buffers = [Buffer.alloc(CHUNK_BYTES), Buffer.alloc(CHUNK_BYTES)] as const;
 
-  constructor(contents: boolean, pace: TimeSlice) {
+  constructor(contents: boolean, slice: TimeSlice) {
     this.#contents = contents;
-    this.#pace = pace;
+    this.#slice = slice;
   }
 
   async compare(old: TreeEntry, current: TreeEntry): Promise<Difference[]> {
@@ -198,8 +199,8 @@ class Comparison {
     if (type !== constants.S_IFDIR) note('time', a.modified !== b.modified);
     if (type === constants.S_IFREG) {
       note('size', a.size !== b.size);
-      const look = this.#contents || differences.includes('time') || a.modified.endsWith('.0');
-      const compared = a.size === b.size && a.size > 0 && look;
+      const doubtful = this.#contents || differences.includes('time') || a.modified.endsWith('.0');
+      const compared = a.size === b.size && a.size > 0 && doubtful;
       note('contents', compared && !(await this.#sameContents(old.handle, current.handle)));
     } else if (type === constants.S_IFLNK) {
       note('target', !same(linkTarget(old.handle), linkTarget(current.handle)));
@@ -210,7 +211,7 @@ class Comparison {
     return differences;
   }
 
-  /** Whether two files of the same length hold the same. One that has vanished meanwhile does not. */
+  /** Whether two files of the same size have the same contents. False if one has vanished meanwhile. */
   async #sameContents(old: Buffer, current: Buffer): Promise<boolean> {
     using opened = new Descriptors();
     try {
@@ -224,7 +225,7 @@ class Comparison {
         ]);
         if (!left.subarray(0, one.bytesRead).equals(right.subarray(0, other.bytesRead))) return false;
         if (one.bytesRead === 0) return true;
-        if (this.#pace.due) await this.#pace.rest();
+        if (this.#slice.expired) await this.#slice.renew();
       }
     } catch (error) {
       if (isGone(error)) return false;
@@ -237,12 +238,12 @@ function same(a: Buffer | undefined, b: Buffer | undefined): boolean {
   return a === undefined || b === undefined ? a === b : a.equals(b);
 }
 
-/** Where a symbolic link leads to; `undefined` if it has vanished. */
+/** The target of a symbolic link; `undefined` if it has vanished. */
 function linkTarget(handle: Buffer): Buffer | undefined {
   return unlessGone(() => readlinkSync(handle.subarray(0, -1), 'buffer'));
 }
 
-/** The extended attributes of a file in one piece, without the overlay's own; `undefined` if it has vanished. */
+/** The extended attributes of a file as bytes, without those of overlayfs; `undefined` if it has vanished. */
 function attributesOf(handle: Buffer): Buffer | undefined {
   return unlessGone(() => {
     const attributes = readXattrs(handle, { only: (name) => !/^(?:trusted|user)\.overlay\./.test(name) });

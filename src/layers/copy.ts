@@ -30,97 +30,99 @@ import { type TreeEntry, fdPath, pathIn, walkTree } from '../linux/tree.ts';
 import { readXattrs, setXattr } from '../linux/xattrs.ts';
 import { Meter } from './usage.ts';
 
-/** How many bytes of a file are copied at a time: between two times a copy can be ended. */
+/** How many bytes of a file are copied at a time: in between, the copy can be cancelled. */
 const CHUNK_BYTES = 16 * 1024 * 1024;
 
-/** How often a file is copied again that changed meanwhile, before it is taken as it is. */
+/** How often a file is copied that changes meanwhile, before its copy is accepted as it is. */
 const ATTEMPTS = 5;
 
 /** How a layer is copied. */
 export interface CopyOptions extends SliceOptions {
-  /** Told of what was copied. */
+  /** Counts each file once it was copied. */
   readonly meter?: Meter;
 }
 
 /**
- * Copies a layer exactly: data with its holes, sharing blocks where the filesystem can; hard links among the files;
- * owners, modes, times to the nanosecond; extended attributes, and with them access control lists and what the
- * overlay keeps; symbolic links, fifos, sockets and device nodes, whiteouts among them. The target must not be
- * there. It is not made durable. Each file is as it was at one moment, unless it is written to all the time, and
- * then at least as long as it was; what appears or vanishes meanwhile may be there or not.
+ * Copies a layer to a target that must not exist. The copy is exact: data with its holes, in shared blocks where the
+ * filesystem can do that; hard links between the files; owners, modes, and times to the nanosecond; extended
+ * attributes, and with them access control lists and those of overlayfs; symbolic links, fifos, sockets and device
+ * nodes, and with them whiteouts. The copy is not made durable.
+ *
+ * Each file is copied as it was at one moment, unless it is written to all the time; then its copy is at least as long
+ * as it was. Files that appear or vanish meanwhile may be in the copy or not.
  *
  * @throws {SnapshotError} FAILED_PRECONDITION if a file keeps getting shorter while it is read
- * @throws what the operating system says, as node:fs does
+ * @throws a system error, like those of node:fs
  */
 export async function copyLayer(
   source: string,
   target: string,
-  { meter = new Meter(), ...watch }: CopyOptions = {},
+  { meter = new Meter(), signal, onSlice }: CopyOptions = {},
 ): Promise<void> {
   const copier = new Copier(target, (bytes) => {
     meter.advance(bytes);
-    watch.signal?.throwIfAborted();
-    watch.onSlice?.();
+    signal?.throwIfAborted();
+    onSlice?.();
   });
   const visit = async (entry: TreeEntry): Promise<void> => {
     await copier.add(entry);
     meter.add(entry);
   };
   try {
-    await inSlices(walkTree(source), visit, watch);
+    await inSlices(walkTree(source), visit, { signal, onSlice });
     copier.finish();
   } finally {
     copier.close();
   }
 }
 
-/** A directory that is being filled. */
-interface Level {
+/** A directory of the copy that is being filled. */
+interface FilledDirectory {
   readonly fd: number;
   /** Its path below the source, one character for each byte, with a slash behind it; empty for the root. */
   readonly path: string;
-  /** What it gets once it is full, since filling it changes it. */
+  /** Applied once it is full, since filling it changes its times. */
   readonly attributes: Attributes;
 }
 
 class Copier {
   readonly #target: string;
   readonly #onBytes: (bytes: number) => void;
-  readonly #levels: Level[] = [];
-  /** Where the files with more than one link were copied to first. */
+  readonly #stack: FilledDirectory[] = [];
+  /** The first path of each file with several links, by inode number. */
   readonly #linked = new Map<bigint, Buffer>();
   readonly #status = new FileStatus();
   #clones = true;
 
-  /** `onBytes` is told after each part of a large file how much of it was copied. */
+  /** Calls `onBytes` after each part of a large file with the bytes of it that were copied. */
   constructor(target: string, onBytes: (bytes: number) => void) {
     this.#target = target;
     this.#onBytes = onBytes;
   }
 
   async add(entry: TreeEntry): Promise<void> {
-    if (this.#levels.length === 0) this.#begin(entry);
+    if (this.#stack.length === 0) this.#begin(entry);
     else await this.#copy(entry);
   }
 
   finish(): void {
-    while (this.#levels.length > 0) this.#leave();
+    while (this.#stack.length > 0) this.#leave();
   }
 
   close(): void {
-    for (const { fd } of this.#levels.splice(0)) closeSync(fd);
+    for (const { fd } of this.#stack.splice(0)) closeSync(fd);
   }
 
   #begin(entry: TreeEntry): void {
     const attributes = new Attributes(entry);
     mkdirSync(this.#target, 0o700);
-    this.#levels.push({ fd: openDirectory(cString(this.#target)), path: '', attributes });
+    this.#stack.push({ fd: openDirectory(cString(this.#target)), path: '', attributes });
   }
 
   async #copy(entry: TreeEntry): Promise<void> {
     const { text: path, status } = entry;
-    while (!path.startsWith(this.#levels.at(-1)?.path ?? '')) this.#leave();
-    const above = this.#levels.at(-1);
+    while (!path.startsWith(this.#stack.at(-1)?.path ?? '')) this.#leave();
+    const above = this.#stack.at(-1);
     if (above === undefined) throw new Error(`nothing is above ${path}`);
     const directory = isDirectory(status.mode);
     const name = Buffer.from(path.slice(above.path.length, directory ? -1 : undefined), 'latin1');
@@ -130,7 +132,7 @@ class Copier {
       if (attributes === undefined) return;
       mkdirSync(copy, 0o700);
       const fd = openDirectoryBeneath(above.fd, cString(name));
-      this.#levels.push({ fd, path, attributes });
+      this.#stack.push({ fd, path, attributes });
       return;
     }
     const { inode, links } = status;
@@ -145,7 +147,7 @@ class Copier {
     if (copied && links > 1) this.#linked.set(inode, entry.path);
   }
 
-  /** Copies what is neither a directory nor a regular file. Whether it was still there. */
+  /** Copies a file that is neither a directory nor a regular file. @returns whether it still existed */
   #copySpecial(entry: TreeEntry, copy: Buffer): boolean {
     const { handle, status } = entry;
     const type = status.mode & constants.S_IFMT;
@@ -156,22 +158,22 @@ class Copier {
     if (found === undefined) return false;
     if (found.link === undefined) makeNode(cString(copy), type, status.device);
     else symlinkSync(found.link, copy);
-    found.attributes.give(copy);
+    found.attributes.applyTo(copy);
     return true;
   }
 
-  /** A directory is full: it gets its times, which filling it has changed, and is left. */
+  /** Finishes the directory that is being filled. */
   #leave(): void {
-    const level = this.#levels.pop();
-    if (level === undefined) return;
+    const directory = this.#stack.pop();
+    if (directory === undefined) return;
     try {
-      level.attributes.give(Buffer.from(`${fdPath(level.fd)}/.`));
+      directory.attributes.applyTo(Buffer.from(`${fdPath(directory.fd)}/.`));
     } finally {
-      closeSync(level.fd);
+      closeSync(directory.fd);
     }
   }
 
-  /** Copies a regular file. Whether it was still there. */
+  /** Copies a regular file. @returns whether it still existed */
   async #copyFile({ path, handle }: TreeEntry, copy: Buffer): Promise<boolean> {
     const from = unlessGone(() => openRegular(handle.subarray(0, -1)));
     if (from === undefined) return false;
@@ -180,7 +182,7 @@ class Copier {
       if (!isRegular(this.#status.mode)) return false;
       const to = openSync(copy, NEW_FILE, 0o600);
       try {
-        (await this.#copyData(from, to, path)).give(copy);
+        (await this.#copyData(from, to, path)).applyTo(copy);
       } finally {
         closeSync(to);
       }
@@ -190,7 +192,7 @@ class Copier {
     return true;
   }
 
-  /** @returns the attributes that the file had with the data that was copied */
+  /** Copies the data of a file, again if it changes meanwhile. @returns the attributes that it had with this data */
   async #copyData(from: number, to: number, path: Buffer): Promise<Attributes> {
     const source = { handle: cString(fdPath(from)), status: this.#status };
     for (let attempt = 1; ; attempt += 1) {
@@ -208,7 +210,7 @@ class Copier {
     }
   }
 
-  /** Whether there was as much to copy as there should have been. */
+  /** @returns whether the file still had all of its `size` bytes */
   async #copyOnce(from: number, to: number, size: number): Promise<boolean> {
     if (size === 0) return true;
     if (this.#clones) {
@@ -230,9 +232,9 @@ class Copier {
     return this.#status.size >= size;
   }
 
-  /** Links to a file that was copied before, however long the path to it. */
+  /** Makes a hard link to a file that was copied before. The path to that may be longer than the kernel takes. */
   #link(first: Buffer, copy: Buffer): void {
-    const root = this.#levels[0];
+    const root = this.#stack[0];
     if (root === undefined) return;
     let dir = root.fd;
     let path = first;
@@ -254,7 +256,7 @@ class Copier {
 const SLASH = 0x2f;
 const NEW_FILE = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;
 
-/** What a file has beside its data: owner, mode, extended attributes and times. */
+/** The owner, mode, times and extended attributes of a file. */
 class Attributes {
   readonly #uid: number;
   readonly #gid: number;
@@ -262,7 +264,7 @@ class Attributes {
   readonly #times: Buffer;
   readonly #xattrs: readonly (readonly [string, Buffer])[];
 
-  /** Takes them from a file of the tree, or, to `follow`, from an open one by the path of its descriptor. */
+  /** Reads those of a file; with `follow`, `handle` is a link to it. */
   constructor({ handle, status }: Pick<TreeEntry, 'handle' | 'status'>, { follow = false } = {}) {
     this.#uid = status.uid;
     this.#gid = status.gid;
@@ -271,11 +273,11 @@ class Attributes {
     this.#xattrs = readXattrs(handle, { follow });
   }
 
-  /** Gives them to a copy, in an order in which none takes another back. */
-  give(copy: Buffer): void {
+  /** Applies them to a copy, in an order in which none resets another. */
+  applyTo(copy: Buffer): void {
     const path = cString(copy);
     const isLink = (this.#mode & constants.S_IFMT) === constants.S_IFLNK;
-    // Changing the owner takes capabilities and set-user-id bits away.
+    // The owner comes first: changing it removes capabilities and set-user-ID bits.
     lchownSync(copy, this.#uid, this.#gid);
     for (const [name, value] of this.#xattrs) setXattr(path, name, value);
     if (!isLink) chmodSync(copy, this.#mode & 0o7777);

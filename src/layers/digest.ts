@@ -13,7 +13,7 @@ export function isOpaqueOrRedirect(name: string): boolean {
   return /^(?:trusted|user)\.overlay\.(?:opaque|redirect)$/.test(name);
 }
 
-/** A digest over fields, each with its length before it, so that no two series of fields look the same. */
+/** A digest over fields. Each has its length before it, so that no two series of fields have the same bytes. */
 class Fields {
   readonly #hash = new BufferedHash('sha256');
 
@@ -22,26 +22,26 @@ class Fields {
     this.#hash.add(bytes);
   }
 
-  /** Adds bytes that are given as a character each. */
+  /** Adds text that has one character for each byte. */
   addText(text: string): void {
     this.#hash.addText(`${text.length}:${text}`);
   }
 
-  /** Adds two fields of such bytes. */
+  /** Adds two such texts. */
   addTexts(first: string, second: string): void {
     this.#hash.addText(`${first.length}:${first}${second.length}:${second}`);
   }
 
-  get value(): string {
-    return this.#hash.value;
+  digest(): string {
+    return this.#hash.digest();
   }
 }
 
 /**
- * Digests the metadata of a layer, version 1. For each file, in the order of the raw bytes of the paths, a
- * directory's with a slash behind it: the path; type and mode, owner, group; the size, except of directories; the
- * time of modification in nanoseconds; the numbers of a device node; the target of a symbolic link; and the
- * overlay's own attributes.
+ * Digests the metadata of a layer, version 1. The files are in the order of the raw bytes of their paths, where that
+ * of a directory has a slash at the end. Of each file it covers the path; type and mode, owner and group; the size,
+ * except of directories; the time of modification in nanoseconds; the numbers of a device node; the target of a
+ * symbolic link; and the overlay attributes of `isOpaqueOrRedirect`.
  */
 export class MetadataDigest {
   readonly #fields = new Fields();
@@ -58,7 +58,7 @@ export class MetadataDigest {
     if (type === constants.S_IFLNK) {
       this.#fields.add(readlinkSync(entry.handle.subarray(0, -1), 'buffer'));
     }
-    // On files, the overlay keeps them only together with data that is elsewhere.
+    // Files have them only if their data is in another layer, and then no blocks.
     if (isDirectory(mode) || (isRegular(mode) && status.blocks === 0 && status.size > 0)) {
       for (const [name, value] of readXattrs(entry.handle, { only: isOpaqueOrRedirect })) {
         this.#fields.add(cString(name));
@@ -67,22 +67,25 @@ export class MetadataDigest {
     }
   }
 
-  get value(): string {
-    return `metadata1:${this.#fields.value}`;
+  digest(): string {
+    return `metadata1:${this.#fields.digest()}`;
   }
 }
 
 /**
- * Digests what the files of a layer hold, version 1. For each file, in the same order: the path; how many extended
- * attributes it has, and by name each attribute's name and value; and the SHA-256 of a regular file's contents.
+ * Digests the contents of a layer, version 1. The files are in the same order as in `MetadataDigest`. Of each it
+ * covers the path; the number of its extended attributes, and the name and value of each, in the order of the names;
+ * and the SHA-256 of the contents of a regular file.
  */
 export class ContentDigest {
   readonly #fields = new Fields();
   readonly #reader = new Reader();
 
   /**
-   * Large files are read off the event loop's thread: then there is something to wait for. `onBytes` is told after
-   * each part of one how much of it was read.
+   * Adds a file. A large one is read on another thread, and `onBytes` is called after each part with the bytes that
+   * were read so far.
+   *
+   * @returns a promise for a large file, and `undefined` for others, which are added when it returns
    */
   add(entry: TreeEntry, onBytes: (bytes: number) => void): Promise<void> | undefined {
     if (!isRegular(entry.status.mode) || entry.status.size <= SMALL_BYTES) {
@@ -93,13 +96,14 @@ export class ContentDigest {
     return this.#reader.digest(entry, onBytes).then((contents) => this.#fields.add(contents));
   }
 
+  /** Adds a file of any size on this thread. */
   addNow(entry: TreeEntry): void {
     this.#addAttributes(entry);
     if (isRegular(entry.status.mode)) this.#fields.add(this.#reader.digestNow(entry));
   }
 
-  get value(): string {
-    return `content1:${this.#fields.value}`;
+  digest(): string {
+    return `content1:${this.#fields.digest()}`;
   }
 
   #addAttributes({ path, handle }: TreeEntry): void {
@@ -113,16 +117,18 @@ export class ContentDigest {
   }
 }
 
-/** How many bytes are read at a time, and up to how many on the event loop's own thread. */
+/** How many bytes are read at a time. */
 const CHUNK_BYTES = 1024 * 1024;
+
+/** Files of up to this size are read on the thread of the event loop. */
 const SMALL_BYTES = 128 * 1024;
 
-/** Digests the contents of files through one buffer, whatever their size. */
+/** Digests the contents of files of any size with one buffer. */
 class Reader {
   readonly #buffer = Buffer.alloc(CHUNK_BYTES);
   readonly #status = new FileStatus();
 
-  /** @throws {SnapshotError} FAILED_PRECONDITION if the file shrinks meanwhile */
+  /** @throws {SnapshotError} FAILED_PRECONDITION if the file becomes shorter meanwhile */
   async digest(entry: TreeEntry, onBytes: (bytes: number) => void): Promise<Buffer> {
     const { fd, size, hash } = this.#begin(entry);
     try {
@@ -141,7 +147,7 @@ class Reader {
     }
   }
 
-  /** @throws {SnapshotError} FAILED_PRECONDITION if the file shrinks meanwhile */
+  /** @throws {SnapshotError} FAILED_PRECONDITION if the file becomes shorter meanwhile */
   digestNow(entry: TreeEntry): Buffer {
     const { fd, size, hash } = this.#begin(entry);
     try {

@@ -21,26 +21,28 @@ import type { Layout } from './layout.ts';
 import { DirectoryLock } from './directory-lock.ts';
 import { setAside } from './lost-and-found.ts';
 
-/** What the directories of a new snapshot are to be like. */
+/** The directories that a new snapshot needs. */
 export interface NewDirectories {
   readonly id: number;
-  /** Whether there is a `work` beside `fs`. */
+  /** Whether to make `work` too. */
   readonly writable: boolean;
-  /** The nearest ancestor, whose `fs` the new one takes after. */
+  /** The id of the parent, whose layer gives the new one its owner and mode. */
   readonly parentId: number | null;
   readonly labels: Labels;
 }
 
-/** Directories that were made in the present transaction. */
-interface Made {
+/** The directories of an id that were made in the present transaction. */
+interface NewDirectory {
   readonly id: number;
-  /** The directories that were made in its own. */
+  /** The directories in it. */
   readonly parts: readonly string[];
-  /** Of a copy that has yet to be made, and synced. */
+  /** The lock on it, if it is for a copy: that is made and synced later. */
   readonly reservation?: DirectoryLock;
 }
 
-/** Makes the layer of a new snapshot, which takes after the nearest ancestor's unless labels say otherwise. */
+/**
+ * Makes the layer of a new snapshot, with owner and mode of the parent's layer. The owner is mapped if labels say so.
+ */
 export function makeLayer(layout: Layout, { id, parentId, labels }: Omit<NewDirectories, 'writable'>): void {
   const fs = layout.fs(id);
   const model = parentId === null ? undefined : layerOf(layout, parentId);
@@ -50,17 +52,17 @@ export function makeLayer(layout: Layout, { id, parentId, labels }: Omit<NewDire
     mappedRoot(labels, UID_MAPPING) ?? model?.uid ?? process.geteuid?.() ?? 0,
     mappedRoot(labels, GID_MAPPING) ?? model?.gid ?? process.getegid?.() ?? 0,
   );
-  // After the owner, and explicitly, since mkdir obeys the umask.
+  // After the owner, since that resets bits of the mode, and not by mkdir, which obeys the umask.
   chmodSync(fs, model === undefined ? 0o755 : model.mode & 0o7777);
 }
 
-/** Makes the directory that overlayfs needs beside a layer to write to it. */
+/** Makes the directory that overlayfs needs to write to a layer. */
 export function makeWork(layout: Layout, id: number): void {
   mkdirSync(layout.work(id), 0o711);
   chmodSync(layout.work(id), 0o711);
 }
 
-/** The entries of a directory; none if it has gone or may not be read. */
+/** The entries of a directory; none if it is gone, or this process may not read it. */
 export function entriesOf(path: string): Dirent<Buffer>[] {
   try {
     return readdirSync(path, { withFileTypes: true, encoding: 'buffer' });
@@ -95,25 +97,22 @@ export function removeSkeleton(layout: Layout, id: number): boolean {
 function layerOf(layout: Layout, id: number): Stats {
   const found = lstatSync(layout.fs(id), { throwIfNoEntry: false });
   if (found?.isDirectory() === true) return found;
-  throw new SnapshotError(
-    'DATA_LOSS',
-    `the layer ${quote(layout.show(layout.fs(id)))} of the parent is missing`,
-    {
-      hint: 'delete the parent and all that descends from it, and build them anew',
-    },
-  );
+  const fs = quote(layout.show(layout.fs(id)));
+  throw new SnapshotError('DATA_LOSS', `the layer ${fs} of the parent is missing`, {
+    hint: 'delete the parent and all of its descendants, and build them again',
+  });
 }
 
 /**
- * Makes the directories of new snapshots within the transaction that makes their rows: durable before its COMMIT,
- * undone with its rows.
+ * Makes the directories of new snapshots, as a part of the transaction that inserts their rows: they are durable
+ * before its COMMIT, and removed if it is rolled back.
  */
 export class Directories implements Participant {
   readonly #layout: Layout;
-  /** How directories are synced: not at all, the last one for all of them, or each. */
+  /** Which directories are synced: none, the last one, which an ordered journal makes enough, or each. */
   readonly #sync: 'none' | 'last' | 'each';
   readonly #root: HeldRoot;
-  #made: Made[] = [];
+  #made: NewDirectory[] = [];
 
   constructor(root: HeldRoot, sync: 'none' | 'last' | 'each') {
     this.#root = root;
@@ -133,7 +132,7 @@ export class Directories implements Participant {
     }
   }
 
-  /** Makes the directory of a copy whose id has just been reserved, and locks it while nobody else can see it. */
+  /** Makes the directory of a copy whose id has just been reserved, and locks it before anyone else can see it. */
   reserve(id: number): DirectoryLock {
     try {
       this.#mkdir(id, this.#layout.directory(id));
@@ -162,8 +161,8 @@ export class Directories implements Participant {
   }
 
   /**
-   * The fsync of a WAL that is being re-used carries no directory with it: without this, rows survive a power cut
-   * and their directories do not.
+   * Makes the new directories durable. The fsync of a WAL file that is used again does not do that: without this, rows
+   * could survive a power cut without their directories.
    */
   sync(): void {
     const made = this.#made.filter(({ reservation }) => reservation === undefined);
@@ -187,7 +186,7 @@ export class Directories implements Participant {
     this.#made = [];
   }
 
-  /** Makes the directory of a new id. What is in its way belongs to no row, since an id is never used twice. */
+  /** Makes the directory of a new id. If it exists already, it belongs to no row, since an id is never used twice. */
   #mkdir(id: number, directory: string): void {
     try {
       mkdirSync(directory, 0o700);
@@ -198,9 +197,13 @@ export class Directories implements Participant {
     }
   }
 
-  /** Left over by a crash between mkdir and COMMIT it is empty; anything else is kept, where it can be looked at. */
+  /**
+   * Clears away what a crash between mkdir and COMMIT has left, which is empty. Anything else is kept in
+   * `lost+found/`.
+   */
   #clearTheWay(id: number, directory: string): void {
     if (removeSkeleton(this.#layout, id)) return;
-    setAside(this.#layout, directory, id, `it was in the way of the new snapshot ${id} and belonged to none`);
+    const why = `it was in the way of the new snapshot ${id} and belonged to no snapshot`;
+    setAside(this.#layout, directory, id, why);
   }
 }

@@ -4,9 +4,9 @@ import { tryLock } from '../linux/file-calls.ts';
 import type { Layout } from './layout.ts';
 
 /**
- * The lock on the directory of an id. It goes with the process that holds it, in whatever container that runs; process
- * ids would say nothing there. Who makes a copy holds it for as long as the id is only reserved, and so says that the
- * copy is alive; who mounts a layer holds it while making sure that nobody else does.
+ * The lock on the directory of an id. It ends with the process that holds it, even in another container, where a
+ * process ID would mean nothing. A process that makes a copy holds it while the id is only reserved, which shows that
+ * the copy is alive. A process that mounts a layer holds it while it checks that nobody else has mounted that.
  */
 export class DirectoryLock {
   readonly id: number;
@@ -18,9 +18,10 @@ export class DirectoryLock {
   }
 
   /**
-   * Takes the lock on a directory that is there. `undefined` if someone else has it.
+   * Takes the lock on a directory.
    *
-   * @throws what the operating system says if there is no such directory
+   * @returns `undefined` if someone else has it
+   * @throws a system error if the directory is missing
    */
   static take(layout: Layout, id: number): DirectoryLock | undefined {
     const fd = openSync(
@@ -37,7 +38,11 @@ export class DirectoryLock {
     return undefined;
   }
 
-  /** Takes the lock on a directory that was made a moment ago. */
+  /**
+   * Takes the lock on a directory that has just been made.
+   *
+   * @throws {SnapshotError} FAILED_PRECONDITION if someone else has it
+   */
   static takeNew(layout: Layout, id: number): DirectoryLock {
     const lock = DirectoryLock.take(layout, id);
     if (lock === undefined) {
@@ -49,7 +54,7 @@ export class DirectoryLock {
     return lock;
   }
 
-  /** Lets go of the lock. May be called more than once. */
+  /** Releases the lock. May be called more than once. */
   release(): void {
     if (this.#fd === undefined) return;
     closeSync(this.#fd);

@@ -2,30 +2,30 @@ import { SnapshotError } from '../errors.ts';
 import { quote } from '../quote.ts';
 import type { Labels } from '../snapshot.ts';
 
-/** containerd's label for the user ids of a snapshot, in the form `container:host:length[,…]`. */
+/** containerd's label for the mapping of user IDs in a snapshot, in the form `container:host:length[,…]`. */
 export const UID_MAPPING = 'containerd.io/snapshot/uidmapping';
 
-/** containerd's label for the group ids of a snapshot. */
+/** containerd's label for the mapping of group IDs in a snapshot. */
 export const GID_MAPPING = 'containerd.io/snapshot/gidmapping';
 
 const MAX_ID = 0xffff_ffff;
 
-/** Checks a mapping, since what a label says must not be able to smuggle in a mount option. */
+/** Checks a mapping: a label must not be able to add a mount option. */
 function checkMapping(label: string, mapping: string): void {
-  const right =
+  const valid =
     /^\d{1,10}:\d{1,10}:\d{1,10}(,\d{1,10}:\d{1,10}:\d{1,10})*$/.test(mapping) &&
     mapping.split(',').every((range) => {
       const [container = 0, host = 0, length = 0] = range.split(':').map(Number);
       return length > 0 && container + length <= MAX_ID && host + length <= MAX_ID;
     });
-  if (!right) {
-    throw new SnapshotError('INVALID_ARGUMENT', `label ${quote(label)} is no id mapping: ${quote(mapping)}`, {
-      hint: 'the form is container:host:length, more of them after commas',
-    });
+  if (!valid) {
+    const message = `label ${quote(label)} is not a valid ID mapping: ${quote(mapping)}`;
+    const hint = 'the form is container:host:length, with commas between several';
+    throw new SnapshotError('INVALID_ARGUMENT', message, { hint });
   }
 }
 
-/** @throws {SnapshotError} INVALID_ARGUMENT if labels hold an id mapping that is none */
+/** @throws {SnapshotError} INVALID_ARGUMENT if a label for an ID mapping is not a valid one */
 export function checkIdMappings(labels: Labels): void {
   for (const label of [UID_MAPPING, GID_MAPPING]) {
     const mapping = labels[label];
@@ -33,7 +33,7 @@ export function checkIdMappings(labels: Labels): void {
   }
 }
 
-/** The mount options of the id mappings among the labels. @throws as `checkIdMappings` */
+/** The mount options for the ID mappings among the labels. @throws as `checkIdMappings` */
 export function idMapOptions(labels: Labels): string[] {
   checkIdMappings(labels);
   const uids = labels[UID_MAPPING];
@@ -44,7 +44,7 @@ export function idMapOptions(labels: Labels): string[] {
   ];
 }
 
-/** The id on the host that a label maps root to; `undefined` if it maps nothing to it. */
+/** The ID on the host to which a label maps root of the container; `undefined` if it does not map that. */
 export function mappedRoot(labels: Labels, label: string): number | undefined {
   for (const range of labels[label]?.split(',') ?? []) {
     const [container, host] = range.split(':').map(Number);

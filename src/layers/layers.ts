@@ -14,28 +14,33 @@ import { isInOverlay, lastMount } from './overlay-use.ts';
 import { type Measurement, measure, measureNow, versionOf } from './seal.ts';
 import { Meter, measureUsage } from './usage.ts';
 
-/** A layer that belongs to a snapshot. */
+/** The layer of a snapshot. */
 export interface Layer {
   readonly id: number;
   readonly key: string;
-  /** Whether it stands on nothing, so that it is mounted by itself and not as part of an overlay. */
+  /** Whether the snapshot is a base, so that its layer is mounted by itself and not as part of an overlay. */
   readonly base: boolean;
 }
 
-/** What was found out about a layer that is about to be committed. */
+/** The seal of a layer that is about to be committed. */
 export type LayerSeal = Omit<Seal, 'key' | 'id'>;
 
-interface Parts {
+interface LayersOptions {
   readonly layout: Layout;
   readonly snapshotsView: SnapshotsView;
-  /** Absent where the contents of layers are not made durable. */
+  /** Absent if layers are not to be made durable. */
   readonly sync: LayerSync | undefined;
-  /** Whether a seal covers the contents of files. */
+  /** Whether seals cover the contents of files. */
   readonly contents: boolean;
   readonly reader: RowReader;
 }
 
-/** What is done to layers outside any transaction, since it takes long: they are measured, copied and synced. */
+/**
+ * Measures, seals, copies and syncs layers. Most of it takes long, and so is done outside of transactions.
+ *
+ * If a layer is missing, `usage`, `seal` and `copy` throw `NOT_FOUND` if its snapshot is gone too, and otherwise
+ * `DATA_LOSS`.
+ */
 export class Layers {
   readonly #layout: Layout;
   readonly #snapshotsView: SnapshotsView;
@@ -43,7 +48,7 @@ export class Layers {
   readonly #contents: boolean;
   readonly #reader: RowReader;
 
-  constructor({ layout, snapshotsView, sync, contents, reader }: Parts) {
+  constructor({ layout, snapshotsView, sync, contents, reader }: LayersOptions) {
     this.#layout = layout;
     this.#snapshotsView = snapshotsView;
     this.#sync = sync;
@@ -51,7 +56,7 @@ export class Layers {
     this.#reader = reader;
   }
 
-  /** What a layer holds now. */
+  /** The present usage of a layer. */
   async usage(layer: Layer): Promise<Usage> {
     return this.#reading(layer, 'measuring', () => measureUsage(this.#snapshotsView.walk(layer.id)));
   }
@@ -59,9 +64,9 @@ export class Layers {
   /** Measures and digests a layer and makes it durable. */
   async seal(layer: Layer, watched: Checked<Watched>): Promise<LayerSeal> {
     return this.#reading(layer, 'sealing', async () => {
-      const before = await this.#lookForMounts(layer);
+      const before = await this.#readMountState(layer);
       const { usage, digest, version } = await this.#seal(layer.id, watched, before === undefined);
-      // In this order: after the last mount is gone, only what comes then can tell that there was one.
+      // In this order: once the last mount is gone, only what differs from before shows that there was one.
       const mounted = await this.inUse(layer);
       const changed = async (): Promise<boolean> =>
         before === undefined
@@ -71,7 +76,7 @@ export class Layers {
     });
   }
 
-  /** Does the same on the spot, for a layer that a transaction both makes and commits. */
+  /** The same as `seal`, without interruption: for a layer that one transaction both makes and commits. */
   sealNow(layer: Layer): LayerSeal {
     const { usage, digest } = measureNow(this.#snapshotsView.walk(layer.id), this.#contents);
     this.#sync?.syncNow(layer.id, usage.inodes);
@@ -82,17 +87,17 @@ export class Layers {
     };
   }
 
-  /** Copies a layer to a new id and measures, digests and syncs the copy. */
+  /** Copies a layer to that of another id, and seals the copy. */
   async copy(layer: Layer, target: number, watched: Checked<Watched>): Promise<LayerSeal> {
     return this.#reading(layer, 'copying', async () => {
       const meter = new Meter();
-      const watch = begin(watched, 'copying', meter);
-      await copyLayer(this.#layout.fs(layer.id), this.#layout.fs(target), { ...watch, meter });
+      const options = beginPhase(watched, 'copying', meter);
+      await copyLayer(this.#layout.fs(layer.id), this.#layout.fs(target), { ...options, meter });
       return { ...(await this.#seal(target, watched, false)), inUse: false };
     });
   }
 
-  /** Whether anything that can be found out about has a layer mounted to write to it. */
+  /** Whether a layer is mounted so that it can be written to, as far as this process can see. */
   async inUse({ id, base }: Layer): Promise<boolean> {
     const directory = this.#layout.directory(id);
     if (findUse([await readOwnMounts()], directory) !== undefined) return true;
@@ -102,10 +107,12 @@ export class Layers {
   }
 
   /**
-   * What tells later on whether a layer that is only written to as part of an overlay has been mounted since;
-   * `undefined` if it may also be written to in other ways, or this process cannot find out.
+   * Whether a layer is mounted as part of an overlay, and which mount of it was the last: if this differs later, it has
+   * been mounted meanwhile.
+   *
+   * @returns `undefined` for a base, which can be written to without an overlay, and if this process cannot find out
    */
-  async #lookForMounts({
+  async #readMountState({
     id,
     base,
   }: Layer): Promise<{ mounted: boolean; last: string | undefined } | undefined> {
@@ -117,25 +124,25 @@ export class Layers {
 
   async #seal(id: number, watched: Checked<Watched>, versioned: boolean): Promise<Measurement> {
     const meter = new Meter();
-    const watch = begin(watched, 'measuring', meter);
+    const options = beginPhase(watched, 'measuring', meter);
     const measured = await measure(this.#snapshotsView.walk(id), {
-      ...watch,
+      ...options,
       meter,
       contents: this.#contents,
       versioned,
     });
-    begin(watched, 'syncing', meter);
+    beginPhase(watched, 'syncing', meter);
     await this.#sync?.sync(id, measured.usage.inodes);
     watched.signal?.throwIfAborted();
     return measured;
   }
 
-  /** Reads a layer, which may be gone because its snapshot is. */
+  /** Runs `body`, which reads a layer, and translates its errors. */
   async #reading<T>({ key, id }: Layer, doing: string, body: () => Promise<T>): Promise<T> {
     try {
       return await body();
     } catch (error) {
-      // A signal's reason, or what a caller's own function has thrown, is the caller's.
+      // The reason of a signal, or what a function of the caller has thrown, stays as it is.
       if (!isSystemError(error)) throw error;
       if (!isGone(error)) throw toSnapshotError(error, `${doing} ${quote(key)}`);
       if (this.#reader.statById(id) === undefined) {
@@ -150,8 +157,8 @@ export class Layers {
   }
 }
 
-/** Reports that a phase begins, and how far it is from then on. */
-function begin(
+/** Reports that a phase begins. @returns options by which its progress is reported too */
+function beginPhase(
   { signal, onProgress }: Checked<Watched>,
   phase: Progress['phase'],
   meter: Meter,

@@ -1,14 +1,14 @@
 import { join, relative, sep } from 'node:path';
 
 /**
- * Where things are under a root:
+ * The paths in a store:
  *
  *     metadata.db                 the metadata
- *     metadata.db-reserve         disk space for the removals that free some when the disk is full
- *     snapshots/<id>/fs           the layer
- *     snapshots/<id>/work         overlayfs's own, while the snapshot is active
- *     metadata.db-restoring       a new database that is being put in the place of another
- *     backups/                    copies of the database, made by themselves
+ *     metadata.db-reserve         disk space that makes removals possible when the disk is full
+ *     metadata.db-restoring       a new database that is about to replace the present one
+ *     backups/                    automatic copies of the database
+ *     snapshots/<id>/fs           the layer of a snapshot
+ *     snapshots/<id>/work         for overlayfs, while the snapshot is active
  *     lost+found/                 what was set aside
  */
 export class Layout {
@@ -21,7 +21,10 @@ export class Layout {
 
   readonly #shown: string;
 
-  /** Takes the path of the root, and the one to show for it, if that is another. */
+  /**
+   * @param root the path of the root
+   * @param shown the path that people know it by
+   */
   constructor(root: string, shown: string = root) {
     this.root = root;
     this.#shown = shown;
@@ -42,7 +45,7 @@ export class Layout {
     return `${this.snapshots}/${id}/fs`;
   }
 
-  /** The directory that overlayfs needs beside a layer to write to it. */
+  /** The directory that overlayfs needs to write to the layer of a snapshot. */
   work(id: number): string {
     return `${this.snapshots}/${id}/work`;
   }
@@ -52,10 +55,10 @@ export class Layout {
     return path.startsWith(this.root) ? `${this.#shown}${path.slice(this.root.length)}` : path;
   }
 
-  /** The id of the snapshot that a path belongs to, given absolute or from the root; `undefined` if none. */
+  /** The id of the snapshot that a path belongs to, if any. The path is absolute or relative to the root. */
   idOf(path: string): number | undefined {
-    const below = path.startsWith(sep) ? relative(this.root, path) : join(path);
-    const [, id] = /^snapshots\/([1-9]\d{0,15})(?:\/|$)/.exec(below) ?? [];
+    const inRoot = path.startsWith(sep) ? relative(this.root, path) : join(path);
+    const [, id] = /^snapshots\/([1-9]\d{0,15})(?:\/|$)/.exec(inRoot) ?? [];
     return id === undefined ? undefined : Number(id);
   }
 }

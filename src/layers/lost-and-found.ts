@@ -5,20 +5,20 @@ import { quote } from '../quote.ts';
 import { syncPath } from '../linux/sync.ts';
 import type { Layout } from './layout.ts';
 
-/** What is written down about something that was set aside. */
+/** A note about something that was set aside. */
 export interface Note {
   /** What it is. */
   readonly what: string;
   /** Why it is here. */
   readonly why: string;
-  /** What else is good to know, such as the rows that were taken out. */
+  /** Anything else that is useful, such as rows that were taken out. */
   readonly [detail: string]: unknown;
 }
 
 /**
- * A place in `lost+found/` that is not taken. The id, where there is one, stays to be seen from the name.
+ * A free path in `lost+found/`, which is made if it is missing. The name contains the id, if there is one.
  *
- * @throws {SnapshotError} FAILED_PRECONDITION if that leads out of the store
+ * @throws {SnapshotError} FAILED_PRECONDITION if `lost+found/` is a symbolic link
  */
 export function placeFor(layout: Layout, id: number | undefined): string {
   mkdirSync(layout.lostAndFound, { recursive: true, mode: 0o700 });
@@ -35,7 +35,7 @@ export function placeFor(layout: Layout, id: number | undefined): string {
   }
 }
 
-/** Writes a note down beside what it is about, or by itself. @returns its path */
+/** Writes a note, beside the place that it is about if that is given. @returns the path of the note */
 export function writeNote(layout: Layout, note: Note, place: string = placeFor(layout, undefined)): string {
   const file = `${place}.note`;
   writeFileSync(file, `${JSON.stringify({ when: new Date().toISOString(), ...note }, null, 2)}\n`, {
@@ -45,12 +45,12 @@ export function writeNote(layout: Layout, note: Note, place: string = placeFor(l
   return file;
 }
 
-/** Moves something to `lost+found/`, with a note of what it is and why. @returns where it is now */
+/** Moves a file or directory to `lost+found/`, with a note of what it is and why. @returns its new path */
 export function setAside(layout: Layout, path: string | Buffer, id: number | undefined, why: string): string {
   const place = placeFor(layout, id);
   const bytes = Buffer.from(path);
   const text = bytes.toString();
-  // The path is told in hexadecimal too where it is no UTF-8.
+  // A path that is not UTF-8 is given in hexadecimal too.
   const exact = Buffer.from(text).equals(bytes) ? {} : { pathInHexadecimal: bytes.toString('hex') };
   renameSync(path, place);
   writeNote(layout, { what: layout.show(text), ...exact, why }, place);

@@ -17,18 +17,21 @@ import type { Layout } from './layout.ts';
 import { isInOverlay } from './overlay-use.ts';
 import { DirectoryLock } from './directory-lock.ts';
 
-/** How long the removal journal may keep what has been deleted, in milliseconds: one sync for all of a while. */
+/**
+ * How long an entry stays in the journal after its deletion, in milliseconds: deletions within that time share a sync.
+ */
 const SETTLE_MS = 1000;
 
 /** How long a deletion waits for the lock of its directory, in milliseconds. */
 const PATIENCE_MS = 2000;
 
-/** How many are deleted at a time in the background. */
-const LATER_GROUP = 16;
+/** How many removals are carried out at a time in the background. They share one reading of all mounts. */
+const GROUP_SIZE = 16;
 
 /**
- * Deletes the directories that the removal journal names, and nothing else: never what is mounted or used by a live
- * overlay, never through a mount or a symbolic link. An entry leaves the journal only after a sync.
+ * Deletes the directories that the removal journal names, and nothing else. It deletes nothing that is mounted or that
+ * a live overlay uses, and follows no mount and no symbolic link. An entry leaves the journal only after a sync, and a
+ * removal that has to wait stays in it.
  */
 export class Reaper {
   readonly #layout: Layout;
@@ -36,7 +39,7 @@ export class Reaper {
   readonly #root: HeldRoot;
   readonly #deleted = new Map<string, Removal>();
   readonly #later: Removal[] = [];
-  #reapingLater = false;
+  #reapsInBackground = false;
   readonly #running = new Set<Promise<unknown>>();
   #timer: NodeJS.Timeout | undefined;
   #settling: Promise<void> = Promise.resolve();
@@ -48,20 +51,20 @@ export class Reaper {
     this.#journal = journal;
   }
 
-  /** Tries to delete what a removal names. What has to wait stays in the journal. @returns why it has to, if so */
+  /** Tries to carry out a removal. @returns why it has to wait, or `undefined` if it is done */
   reap(removal: Removal): Promise<string | undefined> {
     return this.#track(this.#reap(removal));
   }
 
-  /** Tries it in the background, after all that was to be deleted later before. */
+  /** Tries to carry out removals in the background, after those of earlier calls. */
   reapLater(...removals: readonly Removal[]): void {
     this.#later.push(...removals);
-    if (!this.#reapingLater) void this.#reapAllLater();
+    if (!this.#reapsInBackground) void this.#reapInBackground();
   }
 
-  /** Deletes everything in the journal that can be deleted now, and what dead processes left of their copies. */
+  /** Tries to carry out all removals in the journal, and deletes the copies that dead processes have left. */
   async cleanup(options: Checked<CleanupOptions>): Promise<CleanupResult> {
-    // All of it is in the journal. What is removed from now on is not waited for, or this might never end.
+    // They are in the journal too. Removals from now on are not waited for, or this might never end.
     const later = this.#later.splice(0);
     await Promise.allSettled(this.#running);
     try {
@@ -72,10 +75,10 @@ export class Reaper {
     }
   }
 
-  /** Goes on, in the background, with what was interrupted. */
+  /** Does a cleanup in the background, for what an earlier process has left. */
   resume(): void {
     const { signal } = this.#closing;
-    // What cannot be done now is for the next cleanup, which tells why.
+    // The next cleanup reports what has to wait.
     setImmediate(
       () =>
         signal.aborted || void this.#track(this.#sweep({ signal, onProgress: undefined })).catch(() => {}),
@@ -86,7 +89,7 @@ export class Reaper {
   settle(): Promise<void> {
     clearTimeout(this.#timer);
     this.#timer = undefined;
-    // One that is under way may have taken over what this caller waits for.
+    // The one under way may have taken over deletions that this caller waits for.
     const settling = Promise.allSettled([this.#settling]).then(() => this.#settleRest());
     this.#settling = settling;
     return settling;
@@ -108,11 +111,11 @@ export class Reaper {
     await this.#journal.forget(removals);
   }
 
-  /** Waits for the deletions under way, and settles them as far as the store lets it. */
+  /** Ends the deletions under way, and settles what has been deleted, if the store lets it. */
   async close(): Promise<void> {
     this.#closing.abort();
     await this.#quiet();
-    // What cannot be settled now stays in the journal, and is found deleted by the next cleanup.
+    // What cannot be settled stays in the journal, and the next cleanup finds it deleted.
     await this.settle().catch(() => {});
   }
 
@@ -129,7 +132,7 @@ export class Reaper {
   async #sweep({ signal, onProgress }: Checked<CleanupOptions>): Promise<CleanupResult> {
     const deferred: { path: string; reason: string }[] = [];
     let removed = 0;
-    let looked = 0;
+    let seen = 0;
     for (const id of this.#journal.reservations()) {
       const reason = await this.#takeAbandoned(id);
       if (reason !== undefined) deferred.push({ path: this.#layout.directory(id), reason });
@@ -142,8 +145,8 @@ export class Reaper {
     ) {
       for (const removal of page) {
         signal?.throwIfAborted();
-        onProgress?.({ done: looked, total: Math.max(looked, total) });
-        looked += 1;
+        onProgress?.({ done: seen, total: Math.max(seen, total) });
+        seen += 1;
         after = removal.id;
         const reason = await this.#reap(removal, signal);
         if (reason === undefined) removed += 1;
@@ -151,14 +154,16 @@ export class Reaper {
       }
     }
     await this.settle();
-    // The last one may have been given up halfway.
+    // The signal may have interrupted the last one.
     signal?.throwIfAborted();
     return { removed, deferred };
   }
 
   /**
-   * Journals what a dead process left of a copy as to be deleted. Only the one who has its lock may: a copy that is
-   * alive is locked from before its reservation can be seen until after it has become a snapshot.
+   * Journals the copy of a dead process as a removal. To do that it has to hold the lock of the directory: a live
+   * process holds that from before its reservation can be seen until the copy has become a snapshot.
+   *
+   * @returns why the copy has to stay, if it has to
    */
   async #takeAbandoned(id: number): Promise<string | undefined> {
     let reservation: DirectoryLock | undefined;
@@ -168,7 +173,7 @@ export class Reaper {
       return undefined;
     } catch (error) {
       if (errnoOf(error) !== 'ENOENT') return toSnapshotError(error, `taking over the copy ${id}`).message;
-      // It died before its directory was durable.
+      // There was a crash before its directory was durable.
       await this.#journal.abandon(id);
       return undefined;
     } finally {
@@ -176,15 +181,15 @@ export class Reaper {
     }
   }
 
-  async #reapAllLater(): Promise<void> {
+  async #reapInBackground(): Promise<void> {
     const { signal } = this.#closing;
-    this.#reapingLater = true;
+    this.#reapsInBackground = true;
     while (this.#later.length > 0 && !signal.aborted) {
-      // Those of a group share a look at all mounts. What has to wait is for the next cleanup, which tells why.
-      const group = this.#later.splice(0, LATER_GROUP);
+      // The next cleanup reports what has to wait.
+      const group = this.#later.splice(0, GROUP_SIZE);
       await this.#track(Promise.all(group.map((removal) => this.#reap(removal, signal))));
     }
-    this.#reapingLater = false;
+    this.#reapsInBackground = false;
   }
 
   #path({ id, part }: Removal): string {
@@ -244,7 +249,7 @@ export class Reaper {
     }
   }
 
-  /** Says what uses a directory that is to be deleted, if anything does that can be found out about. */
+  /** @returns what uses a directory that is to be deleted, as far as this process can see */
   async #findUse(removal: Removal): Promise<string | undefined> {
     const use = findUse(await readAllMounts(), this.#path(removal));
     if (use !== undefined) return use;

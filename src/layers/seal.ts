@@ -6,27 +6,26 @@ import { ContentDigest, MetadataDigest } from './digest.ts';
 import { BufferedHash } from './buffered-hash.ts';
 import { Meter } from './usage.ts';
 
-/** What a walk over a layer found. */
+/** The result of measuring a layer. */
 export interface Measurement {
-  /** What it holds. */
   readonly usage: Usage;
-  /** The digests over it, as a row keeps them: `metadata1:` and, with contents, ` content1:`, each a SHA-256. */
+  /** The digests over it, as `seal` of a snapshot has them. */
   readonly digest: string;
-  /** If that was asked for, what differs as soon as anything in the layer has changed, even if it was changed back. */
+  /** A digest that is different after any change, even one that was undone; `undefined` if it was not requested. */
   readonly version: string | undefined;
 }
 
 /** How a layer is measured. */
 export interface MeasureOptions extends SliceOptions {
-  /** Read the contents of its files and their extended attributes too. */
+  /** Digest the contents and extended attributes of the files too. (default: false) */
   readonly contents?: boolean;
-  /** Told after each file, what was found so far. */
+  /** Counts each file once it was measured. */
   readonly meter?: Meter;
-  /** Find out the version too. */
+  /** Compute the version too. (default: false) */
   readonly versioned?: boolean;
 }
 
-/** Digests the inode numbers and times of change of a layer's files: cheap, and different after any change. */
+/** A digest over the inode numbers, sizes and times of the last change of status of the files of a layer. */
 class Version {
   readonly #hash = new BufferedHash('sha1');
 
@@ -34,23 +33,29 @@ class Version {
     for (const part of status.versionParts) this.#hash.add(part);
   }
 
-  get value(): string {
-    return this.#hash.value;
+  digest(): string {
+    return this.#hash.digest();
   }
 }
 
-/** Measures and digests a layer in one walk, without holding the event loop for long. */
+/**
+ * Measures and digests a layer in one walk, in slices of time.
+ *
+ * @throws {SnapshotError} FAILED_PRECONDITION if a file becomes shorter while it is read
+ * @throws the signal's reason, or what `onSlice` throws
+ * @throws a system error, if the layer cannot be read
+ */
 export async function measure(
   layer: TreeWalk,
-  { contents = false, meter = new Meter(), versioned = false, ...watch }: MeasureOptions = {},
+  { contents = false, meter = new Meter(), versioned = false, signal, onSlice }: MeasureOptions = {},
 ): Promise<Measurement> {
   const metadata = new MetadataDigest();
   const content = contents ? new ContentDigest() : undefined;
   const version = versioned ? new Version() : undefined;
   const onBytes = (bytes: number): void => {
     meter.advance(bytes);
-    watch.signal?.throwIfAborted();
-    watch.onSlice?.();
+    signal?.throwIfAborted();
+    onSlice?.();
   };
   const add = (entry: TreeEntry): Promise<void> | undefined => {
     version?.add(entry);
@@ -64,11 +69,11 @@ export async function measure(
       return ignoreGone(error);
     }
   };
-  await inSlices(layer, add, watch);
-  return { usage: meter.usage, digest: join(metadata, content), version: version?.value };
+  await inSlices(layer, add, { signal, onSlice });
+  return { usage: meter.usage, digest: join(metadata, content), version: version?.digest() };
 }
 
-/** Measures and digests a layer at once: for one that was made a moment ago and is next to empty. */
+/** Measures and digests a layer without interruption: for one that has just been made and is nearly empty. */
 export function measureNow(layer: TreeWalk, contents: boolean): Omit<Measurement, 'version'> {
   const meter = new Meter();
   const metadata = new MetadataDigest();
@@ -83,29 +88,29 @@ export function measureNow(layer: TreeWalk, contents: boolean): Omit<Measurement
 }
 
 function join(metadata: MetadataDigest, content: ContentDigest | undefined): string {
-  return content === undefined ? metadata.value : `${metadata.value} ${content.value}`;
+  return content === undefined ? metadata.digest() : `${metadata.digest()} ${content.digest()}`;
 }
 
-/** The version of a layer as it is now, to compare with that of a measure. */
-export async function versionOf(layer: TreeWalk, watch?: SliceOptions): Promise<string> {
+/** The present version of a layer, to compare with that of a measurement. */
+export async function versionOf(layer: TreeWalk, options?: SliceOptions): Promise<string> {
   const version = new Version();
-  await inSlices(layer, (entry) => version.add(entry), watch);
-  return version.value;
+  await inSlices(layer, (entry) => version.add(entry), options);
+  return version.digest();
 }
 
-/** What became of a sealed layer. */
+/** The result of verifying a seal. */
 export interface Verdict {
-  /** `unknown` if there is no digest, or none of a version that is known here. */
+  /** `unknown` if the seal has no digest of a version that is known here. */
   readonly seal: 'whole' | 'broken' | 'unknown';
-  /** What the layer holds now. */
+  /** The present usage of the layer. */
   readonly usage: Usage;
 }
 
 /**
- * Measures a committed layer again and compares it with its seal; with `contents`, and if the seal has a digest of
- * them, every byte of it.
+ * Measures a committed layer again and compares it with its seal. Reads every byte only with `contents`, and if the
+ * seal covers the contents.
  *
- * @throws what the operating system says of a layer that cannot be read
+ * @throws as `measure`
  */
 export async function verifySeal(
   directory: string,

@@ -1,13 +1,13 @@
 import { closeSync } from 'node:fs';
-import { openBelowMounts, openDirectory } from '../linux/file-calls.ts';
+import { openDirectory, openWithoutMounts } from '../linux/file-calls.ts';
 import { cString } from '../linux/foreign.ts';
-import { keepPrivate } from '../linux/mount-calls.ts';
+import { makePrivate } from '../linux/mount-calls.ts';
 import { type TreeWalk, walkBeneath, walkTree } from '../linux/tree.ts';
 import type { Layout } from './layout.ts';
 
 /**
- * The directory of the snapshots as it is below whatever is mounted in it, held from the first walk on: opened anew
- * for each, it would cost more than the walk over a small layer.
+ * The directory of the snapshots without the mounts in it. It stays open from the first walk on, since opening it costs
+ * more than the walk over a small layer.
  */
 export class SnapshotsView {
   readonly #layout: Layout;
@@ -17,7 +17,7 @@ export class SnapshotsView {
     this.#layout = layout;
   }
 
-  /** A walk over the layer of an id. */
+  /** Walks the layer of a snapshot. */
   walk(id: number): TreeWalk {
     this.#opened ??= { fd: open(this.#layout.snapshots) };
     const { fd } = this.#opened;
@@ -30,15 +30,15 @@ export class SnapshotsView {
   }
 }
 
-/** Opens a directory below all mounts on anything in it; `undefined` where this process may not do that. */
+/** Opens a directory without the mounts in it. @returns `undefined` if this process may not do that */
 function open(directory: string): number | undefined {
-  const plain = openDirectory(cString(directory));
+  const fd = openDirectory(cString(directory));
   try {
-    const below = openBelowMounts(plain);
-    // Or what is mounted in the directory from now on would be seen here as well.
-    if (below !== undefined) keepPrivate(below);
-    return below;
+    const withoutMounts = openWithoutMounts(fd);
+    // Otherwise what is mounted in the directory from now on would appear here too.
+    if (withoutMounts !== undefined) makePrivate(withoutMounts);
+    return withoutMounts;
   } finally {
-    closeSync(plain);
+    closeSync(fd);
   }
 }

@@ -11,53 +11,61 @@ import { walkTree } from '../linux/tree.ts';
 import type { RowReader } from '../metadata/row-reader.ts';
 import type { Layout } from './layout.ts';
 
-/** Up to how many files are synced one by one where much else on the machine waits to be written, in bytes. */
+/**
+ * A layer of up to so many files is synced file by file if the machine has much to write: syncfs(2) would wait for
+ * that.
+ */
 const FEW_INODES = 64;
+
+/** What counts as much, in bytes. */
 const MUCH_BYTES = 64 * 1024 * 1024;
 
-/** What the syncing of layers needs to know. */
-interface Needs {
+interface LayerSyncOptions {
   readonly layout: Layout;
-  /** Whether the filesystem's journal keeps the order in which things happened. */
+  /** Whether the filesystem has an ordered journal. */
   readonly ordered: boolean;
   readonly reader: RowReader;
 }
 
 /**
- * Makes the contents of layers durable. All that wait at the same moment share one syncfs(2), on a descriptor that
- * is held all the time, so that no error of the disk since then is missed.
+ * Makes the contents of layers durable. Calls that wait at the same moment share one syncfs(2). It uses a descriptor
+ * that stays open, since syncfs(2) reports the disk errors since the descriptor was opened.
  */
 export class LayerSync {
-  readonly #needs: Needs;
+  readonly #options: LayerSyncOptions;
   readonly #fd: number;
   #current: Promise<void> = Promise.resolve();
   #next: Promise<void> | undefined;
-  /** Layers up to this id, and these, may have lost what was written to them: the disk said so, and says so once. */
+  /**
+   * Layers up to this id, and those in `#lost`, may have lost data. The kernel reports an error only once, so it is
+   * kept.
+   */
   #lostUpTo = 0;
   readonly #lost = new Set<number>();
 
-  constructor(needs: Needs) {
-    this.#needs = needs;
-    this.#fd = openSync(needs.layout.snapshots, constants.O_RDONLY | constants.O_DIRECTORY);
+  constructor(options: LayerSyncOptions) {
+    this.#options = options;
+    this.#fd = openSync(options.layout.snapshots, constants.O_RDONLY | constants.O_DIRECTORY);
   }
 
   /**
-   * Makes durable what the layer of an id holds now.
+   * Makes the present contents of a layer durable.
    *
-   * @throws {SnapshotError} DATA_LOSS if an earlier sync failed that may have been about this layer
-   * @throws what the operating system says of a disk that fails
+   * @param inodes how many the layer has
+   * @throws {SnapshotError} DATA_LOSS if an earlier sync failed that may have been for data of this layer
+   * @throws a system error if the disk fails
    */
   async sync(id: number, inodes: number): Promise<void> {
     this.#checkKept(id);
-    const few = inodes <= FEW_INODES && this.#needs.ordered && bytesToWrite() >= MUCH_BYTES;
+    const few = inodes <= FEW_INODES && this.#options.ordered && bytesToWrite() >= MUCH_BYTES;
     if (few && (await this.#syncEach(id))) return;
     await this.#syncAll();
     this.#checkKept(id);
   }
 
-  /** Does the same on the spot, for a layer that a transaction both makes and commits. */
+  /** The same as `sync`, without interruption: for a layer that one transaction both makes and commits. */
   syncNow(id: number, inodes: number): void {
-    // With nothing in it, it is synced together with its directory.
+    // An empty layer is synced together with its directory.
     if (inodes > 1) syncFilesystemNow(this.#fd);
     this.#checkKept(id);
   }
@@ -72,12 +80,12 @@ export class LayerSync {
       'DATA_LOSS',
       `the disk failed and may have lost what was written to snapshot ${id}`,
       {
-        hint: 'remove it, see to the disk, and build it anew',
+        hint: 'remove it, check the disk, and build it again',
       },
     );
   }
 
-  /** One call for all that ask for it before it begins: one that is under way may have missed what they wrote. */
+  /** All who call this before a sync begins share it. One that is under way may have missed what they wrote. */
   #syncAll(): Promise<void> {
     if (this.#next === undefined) {
       this.#next = this.#syncAfter(this.#current);
@@ -99,17 +107,21 @@ export class LayerSync {
 
   #highWater(): number {
     try {
-      return this.#needs.reader.highWater();
+      return this.#options.reader.highWater();
     } catch {
       return Number.MAX_SAFE_INTEGER;
     }
   }
 
-  /** Syncs each file of a small layer by itself. Whether it could: some kinds of files cannot be synced. */
+  /**
+   * Syncs each file of a small layer by itself.
+   *
+   * @returns whether it did: fifos, sockets and devices cannot be synced
+   */
   async #syncEach(id: number): Promise<boolean> {
     using opened = new Descriptors();
     let every = true;
-    await inSlices(walkTree(this.#needs.layout.fs(id)), ({ handle, status }) => {
+    await inSlices(walkTree(this.#options.layout.fs(id)), ({ handle, status }) => {
       const whiteout = isWhiteout(status);
       every &&= whiteout || isDirectory(status.mode) || isRegular(status.mode);
       if (!every || whiteout || opened.all.length > FEW_INODES) return;
@@ -126,7 +138,7 @@ export class LayerSync {
   }
 }
 
-/** How much on this machine waits to be written to any disk, or is being written, in bytes. */
+/** How much waits to be written to any disk of this machine, or is being written, in bytes. */
 function bytesToWrite(): number {
   const waiting = readFileSync('/proc/meminfo', 'utf8').matchAll(/^(?:Dirty|Writeback):\s*(\d+) kB$/gm);
   return Array.from(waiting, ([, kibibytes]) => Number(kibibytes) * 1024).reduce(

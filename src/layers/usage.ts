@@ -3,16 +3,16 @@ import { isDirectory } from '../linux/status.ts';
 import type { TreeEntry, TreeWalk } from '../linux/tree.ts';
 import type { Usage } from '../snapshot.ts';
 
-/** Adds up what a layer holds. */
+/** Adds up the usage of a layer. */
 export class Meter {
   #entries = 0;
   #inodes = 0;
   #blocks = 0;
-  #underWay = 0;
+  #processed = 0;
   readonly #linked = new Set<bigint>();
 
   add({ status }: TreeEntry): void {
-    this.#underWay = 0;
+    this.#processed = 0;
     this.#entries += 1;
     if (status.links > 1 && !isDirectory(status.mode)) {
       if (this.#linked.has(status.inode)) return;
@@ -22,9 +22,9 @@ export class Meter {
     this.#blocks += status.blocks;
   }
 
-  /** Says how many bytes of the next file have been dealt with. */
+  /** Sets how many bytes of the next file have been processed. */
   advance(bytes: number): void {
-    this.#underWay = bytes;
+    this.#processed = bytes;
   }
 
   /** How many entries were added; a file with several names counts once for each. */
@@ -36,15 +36,15 @@ export class Meter {
     return { inodes: this.#inodes, size: this.#blocks * 512 };
   }
 
-  /** What was added so far, in bytes on disk, and of the next file what has been dealt with. */
+  /** The bytes on disk of what was added so far, and those of the next file that have been processed. */
   get bytes(): number {
-    return this.#blocks * 512 + this.#underWay;
+    return this.#blocks * 512 + this.#processed;
   }
 }
 
-/** Measures what a layer holds, without holding the event loop for long. */
-export async function measureUsage(layer: TreeWalk, watch?: SliceOptions): Promise<Usage> {
+/** Measures the usage of a layer, in slices of time. */
+export async function measureUsage(layer: TreeWalk, options?: SliceOptions): Promise<Usage> {
   const meter = new Meter();
-  await inSlices(layer, (entry) => meter.add(entry), watch);
+  await inSlices(layer, (entry) => meter.add(entry), options);
   return meter.usage;
 }

@@ -12,19 +12,19 @@ export interface MaybeVolatile {
   readonly volatileBoot: string | null;
 }
 
-/** The directory that overlayfs leaves in `work` with a volatile mount, and refuses to mount again with. */
+/** The directory that overlayfs makes in `work` for a volatile mount. While it exists, it refuses to mount again. */
 function markIn(layout: Layout, id: number): string {
   const inner = join(layout.work(id), 'work');
-  // It is of mode 000, which only root can look into.
+  // Its mode is 000, so that only root can look into it.
   if (process.geteuid?.() !== 0 && existsSync(inner)) chmodSync(inner, 0o700);
   return join(inner, 'incompat');
 }
 
 /**
- * Looks that a volatile snapshot, if this is one, has all that was written to it: in the boot in which it was mounted
- * it has, in a later one nobody knows.
+ * Checks that a snapshot has not lost data: a volatile one may have, once the machine was restarted after it was
+ * mounted.
  *
- * @throws {SnapshotError} DATA_LOSS if the machine has been started anew since it was mounted
+ * @throws {SnapshotError} DATA_LOSS if it is volatile and the machine was restarted
  */
 export function checkNotLost(layout: Layout, { id, key, volatileBoot }: MaybeVolatile): void {
   if (
@@ -35,12 +35,12 @@ export function checkNotLost(layout: Layout, { id, key, volatileBoot }: MaybeVol
     return;
   throw new SnapshotError(
     'DATA_LOSS',
-    `${quote(key)} is volatile, and the machine was started anew since it was mounted`,
-    { hint: 'remove it, and prepare it anew' },
+    `${quote(key)} is volatile, and the machine was restarted after it was mounted`,
+    { hint: 'remove it, and prepare it again' },
   );
 }
 
-/** Takes the mark away with which overlayfs would refuse to mount a volatile snapshot again. */
+/** Removes the mark by which overlayfs refuses to mount a volatile snapshot again. */
 export function clearMark(layout: Layout, id: number): void {
   rmSync(markIn(layout, id), { recursive: true, force: true });
 }

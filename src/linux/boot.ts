@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 
-/** What tells this boot of the machine from every other. */
+/** The id of this boot of the machine: no two are the same. */
 export function currentBoot(): string {
   return readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
 }

@@ -6,14 +6,14 @@ import { join } from 'node:path';
 import { SnapshotError, type ErrorCode } from '../errors.ts';
 import { workerProgram } from './worker-program.ts';
 
-/** A kind of work that runs in a process of its own: its name, and the types of what goes there and comes back. */
+/** Work that runs in a process of its own: its name, and the types of its input, events and result. */
 export interface Task<Input, Event, Result> {
   readonly name: string;
   /** Carries the types; it has no value. */
   readonly types?: { readonly input: Input; readonly event: Event; readonly result: Result };
 }
 
-/** Declares a task. The program of the child processes, `worker.ts`, says which function carries it out. */
+/** Declares a task. The program of the child processes, `worker.ts`, maps it to the function that does the work. */
 export function defineTask<Input, Event, Result>(name: string): Task<Input, Event, Result> {
   return { name };
 }
@@ -37,7 +37,7 @@ export interface ChildRequest {
   readonly scratch: string;
 }
 
-/** What a task is given beside its input. */
+/** What a task is given in addition to its input. */
 export interface TaskContext<Event = never> {
   /** Sends an event to the parent process. */
   readonly emit: (event: Event) => void;
@@ -53,8 +53,8 @@ interface RunOptions<Event> {
 }
 
 /**
- * Runs a task in a process of its own. There it does not block this process's event loop, a crash ends only the child,
- * and database files can be read without dropping this process's locks.
+ * Runs a task in a process of its own. There it does not block the event loop of this process, a crash ends only the
+ * child, and closing a database file does not drop the locks of this process.
  *
  * @throws the error of the task, if that is a `SnapshotError`
  * @throws {SnapshotError} INTERNAL if the process ends without a result
@@ -86,7 +86,7 @@ export function runInChild<Input, Event, Result>(
     child.on('message', (message: ChildMessage) => {
       if (message.type === 'event') {
         try {
-          // The other side of this border is `worker.ts`, which runs the function of this very task.
+          // At the other end, `worker.ts` runs the function of this task, so the types are right.
           onEvent?.(message.event as Event);
         } catch (error) {
           outcome = () => reject(error);

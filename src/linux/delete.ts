@@ -11,7 +11,7 @@ import { FileStatus, isDirectory } from './status.ts';
 import { fdPath, pathIn } from './tree.ts';
 
 /** A directory that is being emptied. */
-interface OpenDirectory {
+interface EmptiedDirectory {
   readonly fd: number;
   readonly name: Buffer;
   /** The descriptor of the directory that it is in. */
@@ -34,10 +34,10 @@ const PARALLEL = 64;
  * @throws the signal's reason, after deleting a part
  */
 export async function deleteEntry(parent: number, name: Buffer, signal?: AbortSignal): Promise<void> {
-  const stack: OpenDirectory[] = [];
+  const stack: EmptiedDirectory[] = [];
   const enter = async (above: number, directory: Buffer): Promise<void> => {
     const fd = openForDeletion(above, directory);
-    const opened: OpenDirectory = { fd, name: directory, parent: above, directories: [], large: false };
+    const opened: EmptiedDirectory = { fd, name: directory, parent: above, directories: [], large: false };
     stack.push(opened);
     const files: Buffer[] = [];
     for (const batch of readBatches(fd)) {
@@ -95,7 +95,7 @@ async function unlinkAll(dir: number, names: readonly Buffer[], signal?: AbortSi
 }
 
 /** Removes a directory that has been emptied: on this thread, unless it was large, since then it may take long. */
-async function removeEmpty({ parent, name, large }: OpenDirectory): Promise<void> {
+async function removeEmpty({ parent, name, large }: EmptiedDirectory): Promise<void> {
   const path = pathIn(parent, name);
   if (large) await rmdir(path);
   else rmdirSync(path);

@@ -1,7 +1,9 @@
 import { closeSync } from 'node:fs';
 import { close } from './fs-promises.ts';
 
-/** Open descriptors that are closed together, the last one first: by `using` on this thread, by `await using` off it. */
+/**
+ * Open descriptors that are closed together, the last one first: by `using` on this thread, by `await using` off it.
+ */
 export class Descriptors implements Disposable, AsyncDisposable {
   #opened: number[] = [];
 

@@ -7,9 +7,9 @@ const DT_DIR = 4;
 const DT_REG = 8;
 const DT_LNK = 10;
 
-/** What a directory has under a name. */
+/** An entry of a directory, with its type if the filesystem gives that. */
 export class DirectoryEntry {
-  /** The bytes of the name, a character each: so it sorts like the bytes, and costs less than they would. */
+  /** The name, one character for each byte: it sorts like the bytes, and costs less than a buffer. */
   readonly text: string;
   readonly #type: number;
 
@@ -22,8 +22,8 @@ export class DirectoryEntry {
     return Buffer.from(this.text, 'latin1');
   }
 
-  /** Whether the filesystem tells what it is. */
-  get known(): boolean {
+  /** Whether the filesystem gives its type. */
+  get hasType(): boolean {
     return this.#type !== DT_UNKNOWN;
   }
 
@@ -40,13 +40,13 @@ export class DirectoryEntry {
   }
 }
 
-// About a thousand entries. What is read is taken out of it before anyone else can read.
+// Space for about a thousand entries. All who read share it, since it is parsed at once.
 const buffer = Buffer.alloc(32_768);
 const view = new DataView(buffer.buffer, buffer.byteOffset, buffer.length);
 
 /**
- * Reads a directory, open for the first time, in parts: one of a million files must not hold the event loop while it is
- * read.
+ * Reads a directory that has just been opened in batches, between which callers can let the event loop run: a directory
+ * may have a million entries.
  */
 export function* readBatches(fd: number): Generator<DirectoryEntry[], void, undefined> {
   for (let length = readEntries(fd, buffer); length > 0; length = readEntries(fd, buffer)) {
@@ -54,7 +54,7 @@ export function* readBatches(fd: number): Generator<DirectoryEntry[], void, unde
   }
 }
 
-/** Does the same for a directory that is not open, by its path. */
+/** Opens a directory, reads it in batches, and closes it. */
 export function* readBatchesOf(path: string): Generator<DirectoryEntry[], void, undefined> {
   const fd = openSync(path, constants.O_RDONLY | constants.O_DIRECTORY);
   try {
@@ -64,42 +64,16 @@ export function* readBatchesOf(path: string): Generator<DirectoryEntry[], void, 
   }
 }
 
-/** The records of getdents64(2): two numbers of eight bytes, the length of the record, the type, and the name. */
+/** Parses `struct linux_dirent64`: two numbers of eight bytes, the length of the record, the type, and the name. */
 function parse(length: number): DirectoryEntry[] {
   const entries: DirectoryEntry[] = [];
   for (let at = 0; at < length;) {
     const next = at + view.getUint16(at + 16, littleEndian);
-    // The name ends within the last eight bytes, with a NUL; what is behind that is left from earlier.
+    // The NUL at the end of the name is within the last eight bytes; what is behind it is not cleared.
     const end = buffer.indexOf(0, Math.max(at + 19, next - 8));
     const text = buffer.toString('latin1', at + 19, end);
     if (text !== '.' && text !== '..') entries.push(new DirectoryEntry(text, view.getUint8(at + 18)));
     at = next;
   }
   return entries;
-}
-
-/** Goes through names in the order of their bytes, given in parts that are each in that order. */
-export function mergeSorted(parts: readonly string[][]): Iterator<string, void> {
-  const [first = [], ...others] = parts;
-  if (others.length === 0) return first.values() as Iterator<string, void>;
-  const middle = parts.length >> 1;
-  return merge(mergeSorted(parts.slice(0, middle)), mergeSorted(parts.slice(middle)));
-}
-
-function* merge(
-  left: Iterator<string, void>,
-  right: Iterator<string, void>,
-): Generator<string, void, undefined> {
-  let a = left.next();
-  let b = right.next();
-  while (a.done !== true || b.done !== true) {
-    if (b.done === true || (a.done !== true && a.value < b.value)) {
-      if (a.done === true) return;
-      yield a.value;
-      a = left.next();
-    } else {
-      yield b.value;
-      b = right.next();
-    }
-  }
 }

@@ -1,4 +1,4 @@
-/** The errno's name of an error from the operating system; empty if it is no such error. */
+/** The name of the errno of a system error, such as `ENOENT`; empty for any other error. */
 export function errnoOf(error: unknown): string {
   const code: unknown = error instanceof Error ? Reflect.get(error, 'code') : undefined;
   return typeof code === 'string' ? code : '';
@@ -31,7 +31,7 @@ export function ignoreMissing(error: unknown): undefined {
   if (errnoOf(error) !== 'ENOENT') throw error;
 }
 
-/** Whether an error is from the operating system, and not from code. */
+/** Whether an error is from the operating system. */
 export function isSystemError(error: unknown): boolean {
   return errnoOf(error) !== '' && typeof Reflect.get(Object(error), 'errno') === 'number';
 }

@@ -46,7 +46,7 @@ const POLLPRI = 0x02;
 const SEEK_DATA = 3;
 const SEEK_HOLE = 4;
 
-/** The longest path that these calls are given: longer ones are taken in parts. */
+/** The longest path to give to a call, in bytes: a longer one has to be taken in parts. */
 export const MAX_PATH = 4000;
 
 // Opening -------------------------------------------------------------------------------------------------------
@@ -62,37 +62,45 @@ function openHow(resolve: number): Buffer {
 const plainly = openHow(RESOLVE_NO_SYMLINKS);
 const beneath = openHow(RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV);
 
-/** Opens a directory by its absolute path, no part of which may be a symbolic link. */
+/** Opens a directory by its absolute path. Fails with `ELOOP` if a part of that is a symbolic link. */
 export function openDirectory(path: Buffer): number {
   return checked(openat2(SYS_OPENAT2, AT_FDCWD, path, plainly, plainly.length), 'openat2', path);
 }
 
 /**
- * Opens a directory below another one. Fails with `ELOOP` or `ENOTDIR` if it or what leads to it is a symbolic link,
- * and with `EXDEV` if anything is mounted on it, even a part of the same filesystem.
+ * Opens a directory below an open one. Fails with `ELOOP` or `ENOTDIR` if a part of the path is a symbolic link, and
+ * with `EXDEV` if something is mounted on a part of it, even from the same filesystem.
  */
 export function openDirectoryBeneath(dir: number, path: Buffer): number {
   return checked(openat2(SYS_OPENAT2, dir, path, beneath, beneath.length), 'openat2', path);
 }
 
-/** Opens a directory once more as it is below all mounts on anything in it, if this process may do that. */
-export function openBelowMounts(dir: number): number | undefined {
+/**
+ * Opens a directory again without the mounts on anything in it: it shows what is below them.
+ *
+ * @returns `undefined` if this process may not do that
+ */
+export function openWithoutMounts(dir: number): number | undefined {
   const flags = OPEN_TREE_CLONE | O_CLOEXEC | AT_EMPTY_PATH;
   const tree = Number(openTree(SYS_OPEN_TREE, dir, cString(''), flags));
   return tree < 0 ? undefined : tree;
 }
 
-// Looking -------------------------------------------------------------------------------------------------------
+// Reading -------------------------------------------------------------------------------------------------------
 
-/** Has statx(2) tell of a file in a directory, a symbolic link not followed; of the directory itself if unnamed. */
+/**
+ * Reads the `struct statx` of a file in an open directory, or with an empty name of the directory itself. A symbolic
+ * link is not followed.
+ */
 export function readStatus(dir: number, name: Buffer, result: Buffer): void {
   const flags = AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT | (name.length === 1 ? AT_EMPTY_PATH : 0);
   checked(statx(dir, name, flags, STATX_BASIC_STATS, result), 'statx', name);
 }
 
 /**
- * Reads on in an open directory. @returns how many bytes of records, as getdents64(2) has them; none at its end, or if
- * it has been deleted meanwhile
+ * Reads the next entries of an open directory with getdents64(2).
+ *
+ * @returns the bytes that were read: 0 at the end, or if the directory has been deleted
  */
 export function readEntries(dir: number, entries: Buffer): number {
   const length = Number(getdents64(SYS_GETDENTS64, dir, entries, entries.length));
@@ -102,26 +110,26 @@ export function readEntries(dir: number, entries: Buffer): number {
   throw error;
 }
 
-/** Whether a directory tells the types of its files, which overlayfs needs to delete what is in a lower layer. */
+/** Whether the entries of a directory have types, which overlayfs needs to delete files of lower layers. */
 export function supportsDType(dir: number): boolean {
   const entries = Buffer.alloc(1024);
   readEntries(dir, entries);
-  // The first one, which is "." or "..", has its type behind two numbers of eight bytes and one of two.
+  // The type of the first entry, which is "." or "..", follows two numbers of eight bytes and one of two.
   return entries[18] !== 0;
 }
 
-/** Whether an open mountinfo(5) has changed since this was asked, or that could not be found out. */
+/** Whether an open mountinfo file has changed since the last call. Also true if that could not be found out. */
 export function hasChanged(fd: number): boolean {
   const asked = new DataView(new ArrayBuffer(8));
   asked.setInt32(0, fd, littleEndian);
   asked.setInt16(4, POLLPRI, littleEndian);
-  // A signal may come between.
+  // A signal can interrupt the call.
   return poll(Buffer.from(asked.buffer), 1, 0) !== 0;
 }
 
-// Making --------------------------------------------------------------------------------------------------------
+// Creating --------------------------------------------------------------------------------------------------------
 
-/** Makes a fifo, a socket or a device node. */
+/** Creates a fifo, a socket or a device node. */
 export function makeNode(
   path: Buffer,
   mode: number,
@@ -131,12 +139,12 @@ export function makeNode(
   checked(mknodat(SYS_MKNODAT, AT_FDCWD, path, mode, device), 'mknodat', path);
 }
 
-/** Sets the times of access and of modification, two `struct timespec`, a symbolic link not followed. */
+/** Sets the times of access and modification, given as two `struct timespec`. A symbolic link is not followed. */
 export function setTimes(path: Buffer, times: Buffer): void {
   checked(utimensat(AT_FDCWD, path, times, AT_SYMLINK_NOFOLLOW), 'utimensat', path);
 }
 
-/** Lets an empty file share all the data of another. Whether the filesystem can do that. */
+/** Makes an empty file share the data of another one. @returns whether the filesystem can do that */
 export async function cloneFile(from: number, to: number): Promise<boolean> {
   try {
     await offThread(ioctl, [to, FICLONE, from], 'ioctl FICLONE');
@@ -147,7 +155,7 @@ export async function cloneFile(from: number, to: number): Promise<boolean> {
   }
 }
 
-/** Copies a range from one file to the same place of another. @returns how many bytes; none at the end of the file */
+/** Copies a range from one file to the same offset of another. @returns the bytes that were copied: 0 at the end */
 export async function copyRange(from: number, to: number, offset: number, length: number): Promise<number> {
   // The call advances each offset, so both need a buffer of their own.
   const [read, written] = [toOffset(offset), toOffset(offset)];
@@ -160,7 +168,7 @@ function toOffset(value: number): Buffer {
   return Buffer.from(bytes.buffer);
 }
 
-/** Where in a file the next data begins, at or after an offset; `undefined` if there is only a hole. */
+/** The offset of the next data in a file, at or after an offset; `undefined` if only a hole follows. */
 export function nextData(fd: number, offset: number): number | undefined {
   const data = Number(lseek(fd, offset, SEEK_DATA));
   if (data >= 0) return data;
@@ -169,12 +177,12 @@ export function nextData(fd: number, offset: number): number | undefined {
   throw error;
 }
 
-/** Where in a file the next hole begins, at or after an offset; there is one at its end. */
+/** The offset of the next hole in a file, at or after an offset. The end of the file counts as one. */
 export function nextHole(fd: number, offset: number): number {
   return checked(lseek(fd, offset, SEEK_HOLE), 'lseek');
 }
 
-/** Has new files in a directory written in place, on a filesystem that would otherwise write each change elsewhere. */
+/** Makes a filesystem that copies on write overwrite the new files of a directory in place. */
 export function writeInPlace(dir: number): void {
   const flags = new DataView(new ArrayBuffer(8));
   const argument = Buffer.from(flags.buffer);
@@ -185,7 +193,7 @@ export function writeInPlace(dir: number): void {
 
 // Locking and syncing ----------------------------------------------------------------------------------------------
 
-/** Takes the lock on an open file for as long as it is open, unless someone else has it. Whether it is taken. */
+/** Locks an open file until it is closed, unless another descriptor has the lock. @returns whether it did */
 export function tryLock(fd: number): boolean {
   if (flock(fd, LOCK_EX_NB) === 0) return true;
   const error = systemError('flock');
@@ -198,7 +206,7 @@ export async function syncFilesystem(fd: number): Promise<void> {
   await offThread(syncfs, [fd], 'syncfs');
 }
 
-/** Does the same on this thread. */
+/** The same as `syncFilesystem`, on this thread. */
 export function syncFilesystemNow(fd: number): void {
   checked(syncfs(fd), 'syncfs');
 }

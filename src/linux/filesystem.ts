@@ -2,9 +2,9 @@ import { existsSync, readFileSync, readdirSync, readlinkSync, statSync, statfsSy
 import { basename } from 'node:path';
 
 /**
- * Filesystems that a store cannot be on, by the magic number of statfs(2). Another machine can write to them, or a
- * daemon stands behind: SQLite's WAL lives in memory that all writers share, which these do not give. And an overlay
- * cannot have another one for its upper layer.
+ * Filesystems that a store cannot be on, by the magic number of statfs(2). Those that other machines can write to, or
+ * that a daemon serves, do not give the shared memory that SQLite's WAL needs. An overlay cannot be the upper layer of
+ * another one.
  */
 const unusable: ReadonlyMap<number, string> = new Map([
   [0x6969, 'NFS'],
@@ -34,22 +34,24 @@ const BTRFS = 0x9123683e;
 
 /** What the filesystem of a directory is like. */
 export interface Filesystem {
-  /** Its name, if it is one that a store cannot be on. */
+  /** Its name, if a store cannot be on it. */
   readonly unusable: string | undefined;
-  /** Whether it has a journal by which one fsync of a directory carries all directories made before it. */
+  /**
+   * Whether it has an ordered journal: the fsync of a directory makes all directories durable that were made before.
+   */
   readonly ordered: boolean;
-  /** Whether it needs room to overwrite what is there already. */
+  /** Whether overwriting data takes new space. */
   readonly copiesOnWrite: boolean;
 }
 
-/** Looks at the filesystem of a directory. */
+/** The properties of the filesystem of a directory. */
 export function filesystemOf(path: string): Filesystem {
   const magic = statfsSync(path).type >>> 0;
   const ordered = magic === XFS || (magic === EXT && hasJournal(path));
   return { unusable: unusable.get(magic), ordered, copiesOnWrite: magic === BTRFS };
 }
 
-/** Whether an ext4 has a journal: it can do without, like ext2. The kernel lists journals by their devices. */
+/** Whether an ext filesystem has a journal; the kernel lists journals by their devices. */
 function hasJournal(path: string): boolean {
   const { dev } = statSync(path, { bigint: true });
   const major = ((dev >> 8n) & 0xfffn) | ((dev >> 32n) & ~0xfffn);
@@ -58,7 +60,7 @@ function hasJournal(path: string): boolean {
     const device = basename(readlinkSync(`/sys/dev/block/${major}:${minor}`));
     return readdirSync('/proc/fs/jbd2').some((journal) => journal.startsWith(`${device}-`));
   } catch {
-    // Where that cannot be seen, it is better to sync too much.
+    // If that cannot be read, it is better to sync too much.
     return false;
   }
 }
@@ -68,7 +70,9 @@ export function overlayKnowsIndex(): boolean {
   return existsSync('/sys/module/overlay/parameters/index');
 }
 
-/** Whether this process is in a user namespace of its own, where overlayfs may not use `trusted.` attributes. */
+/**
+ * Whether this process is in a user namespace other than the first, where overlayfs cannot use `trusted.` attributes.
+ */
 export function inUserNamespace(): boolean {
   return !/^\s*0\s+0\s+4294967295\s*$/.test(readFileSync('/proc/self/uid_map', 'utf8'));
 }

@@ -36,10 +36,10 @@ const MOVE_MOUNT_F_EMPTY_PATH = 0x04;
 const MOVE_MOUNT_T_EMPTY_PATH = 0x40;
 const UMOUNT_NOFOLLOW = 0x08;
 const MNT_DETACH = 0x02;
-const MS_PRIVATE = 1n << 18n;
+const MS_PRIVATE = 0x40000;
 
-/** What the kernel has to say of a filesystem that is being set up: each read gives one line of it. */
-function wordsOf(fd: number): string {
+/** The kernel's messages about a filesystem that is being configured: each read returns one of them. */
+function messagesOf(fd: number): string {
   const lines: string[] = [];
   const line = Buffer.alloc(1024);
   try {
@@ -47,14 +47,14 @@ function wordsOf(fd: number): string {
       lines.push(line.toString('utf8', 2, length).trim());
     }
   } catch {
-    // There is no more of it.
+    // There are no more.
   }
   return lines.join('; ');
 }
 
 function contextError(fd: number, error: Error, what: string): Error {
-  const words = wordsOf(fd);
-  error.message = `${errnoOf(error)}: ${what}${words === '' ? '' : ` (${words})`}`;
+  const messages = messagesOf(fd);
+  error.message = `${errnoOf(error)}: ${what}${messages === '' ? '' : ` (${messages})`}`;
   return error;
 }
 
@@ -63,7 +63,7 @@ function configure(fd: number, command: number, key: string, value: Buffer | nul
   throw contextError(fd, systemError('fsconfig'), `fsconfig ${key}`);
 }
 
-/** Begins a filesystem of a type, to be configured and then created; closing the descriptor gives it up. */
+/** Begins a filesystem of a type, to be configured and created. @returns its descriptor; closing that abandons it */
 export function beginFilesystem(type: string): number {
   return checked(fsopen(SYS_FSOPEN, cString(type), FSOPEN_CLOEXEC), 'fsopen');
 }
@@ -73,7 +73,7 @@ export function setFlag(fd: number, key: string): void {
   configure(fd, FSCONFIG_SET_FLAG, key, null, 0);
 }
 
-/** Sets an option to a text, of 255 bytes at the most. */
+/** Sets an option to a text of at most 255 bytes. */
 export function setString(fd: number, key: string, value: string): void {
   configure(fd, FSCONFIG_SET_STRING, key, cString(value), 0);
 }
@@ -83,7 +83,7 @@ export function setDirectory(fd: number, key: string, directory: number): void {
   configure(fd, FSCONFIG_SET_FD, key, null, directory);
 }
 
-/** Creates a filesystem that was configured. The error has the kernel's own words. */
+/** Creates a filesystem that was configured. If that fails, the error has the kernel's messages. */
 export async function createFilesystem(fd: number): Promise<void> {
   try {
     await offThread(fsconfig, [SYS_FSCONFIG, fd, FSCONFIG_CMD_CREATE, null, null, 0], 'fsconfig');
@@ -92,47 +92,58 @@ export async function createFilesystem(fd: number): Promise<void> {
   }
 }
 
-/** Mounts a filesystem that was created nowhere but on the descriptor that this returns. */
+/** Mounts a filesystem that was created as a detached mount. @returns its descriptor */
 export function mountDetached(fd: number, attributes = 0): number {
   return checked(fsmount(SYS_FSMOUNT, fd, FSMOUNT_CLOEXEC, attributes), 'fsmount');
 }
 
-/** Clones what is mounted at a directory, with what is mounted below it, nowhere but on the descriptor returned. */
-export function cloneMounts(dir: number, recursive: boolean): number {
+/** Whether what is mounted below a directory is included. */
+interface Depth {
+  readonly recursive: boolean;
+}
+
+/** Clones what is mounted on a directory as a detached mount. @returns its descriptor */
+export function cloneMounts(dir: number, { recursive }: Depth): number {
   const flags = OPEN_TREE_CLONE | O_CLOEXEC | AT_EMPTY_PATH | (recursive ? AT_RECURSIVE : 0);
   return checked(openTree(SYS_OPEN_TREE, dir, cString(''), flags), 'open_tree');
 }
 
-/** Sets attributes of a mount, and of those below it; maps ids by a user namespace, if one is given. */
-export function setMountAttributes(mount: number, set: number, recursive: boolean, userNamespace = 0): void {
+/** The fields of `struct mount_attr` that are not 0. */
+interface MountAttributes {
+  readonly set?: number;
+  readonly propagation?: number;
+  /** The descriptor of the user namespace by which ids are mapped. */
+  readonly userNamespace?: number;
+}
+
+/** Sets attributes of a mount. */
+export function setMountAttributes(
+  mount: number,
+  { set = 0, propagation = 0, userNamespace = 0 }: MountAttributes,
+  { recursive }: Depth = { recursive: false },
+): void {
   const attributes = new DataView(new ArrayBuffer(32));
   attributes.setBigUint64(0, BigInt(set), littleEndian);
+  attributes.setBigUint64(16, BigInt(propagation), littleEndian);
   attributes.setBigUint64(24, BigInt(userNamespace), littleEndian);
+  const bytes = Buffer.from(attributes.buffer);
   const flags = AT_EMPTY_PATH | (recursive ? AT_RECURSIVE : 0);
-  checked(
-    mountSetattr(SYS_MOUNT_SETATTR, mount, cString(''), flags, Buffer.from(attributes.buffer), 32),
-    'mount_setattr',
-  );
+  checked(mountSetattr(SYS_MOUNT_SETATTR, mount, cString(''), flags, bytes, bytes.length), 'mount_setattr');
 }
 
-/** Has a mount not take part any more in what is mounted on the one that it was cloned from. */
-export function keepPrivate(mount: number): void {
-  const attributes = new DataView(new ArrayBuffer(32));
-  attributes.setBigUint64(16, MS_PRIVATE, littleEndian);
-  checked(
-    mountSetattr(SYS_MOUNT_SETATTR, mount, cString(''), AT_EMPTY_PATH, Buffer.from(attributes.buffer), 32),
-    'mount_setattr',
-  );
+/** Makes a mount private: what is mounted on the mount that it was cloned from does not appear in it. */
+export function makePrivate(mount: number): void {
+  setMountAttributes(mount, { propagation: MS_PRIVATE });
 }
 
-/** Moves a mount from its descriptor to a directory that is open. */
+/** Attaches a detached mount to an open directory. */
 export function attachMount(mount: number, directory: number): void {
   const flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH;
   const nothing = cString('');
   checked(moveMount(SYS_MOVE_MOUNT, mount, nothing, directory, nothing, flags), 'move_mount');
 }
 
-/** mount(2), as it was before there were descriptors: of `data`, 4,095 bytes are taken, and the rest is cut off. */
+/** Mounts with mount(2), which cuts `data` off after 4,095 bytes. */
 export async function mountByString(
   source: string,
   target: string,
@@ -148,7 +159,7 @@ export async function mountByString(
   );
 }
 
-/** Undoes the topmost mount on a directory; `detach` lets what still uses it go on. */
+/** Unmounts the topmost mount on a directory. With `detach`, what still uses it can go on. */
 export async function unmountTop(target: string, { detach }: { detach: boolean }): Promise<void> {
   const flags = UMOUNT_NOFOLLOW | (detach ? MNT_DETACH : 0);
   await offThread(umount2, [cString(target), flags], 'umount2', cString(target));

@@ -2,21 +2,21 @@ import { openSync, readFileSync, readSync, readdirSync, readlinkSync } from 'nod
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { hasChanged } from './file-calls.ts';
 
-/** One line of mountinfo: see proc(5). */
+/** A line of mountinfo: see proc(5). */
 export interface MountEntry {
   /** Major and minor number of the filesystem's device. */
   readonly device: string;
-  /** The directory within that filesystem which is mounted. */
+  /** The directory of that filesystem that is mounted. */
   readonly root: string;
   readonly mountPoint: string;
   readonly type: string;
-  /** The directories that an overlay is made of, as it was told them; a path may be relative to where that was. */
+  /** The directories of an overlay as they were given to it: a path may be relative to an unknown directory. */
   readonly layers: readonly string[];
 }
 
 /** The mounts of one mount namespace. */
 export interface NamespaceMounts {
-  /** Whether these are the mounts of this process: only then do mount points mean anything here. */
+  /** Whether it is the namespace of this process: only then are mount points paths that it can use. */
   readonly own: boolean;
   readonly entries: readonly MountEntry[];
 }
@@ -47,20 +47,20 @@ function parse(text: string): MountEntry[] {
   return entries;
 }
 
-/** The table of this process, kept open, since the kernel then tells whether anything in it has changed. */
+/** The mounts of this process. The file stays open, since poll(2) then says whether it has changed. */
 let table: { readonly fd: number; mounts: NamespaceMounts | undefined } | undefined;
 
-/** The mounts that this process sees. */
+/** The mounts of this process's namespace, read again only if they have changed. */
 export function readOwnMountsNow(): NamespaceMounts {
   table ??= { fd: openSync('/proc/self/mountinfo', 'r'), mounts: undefined };
-  // Asked before it is read, so that what changes meanwhile is told of the next time.
+  // Asked first: a change while it is read is noticed the next time.
   if (hasChanged(table.fd) || table.mounts === undefined) {
     table.mounts = { own: true, entries: parse(readAll(table.fd)) };
   }
   return table.mounts;
 }
 
-/** Reads a file of which nobody knows how long it is from its beginning. */
+/** Reads an open file of /proc, whose size is unknown, from its beginning. */
 function readAll(fd: number): string {
   const parts: Buffer[] = [];
   for (let at = 0; ; at += parts.at(-1)?.length ?? 0) {
@@ -72,10 +72,10 @@ function readAll(fd: number): string {
 }
 
 /**
- * The mounts of this process's namespace and of every other one that a process here lives in. What no visible
- * process lives in, or may not be looked at, stays unseen.
+ * The mounts of this process's namespace and of those of all other processes that can be seen. A namespace without such
+ * a process, or one that this process may not read, is left out.
  */
-function allMounts(): NamespaceMounts[] {
+function readAllMountsNow(): NamespaceMounts[] {
   const seen = new Set([readlinkSync('/proc/self/ns/mnt')]);
   const all = [readOwnMountsNow()];
   for (const pid of readdirSync('/proc')) {
@@ -86,28 +86,28 @@ function allMounts(): NamespaceMounts[] {
       all.push({ own: false, entries: parse(readFileSync(`/proc/${pid}/mountinfo`, 'utf8')) });
       seen.add(namespace);
     } catch {
-      // The process has ended, or belongs to someone whose mounts are not for us to see.
+      // The process has ended, or this one may not read its mounts.
     }
   }
   return all;
 }
 
-/** Lets all who ask in the same turn of the event loop share one look, which is made after they have asked. */
-function shared<T>(look: () => T): () => Promise<T> {
+/** Makes all calls within one turn of the event loop share a result, which is read after the last of them. */
+function shared<T>(read: () => T): () => Promise<T> {
   let next: Promise<T> | undefined;
   const after = async (): Promise<T> => {
     await nextTurn();
     next = undefined;
-    return look();
+    return read();
   };
   return () => (next ??= after());
 }
 
-/** Looks at the mounts that this process sees. */
+/** Reads the mounts of this process's namespace. */
 export const readOwnMounts = shared(readOwnMountsNow);
 
-/** Looks at the mounts of every namespace that can be seen. */
-export const readAllMounts = shared(allMounts);
+/** Reads the mounts of every namespace that this process can see. */
+export const readAllMounts = shared(readAllMountsNow);
 
 function isWithin(path: string, directory: string): boolean {
   return path === directory || path.startsWith(directory === '/' ? '/' : `${directory}/`);
@@ -125,15 +125,15 @@ function overlayDirectories(options: string): string[] {
   return directories;
 }
 
-/** Whether a layer's path is within a directory; one that is relative, to an unknown place, if it can be. */
+/** Whether the path of a layer is, or may be, within a directory: a relative one may begin in either of two places. */
 function mayBeWithin(path: string, directory: string): boolean {
   if (path.startsWith('/')) return isWithin(path, directory);
-  // Relative to the directory of the snapshots, or to the root.
-  const below = directory.slice(directory.lastIndexOf('/snapshots/') + 1);
-  return isWithin(path, below) || isWithin(path, below.slice('snapshots/'.length));
+  // It is relative to `snapshots/` or to the root of the store.
+  const relative = directory.slice(directory.lastIndexOf('/snapshots/') + 1);
+  return isWithin(path, relative) || isWithin(path, relative.slice('snapshots/'.length));
 }
 
-/** The filesystem of a directory, and the directory within it. */
+/** The device of a directory's filesystem, and the path of the directory within that filesystem. */
 function placeOf(
   entries: readonly MountEntry[],
   directory: string,
@@ -146,11 +146,11 @@ function placeOf(
     undefined,
   );
   if (holder === undefined) return undefined;
-  const below = directory.slice(holder.mountPoint === '/' ? 0 : holder.mountPoint.length);
-  return { device: holder.device, path: `${holder.root === '/' ? '' : holder.root}${below}` || '/' };
+  const rest = directory.slice(holder.mountPoint === '/' ? 0 : holder.mountPoint.length);
+  return { device: holder.device, path: `${holder.root === '/' ? '' : holder.root}${rest}` || '/' };
 }
 
-/** Whether a mount is of something in a directory: a bind of it, or an overlay of layers in it. */
+/** Whether a mount shows files of a directory: as a bind mount, or as an overlay with a layer in it. */
 export function isMountOf({ entries }: NamespaceMounts, entry: MountEntry, directory: string): boolean {
   if (entry.type === 'overlay') {
     return entry.layers.some((path) => isWithin(path, directory) || /^\d+\/fs$/.test(path));
@@ -163,8 +163,8 @@ export function isMountOf({ entries }: NamespaceMounts, entry: MountEntry, direc
 }
 
 /**
- * Says what uses a directory: a mount on it or below it, a bind mount of it or of something in it, or an overlay
- * that has it for a layer. `undefined` if nothing does, as far as these mounts tell.
+ * What uses a directory, as a phrase for a message: a mount on it or below it, a bind mount of something in it, or an
+ * overlay with a layer in it. `undefined` if none of these mounts does.
  */
 export function findUse(namespaces: readonly NamespaceMounts[], directory: string): string | undefined {
   const own = namespaces.find((mounts) => mounts.own)?.entries ?? [];

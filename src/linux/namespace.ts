@@ -9,11 +9,11 @@ const MS_REC = 0x4000;
 const MS_PRIVATE = 0x40000;
 
 /**
- * Runs `body` in a new mount namespace, a copy of this one: what it mounts and unmounts is seen by nobody else, and the
- * processes that it starts stay there. Only this thread goes there and back, so that `body` must do all it has to do
- * before it returns.
+ * Runs `body` in a new mount namespace, a copy of this one. No other process sees what it mounts and unmounts, and the
+ * processes that it starts stay in that namespace. Only this thread enters it, and it returns with `body`, so `body`
+ * must be synchronous.
  *
- * @throws what the operating system says, as node:fs does, or what `body` throws
+ * @throws a system error like those of node:fs, or what `body` throws
  */
 export function inNewMountNamespace<T>(body: () => T): T {
   using opened = new Descriptors();
@@ -25,7 +25,7 @@ export function inNewMountNamespace<T>(body: () => T): T {
     checked(mount2(null, cString('/'), null, MS_REC | MS_PRIVATE, null), 'mount');
     return body();
   } finally {
-    // Going back leads to the root of the namespace, which need not be the one that this process has.
+    // setns(2) changes the root directory to that of the namespace, which need not be the one of this process.
     checked(setns(home, CLONE_NEWNS), 'setns');
     checked(fchdir(root), 'fchdir');
     checked(chroot(cString('.')), 'chroot');
@@ -33,7 +33,7 @@ export function inNewMountNamespace<T>(body: () => T): T {
   }
 }
 
-/** Moves a mount from its descriptor to a directory. */
+/** Attaches a detached mount to a directory. */
 export function attachMountAt(mount: number, directory: string): void {
   const fd = openSync(directory, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW);
   try {
@@ -43,12 +43,12 @@ export function attachMountAt(mount: number, directory: string): void {
   }
 }
 
-/** Makes a directory the root of this thread, as long as `inNewMountNamespace` runs. */
+/** Changes the root directory of this thread, until `inNewMountNamespace` returns. */
 export function changeRoot(directory: string): void {
   checked(chroot(cString(directory)), 'chroot', cString(directory));
 }
 
-/** Mounts a directory, with all that is mounted below it, on another one as well. */
+/** Binds a directory, and everything that is mounted below it, to another directory. */
 export function bindMounts(source: string, target: string): void {
   checked(mount2(cString(source), cString(target), null, MS_BIND | MS_REC, null), 'mount', cString(target));
 }

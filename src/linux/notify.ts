@@ -7,7 +7,7 @@ const SOCK_DGRAM = 2;
 const SOCK_CLOEXEC = 0o2000000;
 const MSG_NOSIGNAL = 0x4000;
 
-/** The address of a unix socket, as the kernel takes it; a name that begins with `@` is an abstract one. */
+/** The `struct sockaddr_un` of a unix socket. A name that begins with `@` is an abstract one. */
 function toAddress(name: string): Buffer {
   const family = Buffer.alloc(2);
   if (endianness() === 'LE') family.writeUInt16LE(AF_UNIX);
@@ -16,10 +16,10 @@ function toAddress(name: string): Buffer {
 }
 
 /**
- * Tells the service manager how this service is, if it wants to know: it has said in `NOTIFY_SOCKET` where. The format:
+ * Sends the state of this service to the service manager, if there is one that set `NOTIFY_SOCKET`. The format:
  * https://www.freedesktop.org/software/systemd/man/latest/sd_notify.html
  *
- * @throws what the operating system says if nobody is there
+ * @throws a system error if nothing listens on the socket
  */
 export function notifyManager(state: Readonly<Record<string, string>>): void {
   const name = process.env['NOTIFY_SOCKET'];
@@ -39,8 +39,8 @@ export function notifyManager(state: Readonly<Record<string, string>>): void {
 const FIRST_PASSED = 3;
 
 /**
- * The sockets that the service manager has opened for this process. They are taken once: what this process starts is
- * not to take them for its own.
+ * The sockets that the service manager has opened for this process. It removes the variables that say so from the
+ * environment, so that the processes started by this one do not take the sockets for theirs.
  */
 export function takePassedSockets(): number[] {
   const { LISTEN_PID: pid, LISTEN_FDS: count } = process.env;

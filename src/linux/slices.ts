@@ -1,55 +1,57 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 
-/** How long work holds the event loop at a time, in milliseconds. */
+/** The length of a slice: how long work holds the event loop at a time, in milliseconds. */
 const SLICE_MS = 6;
 
-/** Who looks on while work goes on in slices. */
+/** Cancellation and progress of work that is done in slices. */
 export interface SliceOptions {
-  /** Ends the work: it throws the signal's reason. */
+  /** Ends the work, which then throws the signal's reason. */
   readonly signal?: AbortSignal | undefined;
-  /** Called between slices, and between the parts of what is large; what it throws ends the work. */
+  /** Called between slices, and between the parts of a large file. An error that it throws ends the work. */
   readonly onSlice?: (() => void) | undefined;
 }
 
-/** Tells when work has held the event loop for long enough. */
+/** The time for which work may hold the event loop. The first slice has expired already. */
 export class TimeSlice {
-  readonly #watch: SliceOptions;
-  #until = 0;
+  readonly #signal: AbortSignal | undefined;
+  #end = 0;
 
-  constructor(watch: SliceOptions) {
-    this.#watch = watch;
+  constructor({ signal }: Pick<SliceOptions, 'signal'>) {
+    this.#signal = signal;
   }
 
-  /** Whether it is time to rest. */
-  get due(): boolean {
-    return performance.now() >= this.#until;
+  get expired(): boolean {
+    return performance.now() >= this.#end;
   }
 
-  /** Gives the event loop its turn. */
-  async rest(): Promise<void> {
+  /**
+   * Lets the event loop run once, then begins a new slice.
+   *
+   * @throws the signal's reason
+   */
+  async renew(): Promise<void> {
     await nextTurn();
-    this.#watch.signal?.throwIfAborted();
-    this.#until = performance.now() + SLICE_MS;
+    this.#signal?.throwIfAborted();
+    this.#end = performance.now() + SLICE_MS;
   }
 }
 
 /**
- * Calls `visit` for each item, one after the other, giving the event loop its turn in between, so that it is never
- * held for long. An item that is `undefined` only stands for time that was taken.
+ * Calls `visit` for each item, one after the other, and lets the event loop run between slices. An item that is
+ * `undefined` is not visited: it only gives an opportunity to end the slice.
  */
 export async function inSlices<T>(
   items: Iterable<T | undefined>,
   visit: (item: T) => void | Promise<void>,
-  watch: SliceOptions = {},
+  { signal, onSlice }: SliceOptions = {},
 ): Promise<void> {
-  const pace = new TimeSlice(watch);
-  // Each slice in a turn of its own, the first one too.
-  await pace.rest();
+  const slice = new TimeSlice({ signal });
+  await slice.renew();
   for (const item of items) {
     const visiting = item === undefined ? undefined : visit(item);
     if (visiting !== undefined) await visiting;
-    if (!pace.due) continue;
-    watch.onSlice?.();
-    await pace.rest();
+    if (!slice.expired) continue;
+    onSlice?.();
+    await slice.renew();
   }
 }

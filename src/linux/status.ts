@@ -9,14 +9,14 @@ const STATX_ATTR_MOUNT_ROOT = 0x2000;
 /** Where the inode, of 64 bits, and the major and minor number of the device are in the result of statx(2). */
 const IDENTITY_OFFSETS = [32, 36, 136, 140];
 
-/** What statx(2) tells of a file, a symbolic link included. The same object is filled in at each call. */
+/** The result of statx(2) for a file; a symbolic link is not followed. Each read fills in the same object again. */
 export class FileStatus {
   readonly #result = Buffer.alloc(256);
   readonly #view = new DataView(this.#result.buffer, this.#result.byteOffset, 256);
-  /** The parts of the version as they are now: they are filled in at each call too. */
+  /** The parts of `version`, which each read fills in again too. */
   readonly versionParts: readonly Buffer[] = [this.#result.subarray(32, 48), this.#result.subarray(96, 108)];
 
-  /** Looks at a file in a directory, by its name ended with NUL. Whether it is there. */
+  /** Reads the status of a file in an open directory, by its name with a NUL at the end. @returns whether it exists */
   read(dir: number, name: Buffer): boolean {
     try {
       readStatus(dir, name, this.#result);
@@ -27,12 +27,12 @@ export class FileStatus {
     }
   }
 
-  /** Looks at an open file. */
+  /** Reads the status of an open file. */
   readOpen(fd: number): void {
     readStatus(fd, unnamed, this.#result);
   }
 
-  /** A field of 64 bits, exact up to 2^53. */
+  /** A field of 64 bits; exact up to 2^53. */
   #number(offset: number): number {
     const high = this.#view.getUint32(littleEndian ? offset + 4 : offset, littleEndian);
     const low = this.#view.getUint32(littleEndian ? offset : offset + 4, littleEndian);
@@ -74,11 +74,11 @@ export class FileStatus {
   get size(): number {
     return this.#number(40);
   }
-  /** Of 512 bytes each. */
+  /** The space that it takes, in blocks of 512 bytes. */
   get blocks(): number {
     return this.#number(48);
   }
-  /** When the contents last changed, in seconds and nanoseconds. */
+  /** When the contents last changed, as seconds and nanoseconds since the epoch with a dot between them. */
   get modified(): string {
     const high = this.#view.getInt32(littleEndian ? 116 : 112, littleEndian);
     const low = this.#view.getUint32(littleEndian ? 112 : 116, littleEndian);
@@ -88,30 +88,30 @@ export class FileStatus {
   get device(): { major: number; minor: number } {
     return { major: this.#view.getUint32(128, littleEndian), minor: this.#view.getUint32(132, littleEndian) };
   }
-  /** The times of access and of modification, as utimensat(2) takes them. */
+  /** The times of access and modification, as utimensat(2) takes them. */
   get times(): Buffer {
     const times = Buffer.alloc(32);
     this.#result.copy(times, 0, 64, 76);
     this.#result.copy(times, 16, 112, 124);
     return times;
   }
-  /** What differs after any change: the inode, its size, and when anything about it last changed. */
+  /** The inode number, the size and the time of the last change of status: some bytes differ after any change. */
   get version(): Buffer {
     return Buffer.concat(this.versionParts);
   }
 }
 
-/** Whether a mode is that of a directory. */
+/** Whether the mode is that of a directory. */
 export function isDirectory(mode: number): boolean {
   return (mode & constants.S_IFMT) === constants.S_IFDIR;
 }
 
-/** Whether a mode is that of a regular file. */
+/** Whether the mode is that of a regular file. */
 export function isRegular(mode: number): boolean {
   return (mode & constants.S_IFMT) === constants.S_IFREG;
 }
 
-/** Whether a file is what the overlay stands for a deleted one. */
+/** Whether a file is an overlayfs whiteout, which stands for a deleted file. */
 export function isWhiteout({ mode, device }: Pick<FileStatus, 'mode' | 'device'>): boolean {
   return (mode & constants.S_IFMT) === constants.S_IFCHR && device.major === 0 && device.minor === 0;
 }

@@ -1,6 +1,6 @@
 import { closeSync, fsyncSync, openSync } from 'node:fs';
 
-/** Makes a directory's entries, or what a file holds, durable. */
+/** Makes the entries of a directory, or the contents of a file, durable. */
 export function syncPath(path: string): void {
   const fd = openSync(path, 'r');
   try {

@@ -1,40 +1,45 @@
 import { closeSync } from 'node:fs';
 import { errnoOf, isGone } from './errno.ts';
 import { cString } from './foreign.ts';
-import { openBelowMounts, openDirectory, openDirectoryBeneath } from './file-calls.ts';
-import { type DirectoryEntry, mergeSorted, readBatches } from './directory-entries.ts';
+import { type DirectoryEntry, readBatches } from './directory-entries.ts';
+import { openDirectory, openDirectoryBeneath, openWithoutMounts } from './file-calls.ts';
+import { mergeSorted } from './merge-sorted.ts';
 import { FileStatus, isDirectory } from './status.ts';
 
-/** One file of a tree. The objects are filled in anew for each, so keep nothing of them. */
+/** A file of a tree. A walk yields the same object for each file, so it is valid only until the next one. */
 export interface TreeEntry {
-  /** The path below the tree's root in raw bytes, with a slash behind a directory; the root's own is `/`. */
+  /** The raw bytes of its path from the root of the tree, with a slash behind a directory. The root itself is `/`. */
   readonly path: Buffer;
-  /** The same, a character for each byte. */
+  /** The path again, one character for each byte. */
   readonly text: string;
-  /** The path to look the file up by, ended with NUL: it holds as long as the entry is the current one. */
+  /** A path by which this process can open the file while the entry is valid, with a NUL at the end. */
   readonly handle: Buffer;
   readonly status: FileStatus;
-  /** Has the walk leave out what is below it, if it is a directory. */
+  /** Makes the walk leave out what is below this directory. */
   skip(): void;
 }
 
-/** What a walk goes through. Nothing is opened before it is asked for the first. */
+/**
+ * The entries of a tree. An `undefined` stands for time that the walk has taken without reaching the next file. No
+ * directory is opened before the first entry is requested.
+ */
 export type TreeWalk = Generator<TreeEntry | undefined, void, undefined>;
 
-/** A directory on the way. Paths and names are bytes, a character each, with a slash behind those of directories. */
-interface Level {
+/** A directory between the root and the current entry. Text has one character for each byte. */
+interface WalkedDirectory {
   readonly fd: number;
   readonly path: string;
+  /** What is left of its names, with a slash behind those of directories. */
   readonly names: Iterator<string | undefined, void>;
 }
 
-/** More than any name takes that a filesystem allows, 1024 bytes and its end. */
+/** More than the longest name that a filesystem allows, which is 1,024 bytes. */
 const NAME_BYTES = 2048;
 
-/** The entry that a walk fills in anew for each file. Few ask for a handle or a path, so they are made when wanted. */
+/** The entry of a walk. Handles and paths are rarely needed, so they are made on request. */
 class CurrentEntry implements TreeEntry {
   readonly status = new FileStatus();
-  /** Its name in its directory, ended with NUL; what is behind that is left from others. */
+  /** Its name in its directory, with a NUL at the end; what is behind that is left over. */
   readonly name = Buffer.allocUnsafe(NAME_BYTES);
   text = '/';
   skipped = false;
@@ -49,14 +54,18 @@ class CurrentEntry implements TreeEntry {
     return pathIn(this.#directory, this.name.subarray(0, this.name.indexOf(0) + 1));
   }
 
-  /** Makes it the directory that is open. */
+  /** Makes this the root of the tree, which is open. */
   setTop(directory: number): void {
     this.#directory = directory;
     this.name.write('.\0');
     this.status.readOpen(directory);
   }
 
-  /** Makes it a file in an open directory, with a slash behind its name if it is one itself. Whether it is there. */
+  /**
+   * Makes this a file in an open directory. The name of a directory has a slash at the end.
+   *
+   * @returns whether it exists
+   */
   set(directory: number, path: string, name: string): boolean {
     const length = this.name.write(name, 'latin1');
     this.name[name.endsWith('/') ? length - 1 : length] = 0;
@@ -73,34 +82,34 @@ class CurrentEntry implements TreeEntry {
   }
 }
 
-/** The file behind a descriptor, as a path for node:fs. */
+/** A path for node:fs that leads to an open file. */
 export function fdPath(fd: number): string {
   return `/proc/self/fd/${fd}`;
 }
 
-/** A file in a directory that is open, as a path for node:fs. */
+/** A path for node:fs that leads to a file in an open directory. */
 export function pathIn(dir: number, name: Buffer): Buffer {
   return Buffer.concat([Buffer.from(`${fdPath(dir)}/`), name]);
 }
 
 /**
- * Walks a directory and all below it, each directory before what it holds, in the order of the raw bytes of the
- * paths. It never follows a symbolic link, even one that is put in its way meanwhile. Where it may, it sees what is
- * below mounts on anything in the directory; where it may not, it leaves out what is mounted there. What vanishes
- * during the walk is left out. Where it takes time over something else than a file, there is an `undefined`.
+ * Walks a directory and everything below it, in the order of the raw bytes of the paths, each directory before its
+ * contents. It follows no symbolic link, not even one that is put in its way meanwhile, and leaves out files that
+ * vanish during the walk. It never enters a mount: if this process may do that, it sees the files below the mount,
+ * otherwise it leaves them out.
  *
- * @throws what the operating system says, as node:fs does
+ * @throws a system error, like those of node:fs
  */
 export function walkTree(root: string): TreeWalk {
   return walk(() => openTop(openDirectory(cString(root))));
 }
 
-/** Walks, in the same way, a directory that is open, and stays so. */
+/** Walks an open directory in the same way, and leaves it open. */
 export function walkOpen(fd: number): TreeWalk {
   return walk(() => openTop(openDirectoryBeneath(fd, cString('.'))));
 }
 
-/** Walks, in the same way, a directory below one that `openBelowMounts` gave, where no mount can be in the way. */
+/** Walks a directory below one from `openWithoutMounts` in the same way: there are no mounts in it. */
 export function walkBeneath(fd: number, path: string): TreeWalk {
   return walk(() => openDirectoryBeneath(fd, cString(path)));
 }
@@ -108,50 +117,50 @@ export function walkBeneath(fd: number, path: string): TreeWalk {
 function* walk(open: () => number): TreeWalk {
   const entry = new CurrentEntry();
   const { status } = entry;
-  const levels: Level[] = [];
+  const stack: WalkedDirectory[] = [];
   try {
     const top = open();
-    levels.push({ fd: top, path: '', names: list(top, status) });
+    stack.push({ fd: top, path: '', names: listNames(top, status) });
     entry.setTop(top);
     yield entry;
     if (entry.skipped) return;
-    for (let level = levels.at(-1); level !== undefined; level = levels.at(-1)) {
-      const { done, value: name } = level.names.next();
+    for (let directory = stack.at(-1); directory !== undefined; directory = stack.at(-1)) {
+      const { done, value: name } = directory.names.next();
       if (done === true) {
-        closeSync(level.fd);
-        levels.pop();
+        closeSync(directory.fd);
+        stack.pop();
         continue;
       }
       if (name === undefined) {
         yield undefined;
         continue;
       }
-      if (!entry.set(level.fd, level.path, name)) continue;
+      if (!entry.set(directory.fd, directory.path, name)) continue;
       yield entry;
       if (name.endsWith('/') && !entry.skipped) {
-        const fd = enter(level.fd, entry.name);
-        if (fd !== undefined) levels.push({ fd, path: entry.text, names: list(fd, status) });
+        const fd = enter(directory.fd, entry.name);
+        if (fd !== undefined) stack.push({ fd, path: entry.text, names: listNames(fd, status) });
       }
     }
   } finally {
-    for (const { fd } of levels) closeSync(fd);
+    for (const { fd } of stack) closeSync(fd);
   }
 }
 
-/** Opens a directory below what is mounted on anything in it, where it may, in the place of the one given. */
-function openTop(plain: number): number {
-  const below = openBelowMounts(plain);
-  if (below === undefined) return plain;
+/** Opens the root of a walk without the mounts in it, if this process may do that. It takes over the descriptor. */
+function openTop(fd: number): number {
+  const withoutMounts = openWithoutMounts(fd);
+  if (withoutMounts === undefined) return fd;
   try {
-    return openDirectoryBeneath(below, cString('.'));
+    return openDirectoryBeneath(withoutMounts, cString('.'));
   } finally {
-    closeSync(below);
-    closeSync(plain);
+    closeSync(withoutMounts);
+    closeSync(fd);
   }
 }
 
-/** The names in a directory in their order, with a slash behind those of directories, which belongs to the order. */
-function list(fd: number, status: FileStatus): Iterator<string | undefined, void> {
+/** The sorted names in a directory. Those of directories have a slash at the end, which is part of the order. */
+function listNames(fd: number, status: FileStatus): Iterator<string | undefined, void> {
   const batches = readBatches(fd);
   const first = batches.next();
   if (first.done === true) return ([] as string[]).values() as Iterator<string, void>;
@@ -161,33 +170,33 @@ function list(fd: number, status: FileStatus): Iterator<string | undefined, void
   return listMore(fd, status, [names, sortNames(fd, second.value, status)], batches);
 }
 
-/** Goes on with a directory that is read in several parts. */
+/** The sorted names in a directory that takes several batches to read, the first of which are given. */
 function* listMore(
   fd: number,
   status: FileStatus,
-  parts: string[][],
+  lists: string[][],
   batches: Iterable<DirectoryEntry[]>,
 ): Generator<string | undefined, void, undefined> {
   for (const batch of batches) {
     yield undefined;
-    parts.push(sortNames(fd, batch, status));
+    lists.push(sortNames(fd, batch, status));
   }
-  const names = mergeSorted(parts);
+  const names = mergeSorted(lists);
   for (let next = names.next(); next.done !== true; next = names.next()) yield next.value;
 }
 
 function sortNames(fd: number, batch: readonly DirectoryEntry[], status: FileStatus): string[] {
   const names = batch.map((entry) => {
-    const directory = entry.known
+    const directory = entry.hasType
       ? entry.isDirectory()
       : status.read(fd, cString(entry.name)) && isDirectory(status.mode);
     return directory ? `${entry.text}/` : entry.text;
   });
-  // By the values of the characters, which are the bytes.
+  // The values of the characters are those of the bytes.
   return names.toSorted((a, b) => (a < b ? -1 : 1));
 }
 
-/** Opens a directory to go on below it, unless it has vanished, has become something else, or is a mount. */
+/** Opens a directory of the walk, unless it is gone or is a mount. */
 function enter(parent: number, name: Buffer): number | undefined {
   try {
     return openDirectoryBeneath(parent, name);

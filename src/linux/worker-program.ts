@@ -1,4 +1,4 @@
 import { fileURLToPath } from 'node:url';
 
-/** The path of the program that child processes run; it stands beside the folder that this module is in. */
+/** The path of the program that child processes run, which is beside the folder of this module. */
 export const workerProgram = fileURLToPath(new URL('../worker.js', import.meta.url));

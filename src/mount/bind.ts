@@ -5,18 +5,19 @@ import { openLayer } from './layer.ts';
 import type { MountOptions } from './options.ts';
 
 /**
- * Makes a bind mount, with what is mounted below it if the options say so, on the descriptor that is returned. What is
- * to be read-only is so before anyone can see it, and what is mounted below it too.
+ * Makes a detached bind mount. With the option `rbind`, what is mounted below the source is included, and gets the same
+ * attributes. It has its attributes, such as read-only, before it is attached.
  *
- * @throws {SnapshotError} DATA_LOSS if what is to be mounted is missing
+ * @returns its descriptor
+ * @throws {SnapshotError} DATA_LOSS if the source is missing
  */
 export async function openBind(source: string, options: MountOptions): Promise<number> {
   const directory = openLayer(source);
   try {
     return await withMappedIds(options, async (map) => {
-      const mount = map === undefined ? cloneMounts(directory, options.recursive) : map(directory);
+      const mount = map === undefined ? cloneMounts(directory, options) : map(directory);
       try {
-        if (options.attributes !== 0) setMountAttributes(mount, options.attributes, options.recursive);
+        if (options.attributes !== 0) setMountAttributes(mount, { set: options.attributes }, options);
         return mount;
       } catch (error) {
         closeSync(mount);

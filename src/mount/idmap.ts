@@ -7,7 +7,7 @@ import type { MountOptions } from './options.ts';
 /** `MOUNT_ATTR_IDMAP`. */
 const ID_MAPPED = 0x00100000;
 
-/** `0:1000:65536,…` as the files of a user namespace take it. */
+/** Mappings of the form `0:1000:65536,…` as `uid_map` and `gid_map` take them: a line for each, with spaces. */
 function toLines(mappings: string): string {
   return mappings
     .split(',')
@@ -15,9 +15,9 @@ function toLines(mappings: string): string {
     .join('');
 }
 
-/** Opens a user namespace with mappings of ids, in which nothing goes on living. */
+/** Creates a user namespace with mappings of ids, and without a process. @returns its descriptor */
 async function openUserNamespace(uidMappings: string, gidMappings: string): Promise<number> {
-  // A process is needed for as long as it takes to write its mappings and to open its namespace.
+  // A process is needed until its mappings are written and its namespace is open.
   const child = spawn('unshare', ['--user', 'sh', '-c', 'echo ready; read line'], {
     stdio: ['pipe', 'pipe', 'pipe'],
   });
@@ -40,8 +40,11 @@ async function openUserNamespace(uidMappings: string, gidMappings: string): Prom
 }
 
 /**
- * Runs `body` with what gives a directory as a mount of it in which ids are mapped as the options say; or, if they say
- * nothing, with what gives the directory as it is.
+ * Runs `body` with a function that maps ids as the options say: it takes the descriptor of a directory, and returns
+ * that of a detached mount of it. Without such options, `body` is given `undefined`.
+ *
+ * @throws {SnapshotError} INVALID_ARGUMENT if there is only one of `uidmap` and `gidmap`
+ * @throws {SnapshotError} UNIMPLEMENTED if user namespaces cannot be created
  */
 export async function withMappedIds<T>(
   { uidMappings, gidMappings }: MountOptions,
@@ -49,14 +52,14 @@ export async function withMappedIds<T>(
 ): Promise<T> {
   if (uidMappings === undefined && gidMappings === undefined) return body(undefined);
   if (uidMappings === undefined || gidMappings === undefined) {
-    throw new SnapshotError('INVALID_ARGUMENT', 'uidmap and gidmap are given together or not at all');
+    throw new SnapshotError('INVALID_ARGUMENT', 'uidmap and gidmap have to be given together');
   }
   const namespace = await openUserNamespace(uidMappings, gidMappings);
   try {
     return await body((directory) => {
-      const mapped = cloneMounts(directory, false);
+      const mapped = cloneMounts(directory, { recursive: false });
       try {
-        setMountAttributes(mapped, ID_MAPPED, false, namespace);
+        setMountAttributes(mapped, { set: ID_MAPPED, userNamespace: namespace });
         return mapped;
       } catch (error) {
         closeSync(mapped);

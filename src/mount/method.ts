@@ -13,7 +13,7 @@ export const MOUNT_METHODS = [
 
 let best: MountMethod | undefined;
 
-/** The best way that this kernel knows and this process may use. It is found out once, by asking the kernel. */
+/** The best method that the kernel supports and lets this process use. The kernel is asked once. */
 export function bestMethod(): MountMethod {
   best ??= probe();
   return best;
@@ -24,14 +24,14 @@ function probe(): MountMethod {
   try {
     context = beginFilesystem('overlay');
   } catch (error) {
-    // A container's filter may know mount(2) only; without any right to mount, the call itself will say so.
+    // A container's system call filter may allow mount(2) only. Without permission to mount, the mount itself fails.
     return errnoOf(error) === 'ENOSYS' ? 'mount(2)' : 'descriptors';
   }
   const root = openSync('/', constants.O_RDONLY | constants.O_DIRECTORY);
   try {
-    return knows(() => setDirectory(context, 'lowerdir+', root))
+    return supports(() => setDirectory(context, 'lowerdir+', root))
       ? 'descriptors'
-      : knows(() => setString(context, 'lowerdir+', '/'))
+      : supports(() => setString(context, 'lowerdir+', '/'))
         ? 'strings'
         : 'mount(2)';
   } finally {
@@ -40,7 +40,7 @@ function probe(): MountMethod {
   }
 }
 
-function knows(configure: () => void): boolean {
+function supports(configure: () => void): boolean {
   try {
     configure();
     return true;

@@ -23,10 +23,10 @@ import { checkWritable, mountOverlayByCommand, mountOverlayByString, openOverlay
 /** How long an unmount waits for what still uses the mount, in milliseconds. */
 const PATIENCE_MS = 2000;
 
-/** A few mounts are made at a time: libuv has four threads for what the kernel does meanwhile. */
+/** How many mounts are made at a time: libuv has four threads for the calls that take long. */
 const limit = pLimit(4);
 
-/** Runs `body` in a turn of its own, so that hundreds of mounts that begin together do not hold the event loop. */
+/** Runs `body` in a turn of its own, so that hundreds of mounts that begin together do not block the event loop. */
 function inTurn<T>(body: () => Promise<T>): Promise<T> {
   return limit(async () => {
     await nextTurn();
@@ -35,11 +35,12 @@ function inTurn<T>(body: () => Promise<T>): Promise<T> {
 }
 
 /**
- * Mounts what a snapshotter's `mounts` told, on a directory on which nothing is mounted yet.
+ * Mounts what `mounts` of a snapshotter returned on a directory on which nothing is mounted yet.
  *
  * @throws {TypeError} if an argument is of a wrong type
- * @throws {SnapshotError} FAILED_PRECONDITION if the target is not there, no directory, a symbolic link or a mount
- *   already, or the kernel refuses, with its own words
+ * @throws {SnapshotError} INVALID_ARGUMENT if a mount or the target is not valid
+ * @throws {SnapshotError} FAILED_PRECONDITION if the target is missing, a symbolic link, not a directory or a mount
+ *   already; or if the kernel refuses, in which case the message has its words
  * @throws {SnapshotError} DATA_LOSS if a layer is missing
  * @throws {SnapshotError} PERMISSION_DENIED if this process may not mount
  */
@@ -49,11 +50,11 @@ export async function mount(
   { by = bestMethod() }: MountCallOptions = {},
 ): Promise<void> {
   const path = toTarget(target);
-  const wanted = checkMounts(mounts);
+  const parsed = parseMounts(mounts);
   closeSync(openTarget(path));
   let done = 0;
   try {
-    for (const one of wanted) {
+    for (const one of parsed) {
       await inTurn(() => mountOne(one, path, by));
       done += 1;
     }
@@ -64,8 +65,8 @@ export async function mount(
 }
 
 /**
- * Undoes the topmost mount on a directory. What uses it gets a moment to end; with `lazy`, it may go on, and the mount
- * is only taken out of the file tree.
+ * Undoes the topmost mount on a directory. Waits two seconds for what still uses it; with `lazy` (default: false),
+ * takes it out of the file tree at once, and what uses it can go on.
  *
  * @throws {SnapshotError} FAILED_PRECONDITION if nothing is mounted there, or it is in use
  * @throws {SnapshotError} PERMISSION_DENIED if this process may not unmount
@@ -85,8 +86,7 @@ export async function unmount(target: string, { lazy = false }: { lazy?: boolean
 }
 
 /**
- * Mounts on a temporary directory for as long as `fn` runs, and always undoes it: what still uses the mount then keeps
- * it to itself.
+ * Mounts on a temporary directory while `fn` runs. The mount is undone in any case; what still uses it then can go on.
  *
  * @returns what `fn` returns
  * @throws as `mount`, or what `fn` throws
@@ -111,17 +111,17 @@ export async function withMount<T>(
 }
 
 /**
- * Mounts on a descriptor alone: nobody else finds it, and it is gone at the latest when the processes that hold it
- * have ended, however they end.
+ * Mounts on a file descriptor only: the mount appears in no mount table, and it ends at the latest with the last
+ * process that holds it.
  *
- * @throws as `mount`
- * @throws {SnapshotError} UNIMPLEMENTED if this kernel cannot do that
+ * @throws {SnapshotError} as `mount`
+ * @throws {SnapshotError} UNIMPLEMENTED if this kernel cannot do that with overlays (before Linux 6.8)
  */
 export async function openMount(
   mounts: readonly Mount[],
   { by = bestMethod() }: MountCallOptions = {},
 ): Promise<DetachedMount> {
-  const [one, ...others] = checkMounts(mounts);
+  const [one, ...others] = parseMounts(mounts);
   if (one === undefined || others.length > 0) {
     throw new SnapshotError('INVALID_ARGUMENT', `one mount is opened at a time, not ${mounts.length}`);
   }
@@ -140,13 +140,14 @@ export async function openMount(
   return { fd: held, path: fdPath(held), close: undo, [Symbol.asyncDispose]: undo };
 }
 
-interface Wanted {
+/** A mount with its options parsed. */
+interface ParsedMount {
   readonly given: Mount;
   readonly options: MountOptions;
 }
 
-async function mountOne(wanted: Wanted, target: string, by: MountMethod): Promise<void> {
-  const { given, options } = wanted;
+async function mountOne(parsed: ParsedMount, target: string, by: MountMethod): Promise<void> {
+  const { given, options } = parsed;
   if (given.type === 'overlay' && (by === 'mount(2)' || by === 'mount(8)')) {
     const mountBy = by === 'mount(2)' ? mountOverlayByString : mountOverlayByCommand;
     await mountBy(given.source, given.options, options, target);
@@ -158,7 +159,7 @@ async function mountOne(wanted: Wanted, target: string, by: MountMethod): Promis
     }
     return;
   }
-  const fd = await openOne(wanted, by);
+  const fd = await openOne(parsed, by);
   try {
     const directory = openTarget(target, { again: true });
     try {
@@ -167,17 +168,17 @@ async function mountOne(wanted: Wanted, target: string, by: MountMethod): Promis
       closeSync(directory);
     }
   } catch (error) {
-    // The last of a mount: the kernel syncs what was written to it.
+    // This ends the mount, and the kernel syncs its filesystem, so it is done on another thread.
     await close(fd);
     throw error;
   }
   closeSync(fd);
 }
 
-async function openOne({ given, options }: Wanted, by: MountMethod): Promise<number> {
+async function openOne({ given, options }: ParsedMount, by: MountMethod): Promise<number> {
   if (given.type === 'bind') return openBind(given.source, options);
   if (by === 'descriptors' || by === 'strings') return openOverlay(given.source, options, by);
-  throw new SnapshotError('UNIMPLEMENTED', `${by} cannot mount on a descriptor alone`, {
+  throw new SnapshotError('UNIMPLEMENTED', `${by} cannot mount on a file descriptor`, {
     hint: 'it takes Linux 6.8',
   });
 }
@@ -190,7 +191,7 @@ function toTarget(target: unknown): string {
   return resolve(target);
 }
 
-function checkMounts(mounts: readonly Mount[]): Wanted[] {
+function parseMounts(mounts: readonly Mount[]): ParsedMount[] {
   if (!Array.isArray(mounts)) throw new TypeError(`mounts must be an array, not ${kindOf(mounts)}`);
   return mounts.map((given: Mount) => {
     const { type, source, options } = given;
@@ -208,7 +209,12 @@ function checkMounts(mounts: readonly Mount[]): Wanted[] {
   });
 }
 
-/** Opens the directory to mount on, which must be one, and unless it is so `again`, have nothing mounted on it. */
+/**
+ * Opens the directory to mount on.
+ *
+ * @throws {SnapshotError} FAILED_PRECONDITION if it is missing or not a directory; or, unless it is opened `again`, if
+ *   something is mounted on it
+ */
 function openTarget(path: string, { again = false } = {}): number {
   let fd: number;
   try {
@@ -219,7 +225,7 @@ function openTarget(path: string, { again = false } = {}): number {
       'FAILED_PRECONDITION',
       `the target ${quote(path)} is missing or not a directory`,
       {
-        hint: 'make it first; a symbolic link is not followed',
+        hint: 'create it first; symbolic links are not followed',
         cause: error,
       },
     );
@@ -228,7 +234,7 @@ function openTarget(path: string, { again = false } = {}): number {
   status.readOpen(fd);
   if (again || !status.isMountRoot) return fd;
   closeSync(fd);
-  throw new SnapshotError('FAILED_PRECONDITION', `something is mounted on ${quote(path)} already`);
+  throw new SnapshotError('FAILED_PRECONDITION', `something is already mounted on ${quote(path)}`);
 }
 
 function notMounted(error: unknown, path: string): Error {

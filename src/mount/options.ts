@@ -1,27 +1,27 @@
 import { SnapshotError } from '../errors.ts';
 import { quote } from '../quote.ts';
 
-/** The most lower layers that overlayfs stacks. */
+/** How many lower layers overlayfs can stack. */
 export const MAX_LOWERS = 500;
 
-/** One option that is for the filesystem itself. */
+/** An option of the filesystem itself. */
 interface FilesystemOption {
   readonly key: string;
   /** Absent if it is a flag. */
   readonly value: string | undefined;
 }
 
-/** The options of a mount, taken apart. */
+/** The parsed options of a mount. */
 export interface MountOptions {
-  /** Flags of mount_setattr(2): what belongs to the mount and not to the filesystem. */
+  /** The flags of mount_setattr(2): attributes of the mount, not of the filesystem. */
   readonly attributes: number;
   readonly recursive: boolean;
-  /** Mappings of ids, as `container:host:length`, with commas between them. */
+  /** ID mappings of the form `container:host:length`, with commas between them. */
   readonly uidMappings: string | undefined;
   readonly gidMappings: string | undefined;
   /** The layers of an overlay, nearest first, as plain paths. */
   readonly lowers: readonly string[];
-  /** Layers that hold only data, behind the others. */
+  /** The layers that hold only data, which are below the others. */
   readonly data: readonly string[];
   readonly upper: string | undefined;
   readonly work: string | undefined;
@@ -49,7 +49,7 @@ function unescape(value: string): string {
   return value.replace(/\\(.)/gs, '$1');
 }
 
-/** Takes `lowerdir` apart: layers are separated by colons, those behind a double one hold data only. */
+/** Parses `lowerdir`: colons separate the layers, and those behind a double colon hold only data. */
 function toLayers(value: string): { lowers: string[]; data: string[] } {
   const lowers: string[] = [];
   const data: string[] = [];
@@ -62,10 +62,10 @@ function toLayers(value: string): { lowers: string[]; data: string[] } {
 }
 
 /**
- * Takes the options of a mount apart.
+ * Parses the options of a mount.
  *
- * @throws {SnapshotError} INVALID_ARGUMENT if one holds a NUL
- * @throws {SnapshotError} FAILED_PRECONDITION if there are more layers than overlayfs stacks
+ * @throws {SnapshotError} INVALID_ARGUMENT if one contains a NUL
+ * @throws {SnapshotError} FAILED_PRECONDITION if there are more layers than overlayfs can stack
  */
 export function parseOptions(options: readonly string[]): MountOptions {
   let attributes = 0;

@@ -23,20 +23,25 @@ import { ATTRIBUTES, type MountOptions, READ_ONLY } from './options.ts';
 
 const run = promisify(execFile);
 
-/** The longest option string that mount(2) takes: of a longer one it cuts the rest off and mounts other layers. */
+/** The longest options that mount(2) takes, in bytes. It cuts longer ones off, and so would mount fewer layers. */
 const MAX_STRING = 4095;
 
-/** The longest value that a string of the new calls has. */
+/** The longest value that fsconfig(2) takes, in bytes. */
 const MAX_VALUE = 255;
 
-/** Looks that an overlay which is to be written to can be: with a damaged work directory it comes up read-only. */
+/**
+ * Checks that an overlay with an upper directory can be written to: overlayfs makes it read-only if the work directory
+ * is damaged.
+ *
+ * @throws {SnapshotError} FAILED_PRECONDITION if it is read-only
+ */
 export function checkWritable(path: string, { upper, attributes }: MountOptions): void {
   if (upper === undefined || (attributes & READ_ONLY) !== 0) return;
   try {
     accessSync(path, constants.W_OK);
   } catch (error) {
     if (errnoOf(error) !== 'EROFS') return;
-    throw new SnapshotError('FAILED_PRECONDITION', `the overlay of ${quote(upper)} can only be read`, {
+    throw new SnapshotError('FAILED_PRECONDITION', `the overlay of ${quote(upper)} is read-only`, {
       hint: 'something in its work directory is in the way; the kernel log (dmesg) says what',
       cause: error,
     });
@@ -44,8 +49,9 @@ export function checkWritable(path: string, { upper, attributes }: MountOptions)
 }
 
 /**
- * Makes an overlay layer by layer, mounted nowhere but on the descriptor that is returned.
+ * Mounts an overlay, adding one layer at a time, as a detached mount.
  *
+ * @returns its descriptor
  * @throws {SnapshotError} DATA_LOSS if a layer is missing
  */
 export async function openOverlay(
@@ -84,23 +90,34 @@ export async function openOverlay(
   });
 }
 
-/** A layer as a string: by its path, which then can be seen in mountinfo, unless that is too long. */
+/** A layer as a string: its path, which then appears in mountinfo, unless that is unknown or too long. */
 function toValue(key: string, path: string | undefined, fd: number): string {
   const escaped = key.endsWith('+') ? path : path?.replaceAll('\\', '\\\\');
   return escaped === undefined || Buffer.byteLength(escaped) > MAX_VALUE ? fdPath(fd) : escaped;
 }
 
-/** Looks that no layer is missing, which the calls below would only say in general. */
-function checkLayers({ lowers, data, upper, work }: MountOptions): void {
+/**
+ * Checks what a mount by one string of options cannot do, or would report less precisely.
+ *
+ * @throws {SnapshotError} UNIMPLEMENTED if ids are to be mapped
+ * @throws {SnapshotError} DATA_LOSS if a layer is missing
+ */
+function checkLayers({ uidMappings, gidMappings, lowers, data, upper, work }: MountOptions): void {
+  if (uidMappings !== undefined || gidMappings !== undefined) {
+    throw new SnapshotError('UNIMPLEMENTED', 'this kernel cannot map the ids of the layers of an overlay', {
+      hint: 'it takes Linux 6.13',
+    });
+  }
   for (const layer of [...lowers, ...data, ...[upper, work].filter((path) => path !== undefined)]) {
     closeSync(openLayer(layer));
   }
 }
 
 /**
- * Mounts an overlay by one string.
+ * Mounts an overlay with mount(2), which takes all options as one string.
  *
- * @throws {SnapshotError} FAILED_PRECONDITION if the string would be cut off
+ * @throws {SnapshotError} FAILED_PRECONDITION if the kernel would cut the string off
+ * @throws {SnapshotError} as `checkLayers`
  */
 export async function mountOverlayByString(
   source: string,
@@ -108,7 +125,6 @@ export async function mountOverlayByString(
   options: MountOptions,
   target: string,
 ): Promise<void> {
-  checkPlain(options);
   checkLayers(options);
   const data = given.filter((option) => !isAttribute(option)).join(',');
   if (Buffer.byteLength(data) > MAX_STRING) throw tooLong(data);
@@ -117,10 +133,11 @@ export async function mountOverlayByString(
 }
 
 /**
- * Mounts an overlay by the program mount(8). Options that it would not take are shortened by naming the layers from
- * the directory that they are all in.
+ * Mounts an overlay with the program mount(8). If the options are too long for it, the layers are given relative to the
+ * directory that all of them are in.
  *
- * @throws {SnapshotError} FAILED_PRECONDITION if they are too long even so
+ * @throws {SnapshotError} FAILED_PRECONDITION if the options are still too long, or mount(8) fails
+ * @throws {SnapshotError} as `checkLayers`
  */
 export async function mountOverlayByCommand(
   source: string,
@@ -128,14 +145,13 @@ export async function mountOverlayByCommand(
   options: MountOptions,
   target: string,
 ): Promise<void> {
-  checkPlain(options);
   checkLayers(options);
   const whole = given.join(',');
-  // It takes quotes for its own.
-  const shorten = Buffer.byteLength(whole) > MAX_STRING || whole.includes('"');
-  const [cwd, text] = shorten ? shortened(given, options) : ['/', whole];
+  // mount(8) treats quotes as syntax.
+  const relative = Buffer.byteLength(whole) > MAX_STRING || whole.includes('"');
+  const [cwd, text] = relative ? toRelative(given, options) : ['/', whole];
   if (Buffer.byteLength(text) > MAX_STRING) throw tooLong(text);
-  // From version 2.39 on it would else use the new calls, in which a string has 255 bytes.
+  // From version 2.39 on it otherwise uses fsconfig(2), which takes only short values.
   const env = { ...process.env, LIBMOUNT_FORCE_MOUNT2: 'always' };
   try {
     await run('mount', ['-t', 'overlay', '-o', text, '--', source, target], { cwd, env });
@@ -147,7 +163,8 @@ export async function mountOverlayByCommand(
   }
 }
 
-function shortened(given: readonly string[], { lowers: [lower = ''] }: MountOptions): [string, string] {
+/** @returns the directory that all layers are in, and the options with the layers relative to it */
+function toRelative(given: readonly string[], { lowers: [lower = ''] }: MountOptions): [string, string] {
   // Layers are at `snapshots/<id>/fs`.
   const directory = dirname(dirname(lower));
   const escape = (text: string, pattern: RegExp): string => text.replace(pattern, '\\$&');
@@ -162,13 +179,6 @@ function shortened(given: readonly string[], { lowers: [lower = ''] }: MountOpti
     })
     .join(',');
   return [directory, text];
-}
-
-function checkPlain({ uidMappings, gidMappings }: MountOptions): void {
-  if (uidMappings === undefined && gidMappings === undefined) return;
-  throw new SnapshotError('UNIMPLEMENTED', 'this kernel cannot map the ids of the layers of an overlay', {
-    hint: 'it takes Linux 6.13',
-  });
 }
 
 function isAttribute(option: string): boolean {
