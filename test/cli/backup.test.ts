@@ -7,12 +7,7 @@ import { needs } from '../support/needs.ts';
 const lacking = needs('root');
 
 describe.skipIf(lacking)(`overlite backup${lacking}`, () => {
-  test('`backup` writes one new file, and refuses one that is there', ({
-    place,
-    printed,
-    json,
-    overlite,
-  }) => {
+  test('`backup` writes a new file, and refuses an existing one', ({ place, printed, json, overlite }) => {
     const directory = join(place, 'backups');
     mkdirSync(directory);
     const file = join(directory, 'backup.db');

@@ -8,13 +8,13 @@ import { waitFor } from '../support/wait-for.ts';
 const lacking = needs('root');
 
 describe.skipIf(lacking)(`overlite check${lacking}`, () => {
-  test('`check` says that a store is clean', ({ example, printed }) => {
+  test('`check` reports a clean store', ({ example, printed }) => {
     const said = printed('check');
     expect(said).toContain(`${example.root}: clean`);
     expect(said).toMatch(/^layers +done, \d+ checked$/m);
   });
 
-  test('`check` tells what is damaged, what repair would do, and what to build again', ({
+  test('`check` reports what is damaged, what repair would do, and what to rebuild', ({
     example,
     overlite,
   }) => {
@@ -59,7 +59,10 @@ describe.skipIf(lacking)(`overlite check${lacking}`, () => {
     expect(ended.map(({ status, args }) => [status, args])).toEqual(expected);
   });
 
-  test('`check --json` prints a report, and each option narrows the check', ({ example, overlite }) => {
+  test('`check` takes steps, snapshots, --quick and --older-than, and prints JSON', ({
+    example,
+    overlite,
+  }) => {
     writeFileSync(example.at('snapshots', example.ids.app, 'fs', 'added'), '');
     const { status, stdout } = overlite('check', '--json', '--only', 'layers', 'app', '--contents');
     expect(status).toBe(4);

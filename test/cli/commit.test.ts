@@ -5,7 +5,7 @@ import { needs } from '../support/needs.ts';
 const lacking = needs('root');
 
 describe.skipIf(lacking)(`overlite commit and checkpoint${lacking}`, () => {
-  test('`checkpoint` captures a snapshot that `commit` then commits with its options', ({
+  test('`checkpoint` commits a copy of an active snapshot, and `commit` the snapshot itself', ({
     printed,
     json,
   }) => {

@@ -51,7 +51,7 @@ describe.skipIf(lacking)(`overlite complete${lacking}`, () => {
     expect(overlite('completion', 'tcsh')).toMatchObject({ status: 2 });
   });
 
-  test('`complete` prints keys, names or a sort of files, as the argument wants them', async ({
+  test('`complete` prints keys, names or a kind of file, whichever the argument takes', async ({
     complete,
   }) => {
     expect(await complete('info', '')).toEqual(['none', 'base', 'app', 'work', 'scratch', 'reader', 'empty']);
@@ -125,7 +125,7 @@ describe.each([
   const lackingShell = needs('root', shell, 'python3');
 
   test.skipIf(lackingShell)(
-    `${shell} completes names of all kinds, and evaluates nothing of them${lackingShell}`,
+    `${shell} completes names with special characters, and evaluates none of them${lackingShell}`,
     ({ place, env, printed, json }) => {
       const hostile = `$(touch ${place}/evaluated)`;
       for (const key of ['my work', 'x:y=z', hostile]) printed('prepare', key, 'app');

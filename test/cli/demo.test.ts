@@ -32,7 +32,7 @@ describe('overlite demo', () => {
     expect(readdirSync(temporary)).toEqual([]);
   });
 
-  test('`demo` on a non-directory fails with INVALID_ARGUMENT, and makes nothing', ({
+  test('`demo` on a non-directory fails with INVALID_ARGUMENT, and creates nothing', ({
     place,
     temporary,
     overlite,

@@ -36,10 +36,10 @@ function help(name: string): string {
 describe('help', () => {
   test.override('storeRoot', ({ root }) => root);
 
-  test('the help of the program is as in golden/', ({ printed }) => matches(printed('--help'), 'help.txt'));
+  test('the help of the program matches golden/', ({ printed }) => matches(printed('--help'), 'help.txt'));
 
   test.for(program.commands.map((command) => command.name()))(
-    'the help of `%s` is as in golden/, with examples and exit statuses',
+    'the help of `%s` matches golden/, with examples and exit statuses',
     async (name) => {
       const text = help(name);
       expect(text).toMatch(/^Exit status: /m);
@@ -54,7 +54,7 @@ describe('help', () => {
 
   const lacking = needs('man');
   test.skipIf(lacking)(
-    `the manual page is as in golden/, and \`man\` shows it without a warning${lacking}`,
+    `the manual page matches golden/, and \`man\` shows it without a warning${lacking}`,
     async ({ printed }) => {
       const page = printed('man');
       await matches(page.replace(/"overlite [\d.]+"/, '"overlite"'), 'overlite.1');
@@ -74,7 +74,7 @@ describe('help', () => {
 const lacking = needs('root');
 
 describe.skipIf(lacking)(`what people are shown${lacking}`, () => {
-  test('what the commands that look at a store print is as in golden/', async ({ place, together }) => {
+  test('commands that read a store print what is in golden/', async ({ place, together }) => {
     const ended = await together(
       ['list'],
       ['tree'],
@@ -92,7 +92,7 @@ describe.skipIf(lacking)(`what people are shown${lacking}`, () => {
     }
   });
 
-  test('what `diff` prints is as in golden/', async ({ example, printed }) => {
+  test('`diff` prints what is in golden/', async ({ example, printed }) => {
     sh(
       `echo new > 'a file'; mkdir more; echo x > more/file; mkdir etc; cp --preserve=all ../../1/fs/etc/hosts etc
        chmod 600 etc/hosts; ln -s file more/link; mknod app c 0 0`,
@@ -102,11 +102,7 @@ describe.skipIf(lacking)(`what people are shown${lacking}`, () => {
     await matches(printed('diff', 'work', '--json'), 'diff-work-json.txt');
   });
 
-  test('what `check` prints of damage and its repair is as in golden/', async ({
-    place,
-    example,
-    overlite,
-  }) => {
+  test('`check` prints damage and its repair as in golden/', async ({ place, example, overlite }) => {
     sh(
       `rm -r ${example.at('snapshots', example.ids.app, 'fs')} && mkdir ${example.at('snapshots', 99)}`,
       '/',

@@ -82,7 +82,7 @@ describe.skipIf(lacking)(`overlite on a store${lacking}`, () => {
     { read -r < closed; ${commands.map((line) => `${line}; echo $? >&3`).join('; ')}; } |
       { exec <&-; echo > closed; }`;
 
-  test('the status is right if nobody reads the errors', ({ place, bash }) => {
+  test('a command whose errors nobody reads ends with the right status', ({ place, bash }) => {
     const { stdout } = bash(
       unheard(
         `overlite check --root ${place}/nowhere 2>&1 > /dev/null`,
@@ -94,7 +94,7 @@ describe.skipIf(lacking)(`overlite on a store${lacking}`, () => {
     expect(stdout).toBe('8\n16\n2\n3\n');
   });
 
-  test('output that cannot be written is an error with the status of the command', ({ bash }) => {
+  test('a command whose output cannot be written fails with its own status', ({ bash }) => {
     expect(bash('overlite list > /dev/full')).toMatchObject({
       status: 1,
       stderr: expect.stringContaining('cannot write the output: ENOSPC'),
@@ -102,7 +102,7 @@ describe.skipIf(lacking)(`overlite on a store${lacking}`, () => {
     expect(bash('overlite check > /dev/full').status).toBe(8);
   });
 
-  test('output that nobody reads ends a command with the status of SIGPIPE, and no error', ({ bash }) => {
+  test('a command whose output nobody reads ends with status 141, and prints no error', ({ bash }) => {
     expect(bash(unheard('overlite list --json'))).toMatchObject({ stdout: '141\n', stderr: '' });
   });
 });

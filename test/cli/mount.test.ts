@@ -7,7 +7,7 @@ import { needs } from '../support/needs.ts';
 const lacking = needs('root');
 
 describe.skipIf(lacking)(`overlite mount, unmount and mounts${lacking}`, () => {
-  test('`mount` mounts what `mounts` prints, and the directory stays until `unmount`', ({
+  test('`mount` mounts a snapshot, whose directory stays until it is unmounted', ({
     place,
     example,
     printed,

@@ -5,7 +5,7 @@ import { needs } from '../support/needs.ts';
 const lacking = needs('root', 'script');
 
 describe.skipIf(lacking)(`what commands print${lacking}`, () => {
-  test('names are printed so that they do nothing to a terminal', ({ printed, overlite }) => {
+  test('control and invisible characters in names are escaped in all output', ({ printed, overlite }) => {
     const hidden = ['c1\u009B31m', 'right to left\u202E', 'line\u2028'];
     for (const key of hidden) printed('prepare', key, 'app');
     const listed = printed('list', 'kind==active');
@@ -19,10 +19,7 @@ describe.skipIf(lacking)(`what commands print${lacking}`, () => {
     expect(removed.map((line) => JSON.parse(line.replace(' is removed', '')) as unknown)).toEqual(hidden);
   });
 
-  test('a name that begins with a dash or holds control characters is taken as it is', ({
-    printed,
-    json,
-  }) => {
+  test('commands take a name that begins with a dash and has control characters', ({ printed, json }) => {
     const odd = '-\u001B[31m\nname';
     printed('prepare', '--', odd, 'app');
     expect(printed('list', 'kind==active')).toContain(String.raw`"-\u001b[31m\nname"`);

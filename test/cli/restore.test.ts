@@ -7,7 +7,7 @@ import { needs } from '../support/needs.ts';
 const lacking = needs('root');
 
 describe.skipIf(lacking)(`overlite restore${lacking}`, () => {
-  test('`restore` puts a backup in the place of a lost database', ({ place, example, overlite, printed }) => {
+  test('`restore` replaces a lost database with a backup', ({ place, example, overlite, printed }) => {
     const backup = join(place, 'backup.db');
     printed('backup', backup);
     rmSync(example.at('metadata.db'));
@@ -21,7 +21,7 @@ describe.skipIf(lacking)(`overlite restore${lacking}`, () => {
     expect(overlite('check').status).toBe(0);
   });
 
-  test('`restore --salvage` makes a new database from the old one', ({ json, overlite }) => {
+  test('`restore --salvage` rebuilds the database from what can be read of it', ({ json, overlite }) => {
     expect(json('restore', '--salvage')).toMatchObject({ snapshots: 6, from: null, lost: [] });
     expect(overlite('check').status).toBe(0);
   });

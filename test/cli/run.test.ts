@@ -60,7 +60,7 @@ describe.skipIf(lacking)(`overlite run${lacking}`, () => {
     expect(printed('diff', 'work')).toBe('D /app\nA /draft\n');
   });
 
-  test('`run` only reads a view, and throws away what it did in a committed snapshot', ({
+  test('`run` cannot write to a view, and discards what it writes to a committed snapshot', ({
     example,
     run,
     rows,
@@ -113,10 +113,7 @@ describe.skipIf(lacking)(`overlite run${lacking}`, () => {
     },
   );
 
-  test('`run --by` mounts in each way, also in those that everybody sees for a moment', ({
-    run,
-    overlite,
-  }) => {
+  test('`run --by` runs a command with each mount method', ({ run, overlite }) => {
     for (const by of ['descriptors', 'strings', 'mount(2)', 'mount(8)']) {
       expect(run('work', 'cat app; grep -c "$PWD" /proc/self/mountinfo', '--by', by)).toEqual({
         status: 0,
@@ -157,7 +154,7 @@ describe.skipIf(lacking)(`overlite run${lacking}`, () => {
     expect(printed('diff', 'saved')).toBe('A /hours\n');
   });
 
-  test('`run` gives the command a mount namespace of its own and the way to the store', ({ run }) => {
+  test('`run` gives the command its own mount namespace, and the store in OVERLITE_ROOT', ({ run }) => {
     const own = sh('readlink /proc/self/ns/mnt', '/').trim();
     const { stdout } = run('work', `readlink /proc/self/ns/mnt; mount -t tmpfs none . && echo mounted`);
     const [inside, mounted] = stdout.trimEnd().split('\n');
@@ -167,7 +164,11 @@ describe.skipIf(lacking)(`overlite run${lacking}`, () => {
     expect(JSON.parse(nested.stdout)).toMatchObject({ name: 'work' });
   });
 
-  test('`run --chroot` has the tree as its root, which leads nowhere else', ({ example, layer, run }) => {
+  test('`run --chroot` makes the tree the root, and mounts nothing where symbolic links in it lead', ({
+    example,
+    layer,
+    run,
+  }) => {
     sh(
       `for file in /bin/sh /bin/ls /usr/bin/env; do cp --parents -L $file $(ldd $file | grep -o '/[^ ]*') .; done
        mkdir dev sys; ln -s /etc proc`,
@@ -227,7 +228,7 @@ describe.skipIf(lacking)(`overlite run${lacking}`, () => {
     expect(rows()).toEqual(before);
   });
 
-  test('`run` refuses what is wrong with status 125, before it runs or changes anything', async ({
+  test('`run` ends with status 125 on wrong arguments, and runs and changes nothing', async ({
     place,
     together,
     rows,

@@ -137,7 +137,7 @@ describe.skipIf(lacking)(`overlite serve${lacking}`, () => {
     await commit;
   });
 
-  test('`serve` that is killed has kept what it acknowledged, and serves again', async ({
+  test('`serve` keeps everything it acknowledged when it is killed, and starts again', async ({
     socket,
     root,
     serving,
@@ -243,7 +243,7 @@ describe.skipIf(lacking)(`overlite serve${lacking}`, () => {
   });
 
   test.for(['a socket', 'a port'])(
-    '`serve --metrics` has figures for Prometheus on %s',
+    '`serve --metrics` serves metrics for Prometheus on %s',
     async (kind, { place, serving }) => {
       const address = kind === 'a port' ? '127.0.0.1:0' : join(place, 'metrics');
       const { client, said } = await serving('--metrics', address, '--check-every', '1');
@@ -385,7 +385,7 @@ describe.skipIf(lackingPython)(`a service manager${lackingPython}`, () => {
 const lackingSystemd = needs('root', 'systemd-socket-activate', 'systemd-analyze');
 
 describe.skipIf(lackingSystemd)(`systemd${lackingSystemd}`, () => {
-  test('`serve` takes the socket that systemd passes, which stays when it stops', async ({
+  test('`serve` serves on the socket that systemd passes, and leaves it there', async ({
     socket,
     root,
     serve,
@@ -403,7 +403,7 @@ describe.skipIf(lackingSystemd)(`systemd${lackingSystemd}`, () => {
     expect(existsSync(`${socket}.lock`)).toBe(false);
   });
 
-  test('systemd takes the units, of which the service says when it is ready', () => {
+  test('systemd accepts both units, and the service is of type notify', () => {
     const units = fileURLToPath(new URL('../../systemd', import.meta.url));
     const names = ['overlite.service', 'overlite.socket'].map((name) => join(units, name));
     const { stderr, stdout } = spawnSync('systemd-analyze', ['verify', ...names], { encoding: 'utf8' });

@@ -14,7 +14,7 @@ const lacking = needs('root');
 describe.skipIf(lacking)(`making and opening a store${lacking}`, () => {
   test.override('storeRoot', ({ root }) => root);
 
-  test('`prepare` makes no store among other files, nor for a parent that cannot be there', ({
+  test('`prepare` creates no store among other files, nor for a parent that cannot exist', ({
     place,
     overlite,
     printed,

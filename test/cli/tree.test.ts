@@ -5,7 +5,7 @@ import { needs } from '../support/needs.ts';
 const lacking = needs('root');
 
 describe.skipIf(lacking)(`overlite tree${lacking}`, () => {
-  test('`tree` draws what stands on what, of a store or of a snapshot', ({ printed, json }) => {
+  test('`tree` draws the snapshots of a store, or those built on one', ({ printed, json }) => {
     expect(printed('tree').replaceAll(/, \d+s\)/g, ')')).toBe(
       [
         'base  (committed, 32.0 KiB)',

@@ -96,7 +96,7 @@ describe.skipIf(lacking)(`calls that nobody waits for any more${lacking}`, () =>
     expect((await driver.stat('k')).labels).toEqual({});
   });
 
-  test('a commit that is cancelled has changed nothing', async ({ root, driver, client, calls, undo }) => {
+  test('a cancelled commit changes nothing', async ({ root, driver, client, calls, undo }) => {
     await driver.prepare('k');
     sh('seq 2000 | xargs touch', await layerOf(driver, 'k'));
     // However long the layer takes, it cannot be committed before the lock is free.

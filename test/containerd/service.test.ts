@@ -113,7 +113,7 @@ describe.skipIf(lacking)(`the snapshots service${lacking}`, () => {
     expect(await failure(client.call('Update', {}))).toMatchObject({ code: 'INVALID_ARGUMENT' });
   });
 
-  test('List sends blocks of a hundred, or fewer if they are large', async ({ client, driver }) => {
+  test('List sends blocks of 100 snapshots, or fewer if they are large', async ({ client, driver }) => {
     expect(await client.blocks()).toEqual([]);
     await driver.transaction((tx) => {
       for (let i = 0; i < 250; i += 1) tx.view(`v${i}`);
@@ -166,7 +166,7 @@ describe.skipIf(lacking)(`the snapshots service${lacking}`, () => {
     ]);
   });
 
-  test('Remove removes a snapshot even if its name is given to one of another kind meanwhile', async ({
+  test('Remove succeeds even if the name passes to a snapshot of another kind meanwhile', async ({
     client,
     driver,
   }) => {
@@ -198,7 +198,7 @@ describe.skipIf(lacking)(`the snapshots service${lacking}`, () => {
     }
   });
 
-  test('Remove leaves no directory on disk after a while', async ({ client, driver }) => {
+  test('Remove deletes the directory in the background', async ({ client, driver }) => {
     const { mounts } = await client.call('Prepare', { key: 'k' });
     const layer = mounts[0]?.source ?? '';
     mkdirSync(join(layer, 'a/b'), { recursive: true });
@@ -234,7 +234,7 @@ describe.skipIf(lacking)(`requests beyond the limits${lacking}`, () => {
     expect(Object.keys((await client.call('Stat', { key: 'k' })).info.labels)).toHaveLength(500);
   });
 
-  test('hostile filters match in linear time, or are INVALID_ARGUMENT', async ({
+  test('a hostile filter delays no other client, or is INVALID_ARGUMENT', async ({
     driver,
     connect,
     besides,
@@ -264,7 +264,7 @@ describe.skipIf(lacking)(`requests beyond the limits${lacking}`, () => {
     expect(await failure(connect().names(...many))).toMatchObject({ code: 'INVALID_ARGUMENT' });
   });
 
-  test('a slow pattern on long names holds no other client up', async ({ driver, connect, besides }) => {
+  test('a slow pattern delays no other client', async ({ driver, connect, besides }) => {
     // Such that what is known of one is of no use for the next.
     let random = 1;
     const name = (): string => {

@@ -69,7 +69,7 @@ describe.skipIf(lacking)(`the socket of a server${lacking}`, () => {
     expect(readdirSync(place).toSorted()).toEqual([...before, 'socket.lock'].toSorted());
   });
 
-  test('serve() takes a path as long as sockets can have, and none that is longer, empty or cut off', async ({
+  test('serve() takes a path as long as a socket can have, and refuses a longer, an empty and a cut one', async ({
     at,
     start,
   }) => {
@@ -103,7 +103,10 @@ describe.skipIf(lacking)(`the socket of a server${lacking}`, () => {
     expect(lstatSync(at('foreign')).ino).toBe(ino);
   });
 
-  test('of several servers that start at once on a stale socket, one serves', async ({ at, start }) => {
+  test('of ten servers that start at once on a stale socket, one serves and the others fail', async ({
+    at,
+    start,
+  }) => {
     leaveStale(at('socket'));
     const outcomes = await Promise.allSettled(Array.from({ length: 10 }, () => start(at('socket'))));
     expect(outcomes.filter(({ status }) => status === 'fulfilled')).toHaveLength(1);
@@ -127,7 +130,7 @@ describe.skipIf(lacking)(`the socket of a server${lacking}`, () => {
     expect(readFileSync(at('link'), 'utf8')).toBe('precious');
   });
 
-  test('close() leaves a file that has taken the place of the socket', async ({ at, start }) => {
+  test('close() leaves a file that has replaced the socket', async ({ at, start }) => {
     const server = await start(at('socket'));
     rmSync(at('socket'));
     writeFileSync(at('socket'), 'precious');

@@ -26,35 +26,35 @@ export interface Running {
   readonly stdout: () => string;
   readonly stderr: () => string;
   readonly hasEnded: () => boolean;
-  /** Is there when it has ended. What it has started may go on. */
+  /** Settles when it has ended, even if processes that it started go on. */
   readonly exited: Promise<unknown>;
-  /** Waits until it has ended, and whatever else could print with it. */
+  /** Waits until it has ended and its output is closed, also by processes that it started. */
   readonly ended: () => Promise<Ended>;
 }
 
 /** How a command is started. */
 interface StartOptions {
-  /** At the head of a process group, as a terminal does it. */
+  /** In a process group of its own, as a shell starts it in a terminal. */
   readonly group?: boolean;
   /** More variables of its environment. */
   readonly env?: Record<string, string>;
-  /** What starts it, with arguments: it has the command line behind them. */
+  /** Another program, with arguments, that starts it. */
   readonly through?: readonly string[];
 }
 
 /** The command line, as a process. */
 export interface CommandLine {
-  /** The root of the store that commands work on, that of `example`: `test.override` sets another. */
+  /** The root of the store that commands work on (default: that of `example`). `test.override` sets another. */
   storeRoot: string;
-  /** Variables that are in the environment of commands too. */
+  /** More variables of the environment of commands. */
   variables: Record<string, string>;
   /** The environment of commands. `overlite` is in its PATH. */
   env: NodeJS.ProcessEnv;
   /** Runs a command. */
   overlite: (...args: string[]) => Ended;
-  /** What a command prints that succeeds and has no complaint. */
+  /** Runs a command that must succeed and write nothing to standard error, and gives what it prints. */
   printed: (...args: string[]) => string;
-  /** What a command prints as JSON. */
+  /** Runs a command with --json in the same way, and gives the value that it prints. */
   json: (command: string, ...args: string[]) => unknown;
   /** Runs commands side by side. */
   together: (
@@ -62,9 +62,9 @@ export interface CommandLine {
   ) => Promise<(Ended & { readonly args: readonly string[] })[]>;
   /** Runs a script in bash, in the directory `place`. `overlite` is a command there. */
   bash: (script: string) => Ended;
-  /** Runs a command line as a user who may nothing, but can read the checkout. It takes `setpriv`, and root. */
+  /** Runs a command line as an ordinary user, who can reach the checkout. Needs root and `setpriv`. */
   asUser: (commandLine: string) => Ended;
-  /** Runs a command line in a pseudo-terminal, and gives what is seen there. */
+  /** Runs a command line in a pseudo-terminal, and gives what it shows. Needs `script`. */
   inTerminal: (commandLine: string, env?: Record<string, string>) => string;
   /** The rows of a query, which the `sqlite3` shell reads in the database of `storeRoot`. */
   query: (sql: string) => unknown[];

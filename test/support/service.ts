@@ -16,7 +16,7 @@ interface ServiceFixtures {
   client: SnapshotsClient;
   /** The calls that have ended so far: for `onCall` of `serveOptions`. */
   calls: CallRecord[];
-  /** Does what is to go wrong while `client` works, which must not notice. */
+  /** Does something that fails while `client` works, which must not notice. */
   besides: <T>(body: () => Promise<T>) => Promise<T>;
 }
 
