@@ -164,8 +164,9 @@ export interface Info extends SnapshotRecord {
  * Errors are `SnapshotError`s. Besides those that a method names, it can fail with:
  *
  * - `INVALID_ARGUMENT` if a key, name or label is not proper text; a value that is not a string at all is a `TypeError`
- * - `FAILED_PRECONDITION` after `close`
- * - `UNAVAILABLE` if the database stays locked, or its disk fails
+ * - `FAILED_PRECONDITION` after `close`, and for a write once the root is not in its place any more
+ * - `UNAVAILABLE` if the database stays locked or its disk fails, or another call goes on mounting, sealing, committing
+ *   or copying the same snapshot for longer than the busy timeout
  * - `RESOURCE_EXHAUSTED` if there is no space for a write
  * - `DATA_LOSS` if the database is damaged
  * - the reason of `signal`, as it is, where one is taken
