@@ -1,9 +1,10 @@
 import { execFileSync, spawn } from 'node:child_process';
-import { appendFileSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, readdirSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
+import { ensureFileSync, removeSync } from 'fs-extra/esm';
 import { type Disk, type FilesystemType, makeDisk } from '../support/disk.ts';
 import { waitFor } from '../support/wait-for.ts';
 import { Oracle, type Plan } from './oracle.ts';
@@ -54,7 +55,7 @@ export async function cutPower({ type, cuts, seed, plan, untilLoss = false }: Cu
       const log = join(scratch, `log-${cut}`);
       const mount = join(scratch, `mount-${cut}`);
       mkdirSync(mount);
-      appendFileSync(log, '');
+      ensureFileSync(log);
       const kind = kinds[(seed + cut) % kinds.length] ?? 'commit';
       const dirty = join(scratch, 'dirty');
       const chosen = cut % 2 === 0 ? { cutAfter: { kind, count: 1 + ((seed * 31 + cut) % 12) } } : {};
@@ -71,7 +72,7 @@ export async function cutPower({ type, cuts, seed, plan, untilLoss = false }: Cu
         seed: seed + cut,
         lanes: 3,
       });
-      rmSync(dirty, { force: true });
+      removeSync(dirty);
       disk.remount();
       const { violations, acknowledged, inReusedWal } = await oracle.judge(root, [log]);
       outcome.cuts += 1;
@@ -88,7 +89,7 @@ export async function cutPower({ type, cuts, seed, plan, untilLoss = false }: Cu
     return outcome;
   } finally {
     disk?.remove();
-    rmSync(scratch, { recursive: true, force: true });
+    removeSync(scratch);
   }
 }
 

@@ -1,7 +1,8 @@
 import { execFile, spawn } from 'node:child_process';
-import { existsSync, lstatSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, lstatSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { isDeepStrictEqual, promisify } from 'node:util';
+import { ensureDirSync, removeSync } from 'fs-extra/esm';
 import { OverlayDriver } from '../../src/index.ts';
 import { bundled } from '../support/bundled.ts';
 import { assertWhole, makeRoot } from '../support/store.ts';
@@ -69,7 +70,7 @@ export class Sweep {
     const driver = await OverlayDriver.open(sweep.#original, { asyncRemove: true });
     if (operation !== 'open') await fixture(driver, operation);
     await driver.close();
-    if (operation === 'open') rmSync(sweep.#original, { recursive: true });
+    if (operation === 'open') removeSync(sweep.#original);
     await sweep.#withCopy(async (root) => {
       sweep.#before = await settled(root);
     });
@@ -125,7 +126,7 @@ export class Sweep {
     try {
       return await body(root);
     } finally {
-      rmSync(root, { recursive: true, force: true });
+      removeSync(root);
     }
   }
 
@@ -220,7 +221,7 @@ async function mounting(root: string): Promise<string[]> {
   await using driver = await OverlayDriver.open(root, { asyncRemove: true });
   const [mount] = await driver.mounts('active');
   const target = `${root}-mounted`;
-  mkdirSync(target, { recursive: true });
+  ensureDirSync(target);
   const mountFirst = `mount -t overlay overlay '${target}' -o '${mount?.options.join()}' && exec "$@"`;
   return ['unshare', '-m', '--propagation', 'private', 'sh', '-c', mountFirst, 'sh'];
 }

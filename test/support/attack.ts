@@ -1,6 +1,7 @@
-import { copyFileSync, mkdtempSync, rmSync } from 'node:fs';
+import { copyFileSync, mkdtempSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { removeSync } from 'fs-extra/esm';
 import { runShell } from './shell.ts';
 
 /** Statements that a client tries one after the other. None of them is expected to change anything. */
@@ -93,7 +94,7 @@ export function attackAll(
     }));
     return { outcomes, left: looks[leftInShared] ?? '' };
   } finally {
-    rmSync(directory, { recursive: true });
+    removeSync(directory);
   }
 }
 

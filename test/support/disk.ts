@@ -1,7 +1,8 @@
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, truncateSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { ensureFileSync, removeSync } from 'fs-extra/esm';
 
 /** A filesystem that a store can be on. */
 export type FilesystemType = 'ext4' | 'xfs' | 'btrfs' | 'tmpfs';
@@ -32,7 +33,7 @@ export function makeDisk(
       const most = inodes === undefined ? '' : `,nr_inodes=${inodes}`;
       run('mount', '-t', type, '-o', `size=${mebibytes}m${most}`, type, disk.path);
     } else {
-      writeFileSync(disk.image, '');
+      ensureFileSync(disk.image);
       truncateSync(disk.image, mebibytes * 1024 * 1024);
       run(
         `mkfs.${type}`,
@@ -105,7 +106,7 @@ class DiskImage implements Disk {
   }
 
   removeImage(): void {
-    rmSync(this.#directory, { recursive: true, force: true });
+    removeSync(this.#directory);
   }
 
   #unmount(): void {
