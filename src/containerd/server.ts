@@ -1,4 +1,5 @@
-import { type ConnectionInjector, Server, ServerCredentials } from '@grpc/grpc-js';
+import type { Socket } from 'node:net';
+import { Server, ServerCredentials } from '@grpc/grpc-js';
 import type { Snapshotter } from '../snapshot.ts';
 import { type CallRecord, Calls } from './calls.ts';
 import { loadOptional } from './optional.ts';
@@ -56,11 +57,15 @@ export async function serve(snapshotter: Snapshotter, options: ServeOptions): Pr
   if (options.reflection === true) await addReflection(server);
   const connections = server.createConnectionInjector(ServerCredentials.createInsecure());
   const { address } = options;
-  const listener = await listen(address, connections);
+  const sockets = new Set<Socket>();
+  const listener = await listen(address, (socket) => {
+    sockets.add(socket.once('close', () => sockets.delete(socket)));
+    connections.injectConnection(socket);
+  });
   let closing: Promise<void> | undefined;
   const close = ({ grace = GRACE_MS } = {}): Promise<void> => {
     setHealth?.('NOT_SERVING');
-    closing ??= stop({ server, calls, listener, grace });
+    closing ??= stop({ server, calls, listener, sockets, grace });
     return closing;
   };
   return { address: listener.address, close, [Symbol.asyncDispose]: () => close() };
@@ -85,8 +90,7 @@ async function addReflection(server: Server): Promise<void> {
   new ReflectionService(packageDefinition).addToServer(server);
 }
 
-function listen(address: string | number, connections: ConnectionInjector): Promise<Listener> {
-  const onConnection: Parameters<typeof listenOn>[1] = (socket) => connections.injectConnection(socket);
+function listen(address: string | number, onConnection: (socket: Socket) => void): Promise<Listener> {
   return typeof address === 'number'
     ? listenOnDescriptor(address, onConnection)
     : listenOn(address, onConnection);
@@ -96,15 +100,20 @@ interface Stopping {
   readonly server: Server;
   readonly calls: Calls;
   readonly listener: Listener;
+  /** Those of all connections. */
+  readonly sockets: ReadonlySet<Socket>;
   readonly grace: number;
 }
 
-async function stop({ server, calls, listener, grace }: Stopping): Promise<void> {
+async function stop({ server, calls, listener, sockets, grace }: Stopping): Promise<void> {
   listener.close();
   const finished = new Promise<void>((done) => server.tryShutdown(() => done()));
   // Their clients could keep them open for any time.
   calls.endOthers(SNAPSHOTS);
-  const timer = setTimeout(() => server.forceShutdown(), grace);
+  // The library's own forced shutdown ends connections only if it keeps account of them for channelz.
+  const timer = setTimeout(() => {
+    for (const socket of sockets) socket.destroy();
+  }, grace);
   await finished;
   clearTimeout(timer);
 }

@@ -1,4 +1,6 @@
 import { once } from 'node:events';
+import { connect as connectHttp2 } from 'node:http2';
+import { connect as connectSocket } from 'node:net';
 import {
   Client,
   type ClientOptions,
@@ -143,4 +145,29 @@ export async function firstBlock(stream: ReturnType<SnapshotsClient['stream']>):
   const [{ info }] = (await once(stream, 'data')) as [{ info: WireInfo[] }];
   stream.pause();
   return info;
+}
+
+/**
+ * Begins a listing of which the client never reads anything, so that it cannot end by itself.
+ *
+ * @returns once it has begun, what tells how it ended: whether the server was able to answer it
+ */
+export async function beginUnreadListing(address: string): Promise<{ answered: Promise<boolean> }> {
+  const session = connectHttp2('http://localhost', {
+    createConnection: () => connectSocket(address),
+    settings: { initialWindowSize: 0 },
+  });
+  session.on('error', () => {});
+  const stream = session.request({
+    ':path': `/${SNAPSHOTS}/List`,
+    ':method': 'POST',
+    'content-type': 'application/grpc',
+    te: 'trailers',
+  });
+  let answered = false;
+  stream.on('trailers', () => (answered = true)).on('error', () => {});
+  // An empty request: it is not compressed, and has no bytes.
+  stream.end(Buffer.alloc(5));
+  await once(stream, 'response');
+  return { answered: once(stream, 'close').then(() => answered) };
 }
