@@ -110,10 +110,15 @@ async function stop({ server, calls, listener, sockets, grace }: Stopping): Prom
   const finished = new Promise<void>((done) => server.tryShutdown(() => done()));
   // Their clients could keep them open for any time.
   calls.endOthers(SNAPSHOTS);
-  // The library's own forced shutdown ends connections only if it keeps account of them for channelz.
-  const timer = setTimeout(() => {
-    for (const socket of sockets) socket.destroy();
-  }, grace);
-  await finished;
+  // The library's own forced shutdown ends connections only if it keeps account of them for channelz. And its graceful one
+  // can wait for ever, for a connection that a client has just broken off.
+  let timer: NodeJS.Timeout | undefined;
+  const graceOver = new Promise<void>((done) => {
+    timer = setTimeout(() => {
+      for (const socket of sockets) socket.destroy();
+      done();
+    }, grace);
+  });
+  await Promise.race([finished, graceOver]);
   clearTimeout(timer);
 }
