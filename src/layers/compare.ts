@@ -1,6 +1,6 @@
 import { constants, readlinkSync } from 'node:fs';
 import type { Checked } from '../arguments.ts';
-import { Descriptors } from '../linux/descriptors.ts';
+import { Descriptors, allEnded } from '../linux/descriptors.ts';
 import { isGone, unlessGone } from '../linux/errno.ts';
 import { cString } from '../linux/foreign.ts';
 import { MAX_PATH, openDirectory } from '../linux/file-calls.ts';
@@ -219,7 +219,7 @@ class Comparison {
       const b = opened.add(openRegular(current.subarray(0, -1)));
       const [left, right] = this.#buffers;
       for (;;) {
-        const [one, other] = await Promise.all([
+        const [one, other] = await allEnded([
           read(a, left, 0, CHUNK_BYTES, null),
           read(b, right, 0, CHUNK_BYTES, null),
         ]);

@@ -2,6 +2,7 @@ import { chmodSync, closeSync, constants, fchmodSync, openSync, rmdirSync } from
 import { rmdir } from 'node:fs/promises';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { SnapshotError } from '../errors.ts';
+import { allEnded } from './descriptors.ts';
 import { readBatches } from './directory-entries.ts';
 import { errnoOf, ignoreMissing } from './errno.ts';
 import { openDirectoryBeneath } from './file-calls.ts';
@@ -72,8 +73,8 @@ export async function deleteEntry(parent: number, name: Buffer, signal?: AbortSi
 }
 
 /**
- * Unlinks files of an open directory, several at a time. After a failure no more are begun, and those under way are
- * waited for: they find the directory by its descriptor, which could belong to another one once it is closed.
+ * Unlinks files of an open directory, several at a time. After a failure no more are begun, and none is under way any
+ * more when it is thrown.
  */
 async function unlinkAll(dir: number, names: readonly Buffer[], signal?: AbortSignal): Promise<void> {
   let next = 0;
@@ -88,10 +89,7 @@ async function unlinkAll(dir: number, names: readonly Buffer[], signal?: AbortSi
       throw error;
     }
   };
-  const workers = Array.from({ length: Math.min(PARALLEL, names.length) }, unlinkOneByOne);
-  for (const outcome of await Promise.allSettled(workers)) {
-    if (outcome.status === 'rejected') throw outcome.reason;
-  }
+  await allEnded(Array.from({ length: Math.min(PARALLEL, names.length) }, unlinkOneByOne));
 }
 
 /** Removes a directory that has been emptied: on this thread, unless it was large, since then it may take long. */

@@ -2,6 +2,17 @@ import { closeSync } from 'node:fs';
 import { close } from './fs-promises.ts';
 
 /**
+ * The same as `Promise.all`, except that all have ended when it is rejected: calls on other threads must have ended
+ * before their descriptors are closed, since others may get the same numbers next.
+ */
+export async function allEnded<T extends readonly unknown[] | []>(
+  promises: T,
+): Promise<{ -readonly [P in keyof T]: Awaited<T[P]> }> {
+  await Promise.allSettled(promises);
+  return Promise.all(promises);
+}
+
+/**
  * Open descriptors that are closed together, the last one first: by `using` on this thread, by `await using` off it.
  */
 export class Descriptors implements Disposable, AsyncDisposable {

@@ -1,4 +1,4 @@
-/** The name of the errno of a system error, such as `ENOENT`; empty for any other error. */
+/** The `code` of an error, which for a system error is the name of its errno; empty if it has none. */
 export function errnoOf(error: unknown): string {
   const code: unknown = error instanceof Error ? Reflect.get(error, 'code') : undefined;
   return typeof code === 'string' ? code : '';

@@ -62,7 +62,7 @@ function openHow(resolve: number): Buffer {
 const plainly = openHow(RESOLVE_NO_SYMLINKS);
 const beneath = openHow(RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV);
 
-/** Opens a directory by its absolute path. Fails with `ELOOP` if a part of that is a symbolic link. */
+/** Opens a directory by its absolute path. Fails with `ELOOP` or `ENOTDIR` if a part of that is a symbolic link. */
 export function openDirectory(path: Buffer): number {
   return checked(openat2(SYS_OPENAT2, AT_FDCWD, path, plainly, plainly.length), 'openat2', path);
 }

@@ -1,0 +1,172 @@
+import { execFileSync } from 'node:child_process';
+import {
+  chmodSync,
+  chownSync,
+  existsSync,
+  mkdirSync,
+  openSync,
+  closeSync,
+  readFileSync,
+  readdirSync,
+  renameSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { outputFileSync } from 'fs-extra/esm';
+import { describe, expect } from 'vitest';
+import { deleteEntry } from '../../src/linux/delete.ts';
+import { test as base } from '../support/fixtures.ts';
+import { needs } from '../support/needs.ts';
+import { makeOddTree, sh, treeCommands } from '../support/tree.ts';
+
+const test = base.extend<{
+  /** Deletes what has a name in `place`. */
+  remove: (name: string | Buffer, signal?: AbortSignal) => Promise<void>;
+}>({
+  remove: async ({ place }, use) => {
+    const fd = openSync(place, 'r');
+    await use((name, signal) => deleteEntry(fd, Buffer.from(name), signal));
+    closeSync(fd);
+  },
+});
+
+test('deleteEntry() deletes a file, and a missing one is no error', async ({ place, remove }) => {
+  const name = Buffer.from('\xff', 'latin1');
+  writeFileSync(Buffer.concat([Buffer.from(`${place}/`), name]), '');
+  await remove(name);
+  expect(readdirSync(place)).toEqual([]);
+  await remove(name);
+});
+
+const lackingTools = needs('root', ...treeCommands);
+
+test.skipIf(lackingTools)(
+  `deleteEntry() deletes a tree with every kind of file${lackingTools}`,
+  async ({ place, target, remove }) => {
+    makeOddTree(target);
+    await remove('target');
+    expect(readdirSync(place)).toEqual([]);
+  },
+);
+
+test('deleteEntry() deletes directories of thousands of files, and paths longer than the kernel takes', async ({
+  place,
+  target,
+  remove,
+}) => {
+  const name = 'n'.repeat(250);
+  sh(
+    `mkdir many many/more; (cd many; seq 3000 | xargs touch); (cd many/more; seq 3000 | xargs mkdir)
+     for i in $(seq 20); do mkdir ${name}; cd -P ${name}; touch file; done`,
+    target,
+  );
+  await remove('target');
+  expect(readdirSync(place)).toEqual([]);
+});
+
+test('deleteEntry() deletes symbolic links, and nothing that they lead to', async ({
+  place,
+  target,
+  remove,
+}) => {
+  outputFileSync(join(place, 'precious/file'), 'x');
+  symlinkSync('../precious', join(target, 'link'));
+  symlinkSync('precious', join(place, 'link'));
+  await remove('link');
+  await remove('target');
+  expect(readdirSync(place)).toEqual(['precious']);
+  expect(readFileSync(join(place, 'precious/file'), 'utf8')).toBe('x');
+});
+
+test('deleteEntry() does not follow a symbolic link that replaces a directory meanwhile', async ({
+  place,
+  target,
+  remove,
+}) => {
+  outputFileSync(join(place, 'precious/file'), 'x');
+  outputFileSync(join(target, 'directory/file'), '');
+  // It has listed `directory` when it first lets others run, and enters it later.
+  const deleting = remove('target');
+  renameSync(join(target, 'directory'), join(place, 'away'));
+  symlinkSync('../precious', join(target, 'directory'));
+  await expect(deleting).rejects.toMatchObject({ code: expect.stringMatching(/^(ELOOP|ENOTDIR)$/) });
+  expect(readFileSync(join(place, 'precious/file'), 'utf8')).toBe('x');
+});
+
+test('deleteEntry() throws the reason of its signal, and a second call deletes the rest', async ({
+  place,
+  target,
+  remove,
+}) => {
+  sh('seq 500 | xargs touch; mkdir d', target);
+  const reason = new Error('enough');
+  await expect(remove('target', AbortSignal.abort(reason))).rejects.toBe(reason);
+  expect(existsSync(target)).toBe(true);
+  await remove('target');
+  expect(readdirSync(place)).toEqual([]);
+});
+
+const lacking = needs('root');
+
+describe.skipIf(lacking)(`deletion among mounts and other users${lacking}`, () => {
+  test('deleteEntry() refuses a directory that something is mounted on, and deletes nothing in it', async ({
+    target,
+    remove,
+    undo,
+  }) => {
+    outputFileSync(join(target, 'mounted/below'), '');
+    sh('mount -t tmpfs none mounted; touch mounted/above', target);
+    undo(() => sh('! mountpoint -q mounted || umount mounted', target));
+    await expect(remove('target')).rejects.toMatchObject({
+      code: 'FAILED_PRECONDITION',
+      message: 'something is mounted on mounted',
+    });
+    expect(readdirSync(join(target, 'mounted'))).toEqual(['above']);
+    sh('umount mounted', target);
+    expect(readdirSync(join(target, 'mounted'))).toEqual(['below']);
+  });
+
+  test('deleteEntry() that fails deletes nothing in a directory that gets its descriptor next', async ({
+    place,
+    target,
+    remove,
+    undo,
+  }) => {
+    const busy = ['100', '300', '500', '700', '900'];
+    sh(
+      `mkdir ../precious; touch ../file; seq 1000 | xargs touch; (cd ../precious; seq 1000 | xargs touch)
+       for name in ${busy.join(' ')}; do mount --bind ../file $name; done`,
+      target,
+    );
+    undo(() => sh('for name in 100 300 500 700 900; do umount $name; done', target));
+    await expect(remove('target')).rejects.toMatchObject({ code: 'EBUSY' });
+    const fd = openSync(join(place, 'precious'), 'r');
+    // What was queued for other threads before is done after these.
+    await Promise.all(Array.from({ length: 200 }, () => stat(place)));
+    closeSync(fd);
+    expect(readdirSync(join(place, 'precious'))).toHaveLength(1000);
+  });
+
+  test('deleteEntry() of an ordinary user deletes directories that their owner may not read', async ({
+    place,
+    target,
+    remove,
+    undo,
+  }) => {
+    // As overlayfs leaves them.
+    mkdirSync(join(target, 'work'), { mode: 0o755 });
+    mkdirSync(join(target, 'work/work'));
+    writeFileSync(join(target, 'work/work/file'), '');
+    execFileSync('chown', ['-R', '65534:65534', place]);
+    chmodSync(join(target, 'work/work'), 0);
+    chmodSync(join(target, 'work'), 0o500);
+    chownSync(place, 65_534, 65_534);
+    process.seteuid?.(65_534);
+    undo(() => process.seteuid?.(0));
+    await remove('target');
+    process.seteuid?.(0);
+    expect(readdirSync(place)).toEqual([]);
+  });
+});
