@@ -6,12 +6,13 @@
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import { once as happened } from 'node:events';
-import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { Client, credentials } from '@grpc/grpc-js';
+import { removeSync } from 'fs-extra/esm';
 import { packageDefinition } from '../dist/containerd/index.js';
 
 const { values } = parseArgs({
@@ -206,7 +207,7 @@ try {
   else show(result);
 } finally {
   server.kill('SIGKILL');
-  rmSync(directory, { recursive: true, force: true });
+  removeSync(directory);
 }
 
 /** Waits until the server has noticed that its clients are gone. */

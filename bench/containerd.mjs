@@ -4,20 +4,12 @@
 // usage: node bench/containerd.mjs [ROUNDS]
 import { execFile, execFileSync, spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import {
-  cpSync,
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  rmSync,
-  rmdirSync,
-  writeFileSync,
-} from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, rmdirSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
+import { copySync, ensureDirSync, outputFileSync, removeSync } from 'fs-extra/esm';
 
 const run = promisify(execFile);
 const rounds = Number(process.argv[2] ?? 5);
@@ -32,30 +24,28 @@ const variants = {
 /** Builds the image: a busybox, and two layers of some thousand files of up to 8 KiB. Gives its manifest's digest. */
 function makeImage(directory) {
   const blobs = join(directory, 'image/blobs/sha256');
-  mkdirSync(blobs, { recursive: true });
   const add = (kind, blob) => {
     const hash = createHash('sha256').update(blob).digest('hex');
-    writeFileSync(join(blobs, hash), blob);
+    outputFileSync(join(blobs, hash), blob);
     return { mediaType: `application/vnd.oci.image.${kind}`, digest: `sha256:${hash}`, size: blob.length };
   };
   const layer = (name, fill) => {
     const tree = join(directory, name);
-    mkdirSync(tree);
+    ensureDirSync(tree);
     fill(tree);
     return add('layer.v1.tar', execFileSync('tar', ['-C', tree, '-cf', '-', '.'], { maxBuffer: 1 << 30 }));
   };
   const files = (count) => (tree) => {
     for (let i = 0; i < count; i += 1) {
-      const below = join(tree, `files-${count}`, String(i % 50));
-      mkdirSync(below, { recursive: true });
-      writeFileSync(join(below, String(i)), Buffer.alloc((i * 97) % 8192, i));
+      const path = join(tree, `files-${count}`, String(i % 50), String(i));
+      outputFileSync(path, Buffer.alloc((i * 97) % 8192, i));
     }
   };
   const busybox = execFileSync('sh', ['-c', 'command -v busybox'], { encoding: 'utf8' }).trim();
   const layers = [
     layer('base', (tree) => {
-      for (const name of ['bin', 'dev', 'proc', 'sys', 'run', 'tmp']) mkdirSync(join(tree, name));
-      cpSync(busybox, join(tree, 'bin/busybox'));
+      for (const name of ['bin', 'dev', 'proc', 'sys', 'run', 'tmp']) ensureDirSync(join(tree, name));
+      copySync(busybox, join(tree, 'bin/busybox'));
     }),
     layer('many', files(5000)),
     layer('more', files(2000)),
@@ -188,5 +178,5 @@ try {
     ),
   );
 } finally {
-  rmSync(directory, { recursive: true, force: true });
+  removeSync(directory);
 }

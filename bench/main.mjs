@@ -6,7 +6,7 @@
 //   --root DIRECTORY where to make the stores; on a real disk, or the figures say nothing
 //   --out DIRECTORY  where to write bench.json and growth.svg; bench/results unless given
 import { spawnSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
@@ -159,9 +159,10 @@ try {
   };
   const verdicts = judge(results, rows, counts);
   printReport(results, verdicts);
-  mkdirSync(options.out, { recursive: true });
-  writeFileSync(join(options.out, 'bench.json'), `${JSON.stringify({ ...results, verdicts }, null, 1)}\n`);
-  writeFileSync(join(options.out, 'growth.svg'), drawGrowth(results, counts));
+  // Not before everything is measured: it loads graceful-fs, which patches `fs` for the whole process.
+  const { outputFileSync, outputJsonSync } = await import('fs-extra/esm');
+  outputJsonSync(join(options.out, 'bench.json'), { ...results, verdicts }, { spaces: 1 });
+  outputFileSync(join(options.out, 'growth.svg'), drawGrowth(results, counts));
 } finally {
   rmSync(directory, { recursive: true, force: true });
 }

@@ -1,7 +1,7 @@
 import { spawnSync } from 'node:child_process';
 
 /** Whether this process may mount. */
-export const isRoot = process.geteuid?.() === 0;
+const isRoot = process.geteuid?.() === 0;
 
 const found = new Map<string, boolean>([['root', isRoot]]);
 

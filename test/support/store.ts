@@ -3,32 +3,12 @@ import { existsSync, lstatSync, mkdtempSync, readdirSync, rmSync } from 'node:fs
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import BetterSqlite3 from 'better-sqlite3';
-import { afterEach, beforeEach, expect } from 'vitest';
+import { expect } from 'vitest';
 
 /** Makes a directory that a store can be in. */
 export function makeRoot(): { root: string; remove: () => void } {
   const root = mkdtempSync(join(tmpdir(), 'overlite-test-'));
   return { root, remove: () => rmSync(root, { recursive: true, force: true }) };
-}
-
-/** Makes a root for each test, and checks what is in it afterwards. What the test itself undoes is undone before. */
-export function useStore(): { readonly root: string } {
-  let made: ReturnType<typeof makeRoot> | undefined;
-  beforeEach(() => {
-    made = makeRoot();
-  });
-  afterEach(() => {
-    try {
-      assertWhole(made?.root ?? '');
-    } finally {
-      made?.remove();
-    }
-  });
-  return {
-    get root() {
-      return made?.root ?? '';
-    },
-  };
 }
 
 const MARK = '--- end of a query ---';

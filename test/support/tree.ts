@@ -1,9 +1,4 @@
-import { execFileSync, spawnSync } from 'node:child_process';
-
-/** The commands of these that are not on this machine. */
-export function missing(...commands: string[]): string[] {
-  return commands.filter((command) => spawnSync('sh', ['-c', `command -v ${command}`]).status !== 0);
-}
+import { execFileSync } from 'node:child_process';
 
 /** Runs a script and gives what it printed, byte by byte. */
 export function sh(script: string, cwd: string): string {
