@@ -60,7 +60,7 @@ interface RunOptions<Event> {
  * @throws {SnapshotError} INTERNAL if the process ends without a result
  * @throws the signal's reason; the process is killed
  */
-export function runInChild<Input, Event, Result>(
+export async function runInChild<Input, Event, Result>(
   task: Task<Input, Event, Result>,
   input: Input,
   { signal, onEvent }: RunOptions<Event> = {},

@@ -21,6 +21,7 @@ export interface NamespaceMounts {
   readonly entries: readonly MountEntry[];
 }
 
+/** Replaces the octal escapes of mountinfo, which stand for spaces, commas and the like. */
 function unescape(text: string): string {
   return text.includes('\\')
     ? text.replace(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(parseInt(octal, 8)))
@@ -35,7 +36,7 @@ function parse(text: string): MountEntry[] {
     const [, , device, root, mountPoint] = fields;
     if (separator < 0 || device === undefined || root === undefined || mountPoint === undefined) continue;
     const type = fields[separator + 1] ?? '';
-    const options = type === 'overlay' ? unescape(fields.slice(separator + 3).join(' ')) : '';
+    const options = type === 'overlay' ? fields.slice(separator + 3).join(' ') : '';
     entries.push({
       device,
       root: unescape(root),
@@ -113,16 +114,26 @@ function isWithin(path: string, directory: string): boolean {
   return path === directory || path.startsWith(directory === '/' ? '/' : `${directory}/`);
 }
 
-/** The directories that the options of an overlay name. */
+/** The directories in the options of an overlay, which are as they stand in mountinfo. */
 function overlayDirectories(options: string): string[] {
-  const directories: string[] = [];
-  for (const [, value = ''] of options.matchAll(
-    /(?:^|,)(?:lowerdir\+?|datadir\+|upperdir|workdir)=((?:\\.|[^,\\])*)/gs,
-  )) {
-    for (const part of value.match(/(?:\\.|[^:\\])+/gs) ?? [])
-      directories.push(part.replace(/\\(.)/gs, '$1'));
-  }
-  return directories;
+  const withoutBackslashes = (text: string): string => text.replace(/\\(.)/gs, '$1');
+  return options.split(',').flatMap((option) => {
+    const [key = '', ...parts] = option.split('=');
+    const value = unescape(parts.join('='));
+    switch (key) {
+      case 'lowerdir':
+        return (value.match(/(?:\\.|[^:\\])+/gs) ?? []).map(withoutBackslashes);
+      case 'lowerdir+':
+      case 'datadir+':
+        return [value];
+      case 'upperdir':
+      case 'workdir':
+        // A backslash escapes if the option was given as a string, but not if it was given as a descriptor.
+        return [value, withoutBackslashes(value)];
+      default:
+        return [];
+    }
+  });
 }
 
 /** Whether the path of a layer is, or may be, within a directory: a relative one may begin in either of two places. */
