@@ -1,7 +1,7 @@
 import type { Layout } from '../layers/layout.ts';
 import { type Note, writeNote } from '../layers/lost-and-found.ts';
 import type { NamespaceMounts } from '../linux/mountinfo.ts';
-import { syncPath } from '../linux/sync.ts';
+import { syncPath } from '../linux/sync-path.ts';
 import type { RepairWriter } from '../metadata/repair/repair-writer.ts';
 import type { Repair } from '../report.ts';
 import type { Problem } from './problem.ts';

@@ -4,7 +4,7 @@ import type { TaskContext } from '../linux/child.ts';
 import { Layout } from '../layers/layout.ts';
 import { placeFor, writeNote } from '../layers/lost-and-found.ts';
 import { SnapshotError, toSnapshotError } from '../errors.ts';
-import { syncPath } from '../linux/sync.ts';
+import { syncPath } from '../linux/sync-path.ts';
 import { listBackups } from '../metadata/backup/files.ts';
 import { Inspector } from '../metadata/repair/inspector.ts';
 import { plausibleId } from '../metadata/repair/plausible-id.ts';

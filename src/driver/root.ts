@@ -6,7 +6,7 @@ import { supportsDType, writeInPlace } from '../linux/file-calls.ts';
 import { toRoot } from '../arguments.ts';
 import { quote } from '../quote.ts';
 import { resolveParents } from '../linux/real-path.ts';
-import { syncPath } from '../linux/sync.ts';
+import { syncPath } from '../linux/sync-path.ts';
 import { HeldRoot } from '../layers/held-root.ts';
 import { Layout } from '../layers/layout.ts';
 

@@ -25,8 +25,8 @@ import {
 } from '../linux/file-calls.ts';
 import { openRegular, shrunk } from '../linux/regular-file.ts';
 import { type SliceOptions, inSlices } from '../linux/slices.ts';
-import { FileStatus, isDirectory, isRegular } from '../linux/status.ts';
-import { type TreeEntry, fdPath, pathIn, walkTree } from '../linux/tree.ts';
+import { FileStatus, isDirectory, isRegular } from '../linux/file-status.ts';
+import { type TreeEntry, fdPath, pathIn, walkTree } from '../linux/tree-walk.ts';
 import { readXattrs, setXattr } from '../linux/xattrs.ts';
 import { Meter } from './usage.ts';
 

@@ -3,8 +3,8 @@ import { closeSync, constants, readSync, readlinkSync } from 'node:fs';
 import { cString } from '../linux/foreign.ts';
 import { read } from '../linux/fs-promises.ts';
 import { openRegular, shrunk } from '../linux/regular-file.ts';
-import { FileStatus, isDirectory, isRegular } from '../linux/status.ts';
-import type { TreeEntry } from '../linux/tree.ts';
+import { FileStatus, isDirectory, isRegular } from '../linux/file-status.ts';
+import type { TreeEntry } from '../linux/tree-walk.ts';
 import { readXattrs } from '../linux/xattrs.ts';
 import { BufferedHash } from './buffered-hash.ts';
 

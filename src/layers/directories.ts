@@ -11,7 +11,7 @@ import {
 import { join } from 'node:path';
 import { SnapshotError, toSnapshotError } from '../errors.ts';
 import { errnoOf, isGone } from '../linux/errno.ts';
-import { syncPath } from '../linux/sync.ts';
+import { syncPath } from '../linux/sync-path.ts';
 import type { Participant } from '../metadata/transactor.ts';
 import { quote } from '../quote.ts';
 import type { Labels } from '../snapshot.ts';

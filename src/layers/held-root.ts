@@ -2,14 +2,14 @@ import { closeSync, constants, openSync } from 'node:fs';
 import { SnapshotError } from '../errors.ts';
 import { isGone } from '../linux/errno.ts';
 import { AT_FDCWD, O_PATH, cString } from '../linux/foreign.ts';
-import { FileStatus } from '../linux/status.ts';
-import { fdPath } from '../linux/tree.ts';
+import { FileStatus } from '../linux/file-status.ts';
+import { fdPath } from '../linux/tree-walk.ts';
 import { quote } from '../quote.ts';
 import { Layout } from './layout.ts';
 
 /**
- * The directory that a root was when it was opened, and the database files in it, held by device and inode. A path can
- * come to lead elsewhere: a filesystem is mounted over it, the root is renamed, the database is replaced by `mv`.
+ * The directory of a root, held open, and the identity of the database files in it. The path of a root can lead
+ * elsewhere later: if a filesystem is mounted over it, the root is renamed, or the database is replaced by `mv`.
  */
 export class HeldRoot {
   /** The paths in the root by way of its descriptor: they lead to this directory wherever it is. */
@@ -39,7 +39,7 @@ export class HeldRoot {
     ];
   }
 
-  /** Takes the absolute path of the root. */
+  /** Opens a root by its absolute path. */
   static open(root: string): HeldRoot {
     return new HeldRoot(root, openSync(root, O_PATH | constants.O_DIRECTORY | constants.O_NOFOLLOW));
   }
@@ -81,7 +81,7 @@ export class HeldRoot {
     return undefined;
   }
 
-  /** Reads the status of what is at a path. Whether there is something. */
+  /** Reads the status of the file at a path. @returns whether there is one */
   #leadsTo(directory: number, path: Buffer): boolean {
     try {
       return this.#status.read(directory, path);

@@ -2,7 +2,7 @@ import { existsSync, lstatSync, mkdirSync, renameSync, writeFileSync } from 'nod
 import { join } from 'node:path';
 import { SnapshotError } from '../errors.ts';
 import { quote } from '../quote.ts';
-import { syncPath } from '../linux/sync.ts';
+import { syncPath } from '../linux/sync-path.ts';
 import type { Layout } from './layout.ts';
 
 /** A note about something that was set aside. */

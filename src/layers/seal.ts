@@ -1,6 +1,6 @@
 import { ignoreGone } from '../linux/errno.ts';
 import { type SliceOptions, inSlices } from '../linux/slices.ts';
-import { type TreeEntry, type TreeWalk, walkTree } from '../linux/tree.ts';
+import { type TreeEntry, type TreeWalk, walkTree } from '../linux/tree-walk.ts';
 import type { Usage } from '../snapshot.ts';
 import { ContentDigest, MetadataDigest } from './digest.ts';
 import { BufferedHash } from './buffered-hash.ts';

@@ -2,7 +2,7 @@ import { closeSync } from 'node:fs';
 import { openDirectory, openWithoutMounts } from '../linux/file-calls.ts';
 import { cString } from '../linux/foreign.ts';
 import { makePrivate } from '../linux/mount-calls.ts';
-import { type TreeWalk, walkBeneath, walkTree } from '../linux/tree.ts';
+import { type TreeWalk, walkBeneath, walkTree } from '../linux/tree-walk.ts';
 import type { Layout } from './layout.ts';
 
 /**

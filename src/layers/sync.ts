@@ -5,9 +5,9 @@ import { unlessGone } from '../linux/errno.ts';
 import { syncFilesystem, syncFilesystemNow } from '../linux/file-calls.ts';
 import { fsync } from '../linux/fs-promises.ts';
 import { inSlices } from '../linux/slices.ts';
-import { isDirectory, isRegular, isWhiteout } from '../linux/status.ts';
+import { isDirectory, isRegular, isWhiteout } from '../linux/file-status.ts';
 import { openRegular } from '../linux/regular-file.ts';
-import { walkTree } from '../linux/tree.ts';
+import { walkTree } from '../linux/tree-walk.ts';
 import type { RowReader } from '../metadata/row-reader.ts';
 import type { Layout } from './layout.ts';
 

@@ -1,6 +1,6 @@
 import { type SliceOptions, inSlices } from '../linux/slices.ts';
-import { isDirectory } from '../linux/status.ts';
-import type { TreeEntry, TreeWalk } from '../linux/tree.ts';
+import { isDirectory } from '../linux/file-status.ts';
+import type { TreeEntry, TreeWalk } from '../linux/tree-walk.ts';
 import type { Usage } from '../snapshot.ts';
 
 /** Adds up the usage of a layer. */

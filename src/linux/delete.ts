@@ -8,8 +8,8 @@ import { errnoOf, ignoreMissing } from './errno.ts';
 import { openDirectoryBeneath } from './file-calls.ts';
 import { O_PATH, cString } from './foreign.ts';
 import { unlink } from './fs-promises.ts';
-import { FileStatus, isDirectory } from './status.ts';
-import { fdPath, pathIn } from './tree.ts';
+import { FileStatus, isDirectory } from './file-status.ts';
+import { fdPath, pathIn } from './tree-walk.ts';
 
 /** A directory that is being emptied. */
 interface EmptiedDirectory {

@@ -9,18 +9,18 @@ import koffi from 'koffi';
  */
 
 /** The type of a parameter in a C prototype: a pointer takes a buffer, and null too if it is declared `_Nullable`. */
-type Argument<Parameter extends string> = Parameter extends `${string}*_Nullable ${string}`
+type ParameterType<Parameter extends string> = Parameter extends `${string}*_Nullable ${string}`
   ? Buffer | null
   : Parameter extends `${string}*${string}`
     ? Buffer
     : number;
 
-type Arguments<Parameters extends string> = Parameters extends `${infer First}, ${infer Others}`
-  ? [Argument<First>, ...Arguments<Others>]
-  : [Argument<Parameters>];
+type ParameterTypes<List extends string> = List extends `${infer First}, ${infer Others}`
+  ? [ParameterType<First>, ...ParameterTypes<Others>]
+  : [ParameterType<List>];
 
-type ArgumentsOf<Prototype extends string> = Prototype extends `${string}(${infer Parameters})`
-  ? Arguments<Parameters>
+type ParametersOf<Prototype extends string> = Prototype extends `${string}(${infer List})`
+  ? ParameterTypes<List>
   : never;
 
 /** A result of 64 bits is a bigint if it is outside the range of exact numbers. */
@@ -34,9 +34,10 @@ interface ForeignFunction<Args extends unknown[], Result = number | bigint> {
 
 const libc = koffi.load(null);
 
+/** Looks a function up in the C library. `_Nullable` is a qualifier of Clang, which koffi does not know. */
 function foreign<Prototype extends string>(
   prototype: Prototype,
-): ForeignFunction<ArgumentsOf<Prototype>, ResultOf<Prototype>> {
+): ForeignFunction<ParametersOf<Prototype>, ResultOf<Prototype>> {
   return libc.func(prototype.replaceAll('_Nullable ', ''));
 }
 

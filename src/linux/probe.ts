@@ -3,7 +3,7 @@ import { Descriptors } from './descriptors.ts';
 import { errnoOf } from './errno.ts';
 import { inUserNamespace } from './filesystem.ts';
 import { beginFilesystem, createFilesystem, mountDetached, setString } from './mount-calls.ts';
-import { fdPath } from './tree.ts';
+import { fdPath } from './tree-walk.ts';
 
 /**
  * Whether some overlay mount has a directory for its upper or work directory: in any mount namespace, and also one that

@@ -2,7 +2,7 @@ import { realpathSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { isGone } from './errno.ts';
 
-/** An absolute path with the symbolic links resolved that lead to its last part. What is missing stays as it is. */
+/** Resolves the symbolic links in an absolute path, except in its last part. Parts that are missing stay as they are. */
 export function resolveParents(path: string): string {
   const parent = dirname(path);
   return parent === path ? path : join(resolve(parent), basename(path));

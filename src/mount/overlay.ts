@@ -15,7 +15,7 @@ import {
   setFlag,
   setString,
 } from '../linux/mount-calls.ts';
-import { fdPath } from '../linux/tree.ts';
+import { fdPath } from '../linux/tree-walk.ts';
 import { quote } from '../quote.ts';
 import { withMappedIds } from './idmap.ts';
 import { openLayer } from './layer.ts';

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { expect } from 'vitest';
 import { ContentDigest, MetadataDigest } from '../../src/layers/digest.ts';
 import { measure, measureNow } from '../../src/layers/seal.ts';
-import { walkTree } from '../../src/linux/tree.ts';
+import { walkTree } from '../../src/linux/tree-walk.ts';
 import { test } from '../support/fixtures.ts';
 import { needs } from '../support/needs.ts';
 import { makeOddTree, sh, treeCommands } from '../support/tree.ts';

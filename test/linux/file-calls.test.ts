@@ -29,8 +29,8 @@ import {
   tryLock,
 } from '../../src/linux/file-calls.ts';
 import { cString } from '../../src/linux/foreign.ts';
-import { FileStatus } from '../../src/linux/status.ts';
-import { fdPath } from '../../src/linux/tree.ts';
+import { FileStatus } from '../../src/linux/file-status.ts';
+import { fdPath } from '../../src/linux/tree-walk.ts';
 import { test as base } from '../support/fixtures.ts';
 import { needs } from '../support/needs.ts';
 import { sh } from '../support/tree.ts';

@@ -1,7 +1,7 @@
 import { copyFileSync, existsSync, mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { placeFor, writeNote } from '../../layers/lost-and-found.ts';
-import { syncPath } from '../../linux/sync.ts';
+import { syncPath } from '../../linux/sync-path.ts';
 import type { Problem } from '../problem.ts';
 import {
   DONE,

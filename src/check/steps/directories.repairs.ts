@@ -4,7 +4,7 @@ import { isSkeleton, makeLayer, makeWork, removeSkeleton } from '../../layers/di
 import { setAside } from '../../layers/lost-and-found.ts';
 import { errnoOf, isGone } from '../../linux/errno.ts';
 import { findUse } from '../../linux/mountinfo.ts';
-import { syncPath } from '../../linux/sync.ts';
+import { syncPath } from '../../linux/sync-path.ts';
 import type { Problem } from '../problem.ts';
 import {
   DONE,

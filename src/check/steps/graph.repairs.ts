@@ -1,5 +1,5 @@
 import { measureUsage } from '../../layers/usage.ts';
-import { walkTree } from '../../linux/tree.ts';
+import { walkTree } from '../../linux/tree-walk.ts';
 import { highestIdOnDisk } from '../ids-on-disk.ts';
 import type { Problem } from '../problem.ts';
 import {

@@ -3,7 +3,7 @@ import { basename, dirname, join } from 'node:path';
 import BetterSqlite3, { type Database } from 'better-sqlite3';
 import { SnapshotError } from '../../errors.ts';
 import { errnoOf } from '../../linux/errno.ts';
-import { syncPath } from '../../linux/sync.ts';
+import { syncPath } from '../../linux/sync-path.ts';
 import { quote } from '../../quote.ts';
 
 /** The path that a file has until it is complete. */

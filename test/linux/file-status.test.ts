@@ -15,7 +15,7 @@ import {
 import { join } from 'node:path';
 import { expect } from 'vitest';
 import { cString } from '../../src/linux/foreign.ts';
-import { FileStatus, isDirectory, isRegular, isWhiteout } from '../../src/linux/status.ts';
+import { FileStatus, isDirectory, isRegular, isWhiteout } from '../../src/linux/file-status.ts';
 import { test as base } from '../support/fixtures.ts';
 import { needs } from '../support/needs.ts';
 import { makeOddTree, sh, treeCommands } from '../support/tree.ts';

@@ -4,7 +4,7 @@ import { cString } from './foreign.ts';
 import { type DirectoryEntry, readBatches } from './directory-entries.ts';
 import { openDirectory, openDirectoryBeneath, openWithoutMounts } from './file-calls.ts';
 import { mergeSorted } from './merge-sorted.ts';
-import { FileStatus, isDirectory } from './status.ts';
+import { FileStatus, isDirectory } from './file-status.ts';
 
 /** A file of a tree. A walk yields the same object for each file, so it is valid only until the next one. */
 export interface TreeEntry {

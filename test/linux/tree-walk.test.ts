@@ -15,7 +15,7 @@ import { outputFileSync } from 'fs-extra/esm';
 import { describe, expect } from 'vitest';
 import { openDirectory, openWithoutMounts } from '../../src/linux/file-calls.ts';
 import { cString } from '../../src/linux/foreign.ts';
-import { type TreeWalk, walkBeneath, walkOpen, walkTree } from '../../src/linux/tree.ts';
+import { type TreeWalk, walkBeneath, walkOpen, walkTree } from '../../src/linux/tree-walk.ts';
 import { test } from '../support/fixtures.ts';
 import { needs } from '../support/needs.ts';
 import { sh } from '../support/tree.ts';

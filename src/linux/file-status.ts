@@ -56,11 +56,11 @@ export class FileStatus {
   get mode(): number {
     return this.#view.getUint16(28, littleEndian);
   }
-  /** What a file is known by as long as it exists: its inode and device. */
+  /** Identifies the file as long as it exists: its inode number and device. */
   get identity(): Uint32Array {
     return Uint32Array.from(IDENTITY_OFFSETS, (offset) => this.#view.getUint32(offset));
   }
-  /** Whether it is the file of an identity. */
+  /** Whether this is the file with that identity. */
   is(identity: Uint32Array): boolean {
     for (let part = 0; part < IDENTITY_OFFSETS.length; part += 1) {
       if (identity[part] !== this.#view.getUint32(IDENTITY_OFFSETS[part] ?? 0)) return false;
