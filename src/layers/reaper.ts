@@ -229,8 +229,8 @@ export class Reaper {
   }
 
   /**
-   * Takes the lock of a directory that is to be deleted, so that nobody mounts it meanwhile. Waits a little: whoever has
-   * it is about to find its snapshot removed, or deletes it too.
+   * Takes the lock of a directory that is to be deleted, so that nobody mounts it meanwhile. Waits a little: whoever
+   * has it is about to find its snapshot removed, or deletes it too.
    *
    * @returns `undefined` if there is no directory to lock
    */
