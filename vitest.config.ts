@@ -6,7 +6,7 @@ import { BaseSequencer, type TestSpecification } from 'vitest/node';
 import { inNamespaces, namespaces } from './test/support/pool.ts';
 
 /** The files that take longest, in this order: they begin first, or the others would have ended long before them. */
-const LONGEST = ['e2e/containerd', 'check/findings', 'crash/sweep'];
+const LONGEST = ['e2e/containerd', 'conformance/overlay-driver', 'crash/sweep', 'containerd/load', 'cli/run'];
 
 class LongestFirst extends BaseSequencer {
   override sort(files: TestSpecification[]): Promise<TestSpecification[]> {

@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url';
 import { expect } from 'vitest';
 import { test } from '../support/fixtures.ts';
 import { needs } from '../support/needs.ts';
-import { amount, firstSeed, randomFrom, sampled } from '../support/sample.ts';
+import { amount, firstSeed, limitFor, randomFrom, sampled } from '../support/sample.ts';
 import { waitFor } from '../support/wait-for.ts';
 import { Oracle, type Plan } from './oracle.ts';
 
@@ -14,6 +14,8 @@ const workload = fileURLToPath(new URL('workload.mjs', import.meta.url));
 const lacking = needs('sqlite3');
 
 const PROCESSES = 8;
+/** How often each of them is started and killed. */
+const runs = amount({ some: 3, others: 6, all: 30 });
 
 /** Runs a workload and kills it: most often at work, and else while it starts. */
 async function runAndKill(plan: Plan, random: (below: number) => number): Promise<void> {
@@ -35,7 +37,6 @@ test.skipIf(lacking)(
   `eight processes that work on one root and are killed again and again lose nothing${lacking}`,
   ({ place }) =>
     sampled(async () => {
-      const runs = amount({ some: 3, others: 6, all: 30 });
       const logs: string[] = [];
       const store = join(place, 'store');
       mkdirSync(store, { mode: 0o700 });
@@ -59,4 +60,5 @@ test.skipIf(lacking)(
       expect(refused).toEqual([]);
       expect(acknowledged).toBeGreaterThan(PROCESSES);
     }),
+  limitFor(runs),
 );

@@ -3,7 +3,8 @@
  * `TEST_SEED=n` repeats a sample. `TEST_SAMPLE=others` runs some more of what the same seed leaves out, and
  * `TEST_SAMPLE=all` everything; `npm run test:all` sets that.
  */
-const seed = Number(process.env['TEST_SEED'] ?? 0);
+const seed = Number(process.env['TEST_SEED']);
+if (!Number.isSafeInteger(seed)) throw new Error(`TEST_SEED is no number: ${process.env['TEST_SEED']}`);
 
 const which = process.env['TEST_SAMPLE'] ?? 'some';
 if (!['some', 'others', 'all'].includes(which))
@@ -19,6 +20,11 @@ interface Amounts {
 /** How often something is done that is different each time. `TEST_AMOUNT=n` sets it. */
 export function amount(amounts: Amounts): number {
   return Number(process.env['TEST_AMOUNT'] ?? amounts[which as keyof Amounts]);
+}
+
+/** When a test that does something so often is taken to hang, in milliseconds. */
+export function limitFor(times: number): number {
+  return 600_000 + times * 60_000;
 }
 
 /**
