@@ -8,9 +8,10 @@ import { test } from '../support/fixtures.ts';
 import { commitLayer, idsOnDisk, layerOf } from '../support/layers.ts';
 import { unmount } from '../support/mount.ts';
 import { needs } from '../support/needs.ts';
+import { amount } from '../support/sample.ts';
 
 /** How often a mount and a commit of one key are begun at the same moment. */
-const ROUNDS = Number(process.env['LOCK_ROUNDS'] ?? 40);
+const ROUNDS = amount({ some: 40, others: 200, all: 2000 });
 
 const lacking = needs('root');
 
