@@ -23,7 +23,7 @@ const optionSets: readonly DriverOptions[] = [
 
 const lacking = needs('root');
 
-describe.skipIf(lacking).for(optionSets)(`OverlayDriver with %j${lacking}`, (options) => {
+describe.skipIf(lacking).each(optionSets)(`OverlayDriver with %j${lacking}`, (options) => {
   const cases = conformanceCases({
     async open() {
       const { root, remove } = makeRoot();

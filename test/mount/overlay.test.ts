@@ -16,7 +16,7 @@ const methods: readonly MountMethod[] = ['descriptors', 'strings', 'mount(2)', '
 const lacking = needs('root');
 const options = { durability: 'metadata', backups: false } as const;
 
-describe.skipIf(lacking).for(methods)(`an overlay by %s${lacking}`, (by) => {
+describe.skipIf(lacking).each(methods)(`an overlay by %s${lacking}`, (by) => {
   test.override({ driverOptions: options });
 
   const odd = [
