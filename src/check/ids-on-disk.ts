@@ -13,12 +13,12 @@ function* idsIn(directory: string, pattern: RegExp): Generator<number, void, und
   }
 }
 
-/** The ids after which something in `snapshots/` is named. */
+/** The ids that are names in `snapshots/`. */
 export function idsOnDisk(layout: Layout): number[] {
   return [...idsIn(layout.snapshots, /^([1-9]\d{0,15})$/)];
 }
 
-/** The highest id after which something in `snapshots/` or `lost+found/` is named; 0 if there is none. */
+/** The highest id in a name in `snapshots/` or `lost+found/`, or 0. */
 export function highestIdOnDisk(layout: Layout): number {
   let highest = 0;
   for (const id of idsOnDisk(layout)) highest = Math.max(highest, id);

@@ -13,7 +13,7 @@ export const labelCommand = writeCommand('label', 'Show or change the labels of 
   .argument('[change...]', 'key=value sets a label, key- or key= removes it', toChanges)
   .option('--replace', 'remove all labels that are not named')
   .action(async (name: string, given: Labels | [], options: StoreOptions & { replace?: true }) => {
-    // commander passes an empty array if there are none.
+    // commander passes an empty array if no change is given.
     const labels = Array.isArray(given) ? {} : given;
     const onlyReads = Array.isArray(given) && options.replace !== true;
     await using driver = await (onlyReads ? openStoreToRead(options) : openStore(options));

@@ -156,12 +156,14 @@ describe.skipIf(lacking)(`deletion among mounts and other users${lacking}`, () =
     undo,
   }) => {
     // As overlayfs leaves them.
-    mkdirSync(join(target, 'work'), { mode: 0o755 });
-    mkdirSync(join(target, 'work/work'));
-    writeFileSync(join(target, 'work/work/file'), '');
+    const work = join(target, 'work');
+    const inner = join(work, 'work');
+    mkdirSync(work, { mode: 0o755 });
+    mkdirSync(inner);
+    writeFileSync(join(inner, 'file'), '');
     execFileSync('chown', ['-R', '65534:65534', place]);
-    chmodSync(join(target, 'work/work'), 0);
-    chmodSync(join(target, 'work'), 0o500);
+    chmodSync(inner, 0);
+    chmodSync(work, 0o500);
     chownSync(place, 65_534, 65_534);
     process.seteuid?.(65_534);
     undo(() => process.seteuid?.(0));
