@@ -1,10 +1,11 @@
-import { rmSync, statSync } from 'node:fs';
+import { statSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { defineTask, runInChild } from '../../linux/child.ts';
 import { SnapshotError } from '../../errors.ts';
 import { checkOptions, kindOf, watchedOptions } from '../../arguments.ts';
 import { quote } from '../../quote.ts';
 import type { BackupOptions, Tally } from '../../snapshot.ts';
+import { removePartial } from './files.ts';
 import type { BackupBegun, BackupInput } from './backup.task.ts';
 
 /** Backs up a database, in a child process. */
@@ -48,7 +49,7 @@ export async function backupDatabase(database: string, file: string, options?: B
     const input: BackupInput = { database, file: resolve(file) };
     await runInChild(backupTask, input, { signal: ended, onEvent });
   } catch (error) {
-    if (begun !== undefined) rmSync(begun.partial, { force: true });
+    if (begun !== undefined) removePartial(begun.partial);
     throw ended.aborted ? ended.reason : error;
   } finally {
     clearInterval(timer);

@@ -11,6 +11,12 @@ export function partialOf(file: string): string {
   return `${file}.partial-${process.pid}`;
 }
 
+/** Removes a file that was not completed, with the journal that SQLite keeps beside it while it writes. */
+export function removePartial(partial: string): void {
+  rmSync(partial, { force: true });
+  rmSync(`${partial}-journal`, { force: true });
+}
+
 /**
  * Copies a database to a new file, without a write-ahead log beside it. It gets its name once it is complete and
  * durable.
@@ -20,7 +26,7 @@ export function partialOf(file: string): string {
  */
 export function copyInto(db: Database, file: string): void {
   const partial = partialOf(file);
-  rmSync(partial, { force: true });
+  removePartial(partial);
   try {
     writeFileSync(partial, '', { mode: 0o600, flag: 'wx' });
     // VACUUM INTO does not change the database, but SQLite counts it as a write.
@@ -37,7 +43,7 @@ export function copyInto(db: Database, file: string): void {
       throw new SnapshotError('ALREADY_EXISTS', `${quote(file)} is there already`);
     throw error;
   } finally {
-    rmSync(partial, { force: true });
+    removePartial(partial);
   }
   syncPath(dirname(file));
 }

@@ -5,6 +5,7 @@ import { OverlayDriver, type Tally } from '../../../src/index.ts';
 import { makeDisk } from '../../support/disk.ts';
 import { test } from '../../support/fixtures.ts';
 import { needs } from '../../support/needs.ts';
+import { waitFor } from '../../support/wait-for.ts';
 import { mustRun, queryShell } from '../../support/shell.ts';
 
 const lacking = needs('root', 'sqlite3');
@@ -89,6 +90,20 @@ describe.skipIf(lacking)(`backup()${lacking}`, () => {
     await expect(stopped).rejects.toBe(reason);
     // It may have been complete by then.
     expect(readdirSync(place).filter((name) => name.includes('partial'))).toEqual([]);
+  });
+
+  test('a backup that is cancelled while SQLite writes leaves no journal behind', async ({ driver, place }) => {
+    const labels = Object.fromEntries(Array.from({ length: 16 }, (_, i) => [`label-${i}`, 'x'.repeat(2000)]));
+    await driver.transaction((transaction) => {
+      for (let i = 0; i < 1000; i++) transaction.prepare(`k${i}`, null, { labels });
+    });
+    const stop = new AbortController();
+    const stopped = driver.backup(join(place, 'backup.db'), { signal: stop.signal });
+    stopped.catch(() => {});
+    await waitFor('the journal', () => readdirSync(place).some((name) => name.endsWith('-journal')));
+    stop.abort();
+    await expect(stopped).rejects.toThrow('aborted');
+    expect(readdirSync(place)).toEqual(['store']);
   });
 
   test('backup() ends with what its progress function throws', async ({ driver, place }) => {
