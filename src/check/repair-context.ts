@@ -1,6 +1,6 @@
 import type { Layout } from '../layers/layout.ts';
 import { type Note, writeNote } from '../layers/lost-and-found.ts';
-import type { NamespaceMounts } from '../linux/mountinfo.ts';
+import type { MountSurvey } from '../layers/store-mounts.ts';
 import { syncPath } from '../linux/sync-path.ts';
 import type { RepairWriter } from '../metadata/repair/repair-writer.ts';
 import type { Repair } from '../report.ts';
@@ -15,7 +15,7 @@ export interface FileRepairContext {
 export interface RepairContext extends FileRepairContext {
   readonly writer: RepairWriter;
   /** The mounts of all visible namespaces, when the repair began. */
-  readonly mounts: readonly NamespaceMounts[];
+  readonly mounts: MountSurvey;
 }
 
 /** What came of one repair. */

@@ -1,6 +1,6 @@
 import type { Layout } from '../layers/layout.ts';
+import { StoreMounts } from '../layers/store-mounts.ts';
 import { SnapshotError, toSnapshotError } from '../errors.ts';
-import { readAllMounts } from '../linux/mountinfo.ts';
 import { RepairWriter } from '../metadata/repair/repair-writer.ts';
 import type { Repair } from '../report.ts';
 import { REPAIR_PHASES } from './description.ts';
@@ -65,7 +65,7 @@ export async function repairStore(
   }
   const writer = await RepairWriter.open(layout.database);
   try {
-    const context: RepairContext = { layout, writer, mounts: await readAllMounts() };
+    const context: RepairContext = { layout, writer, mounts: await new StoreMounts(layout).survey() };
     for (const problem of plan) {
       if (isOfFiles(problem)) continue;
       repairs.push({ ...outline(problem), ...(await perform(context, problem)) });

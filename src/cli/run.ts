@@ -9,7 +9,7 @@ import type { Command } from 'commander';
 import type { OverlayDriver } from '../driver/driver.ts';
 import { SnapshotError, toSnapshotError } from '../errors.ts';
 import { errnoOf } from '../linux/errno.ts';
-import { readAllMounts } from '../linux/mountinfo.ts';
+import { linesOf, mountPointOf, readAllMounts } from '../linux/mountinfo.ts';
 import { attachMountAt, bindMounts, changeRoot, inNewMountNamespace } from '../linux/namespace.ts';
 import { quote } from '../quote.ts';
 import type { Info, Labels, MountMethod } from '../snapshot.ts';
@@ -239,8 +239,8 @@ function toEnterError(error: unknown, key: string): Error {
 
 /** Removes a directory, unless a process that the command left behind has its mount there, and would lose it. */
 async function removeUnused(target: string): Promise<void> {
-  for (const { entries } of await readAllMounts()) {
-    if (entries.some(({ mountPoint }) => mountPoint === target)) return;
+  for (const table of await readAllMounts()) {
+    for (const line of linesOf(table)) if (mountPointOf(line) === target) return;
   }
   await rmdir(target).catch(() => {});
 }

@@ -1,10 +1,10 @@
 import { resolve } from 'node:path';
 import { string } from '../arguments.ts';
-import { SnapshotError } from '../errors.ts';
+import { SnapshotError, toSnapshotError } from '../errors.ts';
 import { checkNotLost, clearMark } from '../layers/volatile.ts';
+import { isGone } from '../linux/errno.ts';
 import { currentBoot } from '../linux/boot.ts';
 import { resolveParents } from '../linux/real-path.ts';
-import { isMountOf, readOwnMounts } from '../linux/mountinfo.ts';
 import type { FoundSnapshot } from '../metadata/rows.ts';
 import { mount, openMount, unmount } from '../mount/mount.ts';
 import { quote } from '../quote.ts';
@@ -33,12 +33,19 @@ export class Mounter {
 
   async unmount(target: string, options?: { lazy?: boolean }): Promise<void> {
     const path = resolveParents(resolve(string(target, 'the target')));
-    const mounts = await readOwnMounts();
-    const top = mounts.entries.findLast(({ mountPoint }) => mountPoint === path);
-    if (top === undefined || !isMountOf(mounts, top, this.#resources.layout.snapshots)) {
+    if (!(await this.#isMountOfStore(path))) {
       throw new SnapshotError('FAILED_PRECONDITION', `nothing of this store is mounted on ${quote(target)}`);
     }
-    await unmount(target, options);
+    await unmount(path, options);
+  }
+
+  async #isMountOfStore(target: string): Promise<boolean> {
+    try {
+      return await this.#resources.mounts.isMountOf(target);
+    } catch (error) {
+      if (isGone(error)) return false;
+      throw toSnapshotError(error, `unmounting ${quote(target)}`);
+    }
   }
 
   /** Performs the mounts of a snapshot, unless it is an overlay that is mounted for writing already. */

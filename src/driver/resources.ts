@@ -6,6 +6,7 @@ import { Layers } from '../layers/layers.ts';
 import type { Layout } from '../layers/layout.ts';
 import { Reaper } from '../layers/reaper.ts';
 import { SnapshotsView } from '../layers/snapshots-view.ts';
+import { StoreMounts } from '../layers/store-mounts.ts';
 import { LayerSync } from '../layers/sync.ts';
 import { needsUserxattr } from '../linux/probe.ts';
 import { RollingBackup } from '../metadata/backup/rolling.ts';
@@ -42,6 +43,8 @@ export interface Resources {
   readonly directories: Directories;
   /** Measures, seals, copies and syncs layers outside of transactions. */
   readonly layers: Layers;
+  /** Finds what is mounted of the store. */
+  readonly mounts: StoreMounts;
   /** Deletes what the removal journal names. */
   readonly reaper: Reaper;
   close(): Promise<void>;
@@ -100,8 +103,9 @@ function connect(
   const mountTable = new MountTable(layout, settings, userxattr);
   const snapshotsView = new SnapshotsView(layout);
   const sync = durable ? new LayerSync({ layout, ordered, reader }) : undefined;
-  const layers = new Layers({ layout, snapshotsView, sync, contents: seal === 'content', reader });
-  const reaper = new Reaper(layout, journal, held);
+  const mounts = new StoreMounts(held.layout);
+  const layers = new Layers({ layout, snapshotsView, mounts, sync, contents: seal === 'content', reader });
+  const reaper = new Reaper(layout, journal, held, mounts);
   const backups = settings.backups && new RollingBackup(layout.database, settings.backups);
   return {
     settings,
@@ -116,6 +120,7 @@ function connect(
     mountTable,
     directories,
     layers,
+    mounts,
     reaper,
     async close() {
       await Promise.all([access.close(), backups?.close()]);

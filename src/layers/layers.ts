@@ -1,6 +1,5 @@
 import { SnapshotError, toSnapshotError } from '../errors.ts';
 import { isGone, isSystemError } from '../linux/errno.ts';
-import { findUse, readAllMounts, readOwnMounts, readOwnMountsNow } from '../linux/mountinfo.ts';
 import type { SliceOptions } from '../linux/slices.ts';
 import type { RowReader } from '../metadata/row-reader.ts';
 import { quote } from '../quote.ts';
@@ -8,6 +7,7 @@ import type { Checked } from '../arguments.ts';
 import type { Progress, Seal, Usage, Watched } from '../snapshot.ts';
 import { copyLayer } from './copy.ts';
 import type { SnapshotsView } from './snapshots-view.ts';
+import type { StoreMounts } from './store-mounts.ts';
 import type { LayerSync } from './sync.ts';
 import type { Layout } from './layout.ts';
 import { isInOverlay, lastMount } from './overlay-use.ts';
@@ -28,6 +28,7 @@ export type LayerSeal = Omit<Seal, 'key' | 'id'>;
 interface LayersOptions {
   readonly layout: Layout;
   readonly snapshotsView: SnapshotsView;
+  readonly mounts: StoreMounts;
   /** Absent if layers are not to be made durable. */
   readonly sync: LayerSync | undefined;
   /** Whether seals cover the contents of files. */
@@ -44,13 +45,15 @@ interface LayersOptions {
 export class Layers {
   readonly #layout: Layout;
   readonly #snapshotsView: SnapshotsView;
+  readonly #mounts: StoreMounts;
   readonly #sync: LayerSync | undefined;
   readonly #contents: boolean;
   readonly #reader: RowReader;
 
-  constructor({ layout, snapshotsView, sync, contents, reader }: LayersOptions) {
+  constructor({ layout, snapshotsView, mounts, sync, contents, reader }: LayersOptions) {
     this.#layout = layout;
     this.#snapshotsView = snapshotsView;
+    this.#mounts = mounts;
     this.#sync = sync;
     this.#contents = contents;
     this.#reader = reader;
@@ -83,7 +86,7 @@ export class Layers {
     return {
       usage,
       digest,
-      inUse: findUse([readOwnMountsNow()], this.#layout.directory(layer.id)) !== undefined,
+      inUse: this.#mounts.findOwnNow(String(layer.id)) !== undefined,
     };
   }
 
@@ -99,11 +102,11 @@ export class Layers {
 
   /** Whether a layer is mounted so that it can be written to, as far as this process can see. */
   async inUse({ id, base }: Layer): Promise<boolean> {
-    const directory = this.#layout.directory(id);
-    if (findUse([await readOwnMounts()], directory) !== undefined) return true;
+    const below = String(id);
+    if ((await this.#mounts.findOwn(below)) !== undefined) return true;
     const inOverlay = await isInOverlay(this.#layout, id);
     if (inOverlay !== undefined && !base) return inOverlay;
-    return inOverlay === true || findUse(await readAllMounts(), directory) !== undefined;
+    return inOverlay === true || (await this.#mounts.survey()).findUse(below)?.certain === true;
   }
 
   /**

@@ -8,7 +8,6 @@ import { errnoOf, ignoreMissing, isGone } from '../linux/errno.ts';
 import { cString } from '../linux/foreign.ts';
 import { openDirectoryBeneath } from '../linux/file-calls.ts';
 import { close, fsync, open } from '../linux/fs-promises.ts';
-import { findUse, readAllMounts } from '../linux/mountinfo.ts';
 import type { RemovalJournal } from '../metadata/removal-journal.ts';
 import type { Removal } from '../metadata/rows.ts';
 import type { CleanupOptions, CleanupResult } from '../snapshot.ts';
@@ -16,6 +15,7 @@ import type { HeldRoot } from './held-root.ts';
 import type { Layout } from './layout.ts';
 import { isInOverlay } from './overlay-use.ts';
 import { DirectoryLock } from './directory-lock.ts';
+import type { StoreMounts } from './store-mounts.ts';
 
 /**
  * How long an entry stays in the journal after its deletion, in milliseconds: deletions within that time share a sync.
@@ -37,6 +37,7 @@ export class Reaper {
   readonly #layout: Layout;
   readonly #journal: RemovalJournal;
   readonly #root: HeldRoot;
+  readonly #mounts: StoreMounts;
   readonly #deleted = new Map<string, Removal>();
   readonly #later: Removal[] = [];
   #reapsInBackground = false;
@@ -45,7 +46,8 @@ export class Reaper {
   #settling: Promise<void> = Promise.resolve();
   readonly #closing = new AbortController();
 
-  constructor(layout: Layout, journal: RemovalJournal, root: HeldRoot) {
+  constructor(layout: Layout, journal: RemovalJournal, root: HeldRoot, mounts: StoreMounts) {
+    this.#mounts = mounts;
     this.#root = root;
     this.#layout = layout;
     this.#journal = journal;
@@ -251,9 +253,9 @@ export class Reaper {
 
   /** @returns what uses a directory that is to be deleted, as far as this process can see */
   async #findUse(removal: Removal): Promise<string | undefined> {
-    const use = findUse(await readAllMounts(), this.#path(removal));
-    if (use !== undefined) return use;
-    const { id } = removal;
+    const { id, part } = removal;
+    const use = (await this.#mounts.survey()).findUse(part === 'all' ? `${id}` : `${id}/${part}`);
+    if (use !== undefined) return use.what;
     return existsSync(this.#layout.fs(id)) && (await isInOverlay(this.#layout, id)) === true
       ? 'an overlay that is mounted elsewhere, or detached, uses it'
       : undefined;

@@ -5,6 +5,7 @@ import {
   AT_FDCWD,
   OPEN_TREE_CLONE,
   O_CLOEXEC,
+  O_PATH,
   SYS_OPEN_TREE,
   cString,
   checked,
@@ -32,14 +33,17 @@ const SYS_OPENAT2 = 437;
 const SYS_MKNODAT = ({ x64: 259, s390x: 290, ppc64: 288 } as Record<string, number>)[process.arch] ?? 33;
 const SYS_GETDENTS64 = ({ x64: 217, s390x: 220, ppc64: 202 } as Record<string, number>)[process.arch] ?? 61;
 const RESOLVE_NO_XDEV = 0x01;
+const RESOLVE_NO_MAGICLINKS = 0x02;
 const RESOLVE_NO_SYMLINKS = 0x04;
 const RESOLVE_BENEATH = 0x08;
+const RESOLVE_IN_ROOT = 0x10;
 const AT_SYMLINK_NOFOLLOW = 0x100;
 const AT_NO_AUTOMOUNT = 0x800;
 const STATX_BASIC_STATS = 0x7ff;
 const FICLONE = 0x40049409;
 const FS_IOC_GETFLAGS = 0x80086601;
 const FS_IOC_SETFLAGS = 0x40086602;
+const NS_GET_USERNS = 0xb701;
 const FS_NOCOW_FL = 0x00800000;
 const LOCK_EX_NB = 2 | 4;
 const POLLPRI = 0x02;
@@ -51,16 +55,26 @@ export const MAX_PATH = 4000;
 
 // Opening -------------------------------------------------------------------------------------------------------
 
-function openHow(resolve: number): Buffer {
+function openHow(resolve: number, flags: number = constants.O_RDONLY | constants.O_NOFOLLOW): Buffer {
   const how = new DataView(new ArrayBuffer(24));
-  const flags = constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW | O_CLOEXEC;
-  how.setBigUint64(0, BigInt(flags), littleEndian);
+  how.setBigUint64(0, BigInt(flags | constants.O_DIRECTORY | O_CLOEXEC), littleEndian);
   how.setBigUint64(16, BigInt(resolve), littleEndian);
   return Buffer.from(how.buffer);
 }
 
 const plainly = openHow(RESOLVE_NO_SYMLINKS);
 const beneath = openHow(RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV);
+
+const inRoot = openHow(RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS, O_PATH);
+
+/**
+ * Opens a directory by a path that is valid for a process with another root directory: absolute symbolic links on the
+ * way start there too. The descriptor has O_PATH. It is opened on another thread, since a network filesystem can make
+ * that take long.
+ */
+export function openDirectoryInRoot(root: number, path: Buffer): Promise<number> {
+  return offThread(openat2, [SYS_OPENAT2, root, path, inRoot, inRoot.length], 'openat2', path);
+}
 
 /** Opens a directory by its absolute path. Fails with `ELOOP` or `ENOTDIR` if a part of that is a symbolic link. */
 export function openDirectory(path: Buffer): number {
@@ -189,6 +203,21 @@ export function writeInPlace(dir: number): void {
   checked(ioctlOn(dir, FS_IOC_GETFLAGS, argument), 'ioctl FS_IOC_GETFLAGS');
   flags.setUint32(0, flags.getUint32(0, littleEndian) | FS_NOCOW_FL, littleEndian);
   checked(ioctlOn(dir, FS_IOC_SETFLAGS, argument), 'ioctl FS_IOC_SETFLAGS');
+}
+
+// Namespaces ----------------------------------------------------------------------------------------------------
+
+/**
+ * Opens the user namespace that an open namespace belongs to.
+ *
+ * @returns `undefined` if that is not this process's user namespace and not one below it
+ */
+export function userNamespaceOf(namespace: number): number | undefined {
+  const owner = ioctl(namespace, NS_GET_USERNS, 0);
+  if (owner >= 0) return owner;
+  const error = systemError('ioctl NS_GET_USERNS');
+  if (errnoOf(error) === 'EPERM') return undefined;
+  throw error;
 }
 
 // Locking and syncing ----------------------------------------------------------------------------------------------

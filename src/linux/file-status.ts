@@ -60,6 +60,18 @@ export class FileStatus {
   get identity(): Uint32Array {
     return Uint32Array.from(IDENTITY_OFFSETS, (offset) => this.#view.getUint32(offset));
   }
+  /** The identity as a text, for a key. */
+  get identityKey(): string {
+    return this.identity.join(' ');
+  }
+  /** The device as a text, for a key. */
+  get deviceKey(): string {
+    return `${this.#view.getUint32(136)} ${this.#view.getUint32(140)}`;
+  }
+  /** The mount that it was reached by, as in mountinfo. */
+  get mountId(): number {
+    return this.#number(144);
+  }
   /** Whether this is the file with that identity. */
   is(identity: Uint32Array): boolean {
     for (let part = 0; part < IDENTITY_OFFSETS.length; part += 1) {

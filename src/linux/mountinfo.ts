@@ -1,25 +1,36 @@
-import { openSync, readFileSync, readSync, readdirSync, readlinkSync } from 'node:fs';
-import { setImmediate as nextTurn } from 'node:timers/promises';
-import { hasChanged } from './file-calls.ts';
+import { closeSync, fstatSync, openSync, readSync, readlinkSync, statSync } from 'node:fs';
+import { readdir } from 'node:fs/promises';
+import { hasChanged, userNamespaceOf } from './file-calls.ts';
+import { close, read } from './fs-promises.ts';
+import { inSlices } from './slices.ts';
 
-/** A line of mountinfo: see proc(5). */
+/** The mounts of one mount namespace, as a text that has one character for each byte of mountinfo. See proc(5). */
+export interface MountTable {
+  /** A process in the namespace; `undefined` if it is the namespace of this process. */
+  readonly process: number | undefined;
+  readonly text: string;
+}
+
+/** A line of a table. */
 export interface MountEntry {
+  readonly id: number;
+  /** The id of the mount that it is mounted on. */
+  readonly parentId: number;
   /** Major and minor number of the filesystem's device. */
   readonly device: string;
   /** The directory of that filesystem that is mounted. */
   readonly root: string;
   readonly mountPoint: string;
   readonly type: string;
-  /** The directories of an overlay as they were given to it: a path may be relative to an unknown directory. */
+  /** The directories of an overlay as they were given to it: a path may be relative. */
   readonly layers: readonly string[];
 }
 
-/** The mounts of one mount namespace. */
-export interface NamespaceMounts {
-  /** Whether it is the namespace of this process: only then are mount points paths that it can use. */
-  readonly own: boolean;
-  readonly entries: readonly MountEntry[];
-}
+/** How many bytes of a table are read on this thread, which takes about a millisecond. The rest is read on another. */
+const READ_HERE = 128 * 1024;
+
+/** How many bytes are read at a time. */
+const PART = 64 * 1024;
 
 /** Replaces the octal escapes of mountinfo, which stand for spaces, commas and the like. */
 function unescape(text: string): string {
@@ -28,168 +39,221 @@ function unescape(text: string): string {
     : text;
 }
 
-function parse(text: string): MountEntry[] {
-  const entries: MountEntry[] = [];
-  for (const line of text.split('\n')) {
-    const fields = line.split(' ');
-    const separator = fields.indexOf('-', 6);
-    const [, , device, root, mountPoint] = fields;
-    if (separator < 0 || device === undefined || root === undefined || mountPoint === undefined) continue;
-    const type = fields[separator + 1] ?? '';
-    const options = type === 'overlay' ? fields.slice(separator + 3).join(' ') : '';
-    entries.push({
-      device,
-      root: unescape(root),
-      mountPoint: unescape(mountPoint),
-      type,
-      layers: overlayDirectories(options),
-    });
-  }
-  return entries;
+/** The beginning of a line. Taking only that apart is ten times as fast. */
+export interface MountHead extends Pick<MountEntry, 'id' | 'parentId' | 'device'> {
+  readonly isOverlay: boolean;
 }
 
-/** The mounts of this process. The file stays open, since poll(2) then says whether it has changed. */
-let table: { readonly fd: number; mounts: NamespaceMounts | undefined } | undefined;
-
-/** The mounts of this process's namespace, read again only if they have changed. */
-export function readOwnMountsNow(): NamespaceMounts {
-  table ??= { fd: openSync('/proc/self/mountinfo', 'r'), mounts: undefined };
-  // Asked first: a change while it is read is noticed the next time.
-  if (hasChanged(table.fd) || table.mounts === undefined) {
-    table.mounts = { own: true, entries: parse(readAll(table.fd)) };
-  }
-  return table.mounts;
-}
-
-/** Reads an open file of /proc, whose size is unknown, from its beginning. */
-function readAll(fd: number): string {
-  const parts: Buffer[] = [];
-  for (let at = 0; ; at += parts.at(-1)?.length ?? 0) {
-    const part = Buffer.allocUnsafe(65_536);
-    const length = readSync(fd, part, 0, part.length, at);
-    if (length === 0) return Buffer.concat(parts).toString();
-    parts.push(part.subarray(0, length));
-  }
-}
-
-/**
- * The mounts of this process's namespace and of those of all other processes that can be seen. A namespace without such
- * a process, or one that this process may not read, is left out.
- */
-function readAllMountsNow(): NamespaceMounts[] {
-  const seen = new Set([readlinkSync('/proc/self/ns/mnt')]);
-  const all = [readOwnMountsNow()];
-  for (const pid of readdirSync('/proc')) {
-    if (!/^\d+$/.test(pid)) continue;
-    try {
-      const namespace = readlinkSync(`/proc/${pid}/ns/mnt`);
-      if (seen.has(namespace)) continue;
-      all.push({ own: false, entries: parse(readFileSync(`/proc/${pid}/mountinfo`, 'utf8')) });
-      seen.add(namespace);
-    } catch {
-      // The process has ended, or this one may not read its mounts.
-    }
-  }
-  return all;
-}
-
-/** Makes all calls within one turn of the event loop share a result, which is read after the last of them. */
-function shared<T>(read: () => T): () => Promise<T> {
-  let next: Promise<T> | undefined;
-  const after = async (): Promise<T> => {
-    await nextTurn();
-    next = undefined;
-    return read();
+/** Takes the beginning of a line apart. */
+export function parseHead(line: string): MountHead {
+  const first = line.indexOf(' ');
+  const second = line.indexOf(' ', first + 1);
+  return {
+    id: Number(line.slice(0, first)),
+    parentId: Number(line.slice(first + 1, second)),
+    device: line.slice(second + 1, line.indexOf(' ', second + 1)),
+    // A space in a field is escaped.
+    isOverlay: line.includes(' - overlay '),
   };
-  return () => (next ??= after());
 }
 
-/** Reads the mounts of this process's namespace. */
-export const readOwnMounts = shared(readOwnMountsNow);
+/** The mount point in a line. */
+export function mountPointOf(line: string): string {
+  return toText(line.split(' ', 5)[4] ?? '');
+}
 
-/** Reads the mounts of every namespace that this process can see. */
-export const readAllMounts = shared(readAllMountsNow);
+/** Takes a line apart. */
+export function parseLine(line: string): MountEntry | undefined {
+  const fields = line.split(' ');
+  const separator = fields.indexOf('-', 6);
+  const [id, parentId, device, root, mountPoint] = fields;
+  if (separator < 0 || device === undefined || root === undefined || mountPoint === undefined)
+    return undefined;
+  const type = fields[separator + 1] ?? '';
+  return {
+    id: Number(id),
+    parentId: Number(parentId),
+    device,
+    root: toText(root),
+    mountPoint: toText(mountPoint),
+    type,
+    layers: type === 'overlay' ? overlayDirectories(fields.slice(separator + 3).join(' ')) : [],
+  };
+}
 
-function isWithin(path: string, directory: string): boolean {
-  return path === directory || path.startsWith(directory === '/' ? '/' : `${directory}/`);
+function toText(field: string): string {
+  return Buffer.from(unescape(field), 'latin1').toString();
 }
 
 /** The directories in the options of an overlay, which are as they stand in mountinfo. */
 function overlayDirectories(options: string): string[] {
   const withoutBackslashes = (text: string): string => text.replace(/\\(.)/gs, '$1');
-  return options.split(',').flatMap((option) => {
-    const [key = '', ...parts] = option.split('=');
-    const value = unescape(parts.join('='));
-    switch (key) {
-      case 'lowerdir':
-        return (value.match(/(?:\\.|[^:\\])+/gs) ?? []).map(withoutBackslashes);
-      case 'lowerdir+':
-      case 'datadir+':
-        return [value];
-      case 'upperdir':
-      case 'workdir':
-        // A backslash escapes if the option was given as a string, but not if it was given as a descriptor.
-        return [value, withoutBackslashes(value)];
-      default:
-        return [];
-    }
-  });
+  return options
+    .split(',')
+    .flatMap((option) => {
+      const [key = '', ...parts] = option.split('=');
+      const value = unescape(parts.join('='));
+      switch (key) {
+        case 'lowerdir':
+          return (value.match(/(?:\\.|[^:\\])+/gs) ?? []).map(withoutBackslashes);
+        case 'lowerdir+':
+        case 'datadir+':
+          return [value];
+        case 'upperdir':
+        case 'workdir':
+          // A backslash escapes if the option was given as a string, but not if it was given as a descriptor.
+          return value.includes('\\') ? [value, withoutBackslashes(value)] : [value];
+        default:
+          return [];
+      }
+    })
+    .map((path) => Buffer.from(path, 'latin1').toString());
 }
 
-/** Whether the path of a layer is, or may be, within a directory: a relative one may begin in either of two places. */
-function mayBeWithin(path: string, directory: string): boolean {
-  if (path.startsWith('/')) return isWithin(path, directory);
-  // It is relative to `snapshots/` or to the root of the store.
-  const relative = directory.slice(directory.lastIndexOf('/snapshots/') + 1);
-  return isWithin(path, relative) || isWithin(path, relative.slice('snapshots/'.length));
-}
-
-/** The device of a directory's filesystem, and the path of the directory within that filesystem. */
-function placeOf(
-  entries: readonly MountEntry[],
-  directory: string,
-): { device: string; path: string } | undefined {
-  const holder = entries.reduce<MountEntry | undefined>(
-    (best, entry) =>
-      isWithin(directory, entry.mountPoint) && entry.mountPoint.length >= (best?.mountPoint.length ?? 0)
-        ? entry
-        : best,
-    undefined,
-  );
-  if (holder === undefined) return undefined;
-  const rest = directory.slice(holder.mountPoint === '/' ? 0 : holder.mountPoint.length);
-  return { device: holder.device, path: `${holder.root === '/' ? '' : holder.root}${rest}` || '/' };
-}
-
-/** Whether a mount shows files of a directory: as a bind mount, or as an overlay with a layer in it. */
-export function isMountOf({ entries }: NamespaceMounts, entry: MountEntry, directory: string): boolean {
-  if (entry.type === 'overlay') {
-    return entry.layers.some((path) => isWithin(path, directory) || /^\d+\/fs$/.test(path));
+/** The lines of a table. */
+export function* linesOf({ text }: MountTable): Generator<string, void, undefined> {
+  for (let start = 0, end = text.indexOf('\n'); end >= 0; start = end + 1, end = text.indexOf('\n', start)) {
+    yield text.slice(start, end);
   }
-  const place = placeOf(
-    entries.filter((other) => other !== entry),
-    directory,
-  );
-  return place !== undefined && place.device === entry.device && isWithin(entry.root, place.path);
+}
+
+/** The table of this process. The file stays open, since poll(2) then says whether the table has changed. */
+class OwnTable {
+  readonly #fd = openSync('/proc/self/mountinfo', 'r');
+  #changes = 0;
+  #last: { readonly changes: number; readonly table: MountTable } | undefined;
+  #reading: { readonly changes: number; readonly table: Promise<MountTable> } | undefined;
+
+  /** How often it has changed. A change while it is read is noticed the next time. */
+  get changes(): number {
+    if (hasChanged(this.#fd)) this.#changes += 1;
+    return this.#changes;
+  }
+
+  readNow(): MountTable {
+    const { changes } = this;
+    if (this.#last?.changes === changes) return this.#last.table;
+    const parts: Buffer[] = [];
+    readHere(this.#fd, parts, Infinity);
+    return this.#keep(changes, { process: undefined, text: textOf(parts) });
+  }
+
+  async read(): Promise<MountTable> {
+    const { changes } = this;
+    if (this.#last?.changes === changes) return this.#last.table;
+    if (this.#reading?.changes !== changes) this.#reading = { changes, table: this.#read(changes) };
+    return this.#reading.table;
+  }
+
+  async #read(changes: number): Promise<MountTable> {
+    try {
+      return this.#keep(changes, { process: undefined, text: await readAll(this.#fd) });
+    } finally {
+      // The next call reads it again if this one has failed.
+      if (this.#reading?.changes === changes) this.#reading = undefined;
+    }
+  }
+
+  #keep(changes: number, table: MountTable): MountTable {
+    this.#last = { changes, table };
+    return table;
+  }
+}
+
+let own: OwnTable | undefined;
+
+/** How often the mounts of this process's namespace have changed since they were first asked for. Takes 2 us. */
+export function ownMountChanges(): number {
+  return (own ??= new OwnTable()).changes;
+}
+
+/** Reads the mounts of this process's namespace, again only if they have changed. */
+export function readOwnMountsNow(): MountTable {
+  return (own ??= new OwnTable()).readNow();
+}
+
+/** The same as `readOwnMountsNow`, but reads a long table on another thread. */
+export function readOwnMounts(): Promise<MountTable> {
+  return (own ??= new OwnTable()).read();
 }
 
 /**
- * What uses a directory, as a phrase for a message: a mount on it or below it, a bind mount of something in it, or an
- * overlay with a layer in it. `undefined` if none of these mounts does.
+ * Reads the mounts of the namespaces of all other processes, as far as this process may read them. Left out are
+ * namespaces in which no process runs, and those that belong to another user namespace below this one: any user can
+ * make one of these and mount in it what they like.
  */
-export function findUse(namespaces: readonly NamespaceMounts[], directory: string): string | undefined {
-  const own = namespaces.find((mounts) => mounts.own)?.entries ?? [];
-  const place = placeOf(own, directory);
-  for (const mounts of namespaces) {
-    const elsewhere = mounts.own ? '' : ' in another mount namespace';
-    for (const { device, root, mountPoint, layers } of mounts.entries) {
-      if (mounts.own && isWithin(mountPoint, directory)) return `${mountPoint} is a mount point`;
-      if (place !== undefined && device === place.device && isWithin(root, place.path)) {
-        return `it is mounted at ${mountPoint}${elsewhere}`;
-      }
-      if (layers.some((path) => mayBeWithin(path, directory)))
-        return `the overlay at ${mountPoint}${elsewhere} uses it`;
+export async function readOtherMounts(): Promise<MountTable[]> {
+  const seen = new Set([readlinkSync('/proc/self/ns/mnt')]);
+  const tables: MountTable[] = [];
+  await inSlices(await readdir('/proc'), async (process) => {
+    if (!/^\d+$/.test(process)) return;
+    try {
+      const namespace = readlinkSync(`/proc/${process}/ns/mnt`);
+      if (seen.has(namespace)) return;
+      const text = isTrusted(Number(process)) ? await readTable(Number(process)) : undefined;
+      seen.add(namespace);
+      if (text !== undefined) tables.push({ process: Number(process), text });
+    } catch {
+      // The process has ended, or this one may not read its mounts.
     }
+  });
+  return tables;
+}
+
+/** Reads the mounts of all namespaces: that of this process first. */
+export async function readAllMounts(): Promise<MountTable[]> {
+  return [await readOwnMounts(), ...(await readOtherMounts())];
+}
+
+/** Whether the mount namespace of a process belongs to this user namespace, or to one above it. */
+function isTrusted(process: number): boolean {
+  const namespace = openSync(`/proc/${process}/ns/mnt`, 'r');
+  try {
+    const owner = userNamespaceOf(namespace);
+    if (owner === undefined) return true;
+    try {
+      return fstatSync(owner).ino === statSync('/proc/self/ns/user').ino;
+    } finally {
+      closeSync(owner);
+    }
+  } finally {
+    closeSync(namespace);
   }
-  return undefined;
+}
+
+async function readTable(process: number): Promise<string> {
+  const fd = openSync(`/proc/${process}/mountinfo`, 'r');
+  try {
+    return await readAll(fd);
+  } finally {
+    await close(fd);
+  }
+}
+
+/** Reads an open file of /proc, whose size is unknown, from its beginning. */
+async function readAll(fd: number): Promise<string> {
+  const parts: Buffer[] = [];
+  for (let at = readHere(fd, parts, READ_HERE); at !== undefined;) {
+    const part = Buffer.allocUnsafe(PART);
+    const { bytesRead } = await read(fd, part, 0, PART, at);
+    if (bytesRead === 0) break;
+    parts.push(part.subarray(0, bytesRead));
+    at += bytesRead;
+  }
+  return textOf(parts);
+}
+
+/** Reads up to about `limit` bytes on this thread. @returns how far it came, or `undefined` if that was the end */
+function readHere(fd: number, parts: Buffer[], limit: number): number | undefined {
+  for (let at = 0; ; at += parts.at(-1)?.length ?? 0) {
+    if (at >= limit) return at;
+    const part = Buffer.allocUnsafe(PART);
+    const length = readSync(fd, part, 0, PART, at);
+    if (length === 0) return undefined;
+    parts.push(part.subarray(0, length));
+  }
+}
+
+function textOf(parts: readonly Buffer[]): string {
+  return Buffer.concat(parts).toString('latin1');
 }

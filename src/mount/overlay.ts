@@ -163,20 +163,18 @@ export async function mountOverlayByCommand(
   }
 }
 
-/** @returns the directory that all layers are in, and the options with the layers relative to it */
-function toRelative(given: readonly string[], { lowers: [lower = ''] }: MountOptions): [string, string] {
+/**
+ * Names the lower layers but the first relative to the directory that all layers are in. The paths that stay absolute
+ * tell later which store the mount is of.
+ *
+ * @returns that directory, and the options
+ */
+function toRelative(given: readonly string[], { lowers: [first = ''] }: MountOptions): [string, string] {
   // Layers are at `snapshots/<id>/fs`.
-  const directory = dirname(dirname(lower));
-  const escape = (text: string, pattern: RegExp): string => text.replace(pattern, '\\$&');
-  const prefixes = [escape(`${directory}/`, /[\\:,]/g), escape(`${directory}/`, /[\\,]/g)];
+  const directory = dirname(dirname(first));
+  const prefix = `:${`${directory}/`.replace(/[\\:,]/g, '\\$&')}`;
   const text = given
-    .map((option) => {
-      const [key = '', ...value] = option.split('=');
-      if (!['lowerdir', 'upperdir', 'workdir'].includes(key)) return option;
-      const [inLower = '', inUpper = ''] = prefixes;
-      const path = value.join('=');
-      return `${key}=${key === 'lowerdir' ? path.replaceAll(inLower, '') : path.replace(inUpper, '')}`;
-    })
+    .map((option) => (option.startsWith('lowerdir=') ? option.replaceAll(prefix, ':') : option))
     .join(',');
   return [directory, text];
 }

@@ -1,10 +1,10 @@
 import { closeSync, mkdirSync, openSync, readdirSync, symlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect } from 'vitest';
-import { readOwnMountsNow } from '../../src/linux/mountinfo.ts';
 import { isUpperInUse, needsUserxattr } from '../../src/linux/probe.ts';
 import { mount, openMount, unmount } from '../../src/mount/mount.ts';
 import { test as base } from '../support/fixtures.ts';
+import { mountPointsNow } from '../support/mount-points.ts';
 import { needs } from '../support/needs.ts';
 import { sh } from '../support/tree.ts';
 
@@ -72,7 +72,7 @@ describe.skipIf(lacking)(`what the kernel is asked${lacking}`, () => {
     overlay: _made,
   }) => {
     const state = (): unknown => [
-      readOwnMountsNow().entries.length,
+      mountPointsNow().length,
       readdirSync('/proc/self/fd').length,
       sh('find upper -printf "%P %i %T@ %C@\\n"', place),
     ];

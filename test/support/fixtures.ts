@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test as base, expect } from 'vitest';
 import { type DriverOptions, MetadataStore, OverlayDriver } from '../../src/index.ts';
-import { readOwnMountsNow } from '../../src/linux/mountinfo.ts';
+import { mountPointsNow } from './mount-points.ts';
 import { type Example, copyExample, makeExample } from './damage.ts';
 import { Examiner } from './examiner.ts';
 import { assertSound, assertWhole } from './store.ts';
@@ -49,8 +49,8 @@ export const test = base.extend<{ $test: Fixtures; $file: SharedFixtures }>({
   place: async ({}, use) => {
     const place = mkdtempSync(join(tmpdir(), 'overlite-test-'));
     await use(place);
-    const left = readOwnMountsNow().entries.filter(({ mountPoint }) => mountPoint.startsWith(`${place}/`));
-    for (const { mountPoint } of left.toReversed()) execFileSync('umount', ['-l', mountPoint]);
+    const left = mountPointsNow().filter((mountPoint) => mountPoint.startsWith(`${place}/`));
+    for (const mountPoint of left.toReversed()) execFileSync('umount', ['-l', mountPoint]);
     rmSync(place, { recursive: true, force: true });
     expect(left).toEqual([]);
   },

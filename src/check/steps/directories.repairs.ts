@@ -1,9 +1,8 @@
 import { chmodSync, existsSync, lstatSync, mkdirSync } from 'node:fs';
-import { dirname } from 'node:path';
+import { dirname, relative } from 'node:path';
 import { isSkeleton, makeLayer, makeWork, removeSkeleton } from '../../layers/directories.ts';
 import { setAside } from '../../layers/lost-and-found.ts';
 import { errnoOf, isGone } from '../../linux/errno.ts';
-import { findUse } from '../../linux/mountinfo.ts';
 import { syncPath } from '../../linux/sync-path.ts';
 import type { Problem } from '../problem.ts';
 import {
@@ -45,8 +44,8 @@ function createDirectory(path: string): RepairOutcome {
 
 function move({ layout, mounts }: RepairContext, { id, path, message }: Problem): RepairOutcome {
   if (path === undefined || lstatSync(path, { throwIfNoEntry: false }) === undefined) return GONE;
-  const use = findUse(mounts, path.toString());
-  if (use !== undefined) return { outcome: 'refused', detail: use };
+  const use = mounts.findUse(relative(layout.snapshots, path.toString()));
+  if (use !== undefined) return { outcome: 'refused', detail: use.what };
   try {
     const place = setAside(layout, path, id, message);
     syncPath(dirname(path.toString()));

@@ -1,8 +1,9 @@
 import { lstatSync, type Stats } from 'node:fs';
-import { relative } from 'node:path';
 import { entriesOf, isSkeleton } from '../../layers/directories.ts';
 import { type DirectoryEntry, readBatchesOf } from '../../linux/directory-entries.ts';
-import { readOwnMountsNow } from '../../linux/mountinfo.ts';
+import { FileStatus } from '../../linux/file-status.ts';
+import { AT_FDCWD, cString } from '../../linux/foreign.ts';
+import { StoreMounts } from '../../layers/store-mounts.ts';
 import type { SeenRemoval, SeenSnapshot } from '../../metadata/repair/inspector.ts';
 import { confirm } from '../confirm.ts';
 import { type CheckContext, isWanted } from '../context.ts';
@@ -12,7 +13,7 @@ import { type Problem, problem } from '../problem.ts';
 export async function checkDirectories(context: CheckContext): Promise<void> {
   const { layout, rows, inspector, progress, problems } = context;
   checkModes(context);
-  const covered = findCovered(context);
+  const covered = await findCovered(context);
   const listed = checkTop(context) ? list(context) : undefined;
   progress.expect(rows.snapshots.size + (listed?.size ?? 0));
   const suspects = new Map<number, Problem[]>();
@@ -62,22 +63,28 @@ function checkModes({ layout, problems }: CheckContext): void {
 }
 
 /** Finds the mounts over directories of the store. @returns the ids whose directories they hide */
-function findCovered({ layout, rows, problems }: CheckContext): Set<number> {
+async function findCovered({ layout, rows, problems }: CheckContext): Promise<Set<number>> {
   const covered = new Set<number>();
-  for (const { mountPoint: path } of readOwnMountsNow().entries) {
-    const place = relative(layout.snapshots, path);
-    const [, text, inside] = /^([1-9]\d{0,15})(?:\/(?:fs|work)(\/.+)?)?$/s.exec(place) ?? [];
-    const id = text === undefined ? undefined : Number(text);
-    if (place === '') {
-      problems.add('mounted-over', { path, hidden: 'all directories' });
-    } else if (id !== undefined && inside === undefined) {
+  if (isMountRoot(layout.snapshots)) {
+    problems.add('mounted-over', { path: layout.snapshots, hidden: 'all directories' });
+  }
+  for (const { below, mountPoint: path } of await new StoreMounts(layout).mountPoints()) {
+    const [, text, inside] = /^([1-9]\d{0,15})(?:\/(?:fs|work)(\/.+)?)?$/s.exec(below) ?? [];
+    if (text === undefined) continue;
+    const id = Number(text);
+    if (inside === undefined) {
       covered.add(id);
       problems.add('mounted-over', { id, path, hidden: 'a directory' });
-    } else if (id !== undefined && rows.snapshots.get(id)?.kind === 'committed') {
+    } else if (rows.snapshots.get(id)?.kind === 'committed') {
       problems.add('mounted-over', { id, path, hidden: 'a part of a layer' });
     }
   }
   return covered;
+}
+
+function isMountRoot(path: string): boolean {
+  const status = new FileStatus();
+  return status.read(AT_FDCWD, cString(path)) && status.isMountRoot;
 }
 
 /** Checks the directory of all snapshots. @returns whether it is a directory; a link in its place is not followed */

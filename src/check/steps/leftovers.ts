@@ -1,9 +1,9 @@
 import { existsSync, lstatSync } from 'node:fs';
 import { join } from 'node:path';
 import { DirectoryLock } from '../../layers/directory-lock.ts';
+import { type MountSurvey, StoreMounts } from '../../layers/store-mounts.ts';
 import { currentBoot } from '../../linux/boot.ts';
 import { isSystemError } from '../../linux/errno.ts';
-import { type NamespaceMounts, findUse, readAllMounts } from '../../linux/mountinfo.ts';
 import type { SeenRemoval, SeenSnapshot } from '../../metadata/repair/inspector.ts';
 import { confirm } from '../confirm.ts';
 import { type CheckContext, isWanted } from '../context.ts';
@@ -11,10 +11,10 @@ import { type Problem, problem } from '../problem.ts';
 
 /** Checks for what is still to be deleted, what crashes left behind, and what has been open for long. */
 export async function checkLeftovers(context: CheckContext): Promise<void> {
-  const { inspector, rows, progress, problems } = context;
+  const { layout, inspector, rows, progress, problems } = context;
   const { removals, snapshots } = rows;
   progress.expect(removals.size + snapshots.size);
-  const mounts = await readAllMounts();
+  const mounts = await new StoreMounts(layout).survey();
   const suspects = new Map<number, Problem[]>();
   for (const [id, entries] of removals) {
     progress.advance();
@@ -35,7 +35,7 @@ export async function checkLeftovers(context: CheckContext): Promise<void> {
 
 function checkRemovals(
   { layout }: CheckContext,
-  mounts: readonly NamespaceMounts[],
+  mounts: MountSurvey,
   id: number,
   entries: readonly SeenRemoval[],
 ): Problem[] {
@@ -45,7 +45,13 @@ function checkRemovals(
       return isLocked(layout, id) ? [] : [problem('reservation-abandoned', { id, path })];
     }
     if (lstatSync(path, { throwIfNoEntry: false }) === undefined) return [];
-    return [problem('removal-waiting', { id, path, use: findUse(mounts, path) })];
+    return [
+      problem('removal-waiting', {
+        id,
+        path,
+        use: mounts.findUse(part === 'work' ? `${id}/work` : `${id}`)?.what,
+      }),
+    ];
   });
 }
 

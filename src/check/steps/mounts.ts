@@ -1,4 +1,4 @@
-import { readAllMounts } from '../../linux/mountinfo.ts';
+import { StoreMounts } from '../../layers/store-mounts.ts';
 import { type CheckContext, isWanted } from '../context.ts';
 import { damagedIds } from '../rebuild.ts';
 
@@ -7,18 +7,12 @@ export async function checkMounts(context: CheckContext): Promise<void> {
   const { layout, rows, progress, problems } = context;
   const damaged = damagedIds(problems, rows);
   const seen = new Set<string>();
-  for (const { own, entries } of await readAllMounts()) {
-    for (const { type, mountPoint, layers } of entries) {
-      progress.advance();
-      if (type !== 'overlay') continue;
-      const mount = `${mountPoint}${own ? '' : ' in another mount namespace'}`;
-      for (const layer of layers) {
-        const id = layer.startsWith('/') ? layout.idOf(layer) : undefined;
-        if (id === undefined || !isWanted(context, id) || seen.has(`${id} ${mount}`)) continue;
-        seen.add(`${id} ${mount}`);
-        addUse(context, damaged, { id, mount, path: mountPoint });
-      }
-    }
+  const survey = await new StoreMounts(layout).survey();
+  for (const { id, mountPoint, where } of survey.overlays) {
+    progress.advance();
+    if (!isWanted(context, id) || seen.has(`${id} ${where}`)) continue;
+    seen.add(`${id} ${where}`);
+    addUse(context, damaged, { id, mount: where, path: mountPoint });
   }
 }
 

@@ -92,7 +92,10 @@ describe.skipIf(lacking)(`backup()${lacking}`, () => {
     expect(readdirSync(place).filter((name) => name.includes('partial'))).toEqual([]);
   });
 
-  test('a backup that is cancelled while SQLite writes leaves no journal behind', async ({ driver, place }) => {
+  test('a backup that is cancelled while SQLite writes leaves no journal behind', async ({
+    driver,
+    place,
+  }) => {
     const labels = Object.fromEntries(Array.from({ length: 16 }, (_, i) => [`label-${i}`, 'x'.repeat(2000)]));
     await driver.transaction((transaction) => {
       for (let i = 0; i < 1000; i++) transaction.prepare(`k${i}`, null, { labels });
