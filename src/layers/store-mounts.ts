@@ -154,22 +154,25 @@ export class StoreMounts {
     const place = placeOf(this.#layout, ownTable);
     const others = new PlacedMounts();
     const layers = new LayerSearch(this.#layout);
+    let count = 0;
     try {
       for (const table of [ownTable, ...(await readOtherMounts())]) {
         if (table !== ownTable) await inSlices(others.search(table, place), () => {});
-        const overlays: MountEntry[] = [];
-        await inSlices(overlaysOf(table), (entry) => void overlays.push(entry));
-        await layers.addAll(table, overlays);
+        const found = await overlaysOf(table);
+        count += found.mounts;
+        await layers.addAll(table, found.overlays);
       }
     } finally {
       layers.close();
     }
-    return new MountSurvey(this.#layout, { own, others, layers });
+    return new MountSurvey(this.#layout, { count, own, others, layers });
   }
 }
 
 /** What was mounted of the directories of a store at one time. */
 export class MountSurvey {
+  /** How many mounts were looked at. */
+  readonly count: number;
   /** The overlays with layers of the store. */
   readonly overlays: readonly LayerMount[];
   readonly #layout: Layout;
@@ -179,9 +182,11 @@ export class MountSurvey {
 
   constructor(
     layout: Layout,
-    { own, others, layers }: { own: PlacedMounts; others: PlacedMounts; layers: LayerSearch },
+    found: { count: number; own: PlacedMounts; others: PlacedMounts; layers: LayerSearch },
   ) {
     this.#layout = layout;
+    const { count, own, others, layers } = found;
+    this.count = count;
     this.#placed = [own, others];
     this.#certain = layers.certain;
     this.#possible = layers.possible;
@@ -261,13 +266,22 @@ function entryOf(table: MountTable, id: number): MountEntry | undefined {
   return undefined;
 }
 
-/** The overlays in a table. An `undefined` gives an opportunity to end a slice. */
-function* overlaysOf(table: MountTable): Generator<MountEntry | undefined, void, undefined> {
-  let count = 0;
-  for (const line of linesOf(table)) {
-    if (parseHead(line).isOverlay) yield parseLine(line);
-    else if ((count += 1) % LINES === 0) yield undefined;
-  }
+/** The overlays in a table, and how many mounts are in it. */
+async function overlaysOf(table: MountTable): Promise<{ overlays: MountEntry[]; mounts: number }> {
+  const overlays: MountEntry[] = [];
+  let mounts = 0;
+  const lines = function* (): Generator<string | undefined, void, undefined> {
+    for (const line of linesOf(table)) {
+      mounts += 1;
+      if (parseHead(line).isOverlay) yield line;
+      else if (mounts % LINES === 0) yield undefined;
+    }
+  };
+  await inSlices(lines(), (line) => {
+    const entry = parseLine(line);
+    if (entry !== undefined) overlays.push(entry);
+  });
+  return { overlays, mounts };
 }
 
 /** The mount point of a mount as people can find it. */

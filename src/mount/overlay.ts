@@ -164,17 +164,25 @@ export async function mountOverlayByCommand(
 }
 
 /**
- * Names the lower layers but the first relative to the directory that all layers are in. The paths that stay absolute
- * tell later which store the mount is of.
+ * Names layers relative to the directory that all of them are in. The first lower layer and the upper one keep their
+ * paths, which tell later of which store the mount is, unless mount(8) cannot take these.
  *
  * @returns that directory, and the options
  */
 function toRelative(given: readonly string[], { lowers: [first = ''] }: MountOptions): [string, string] {
   // Layers are at `snapshots/<id>/fs`.
   const directory = dirname(dirname(first));
-  const prefix = `:${`${directory}/`.replace(/[\\:,]/g, '\\$&')}`;
+  const escape = (pattern: RegExp): string => `${directory}/`.replace(pattern, '\\$&');
+  const inLower = escape(/[\\:,]/g);
+  const inUpper = escape(/[\\,]/g);
   const text = given
-    .map((option) => (option.startsWith('lowerdir=') ? option.replaceAll(prefix, ':') : option))
+    .map((option) => {
+      const [key = '', ...value] = option.split('=');
+      if (!['lowerdir', 'upperdir', 'workdir'].includes(key)) return option;
+      const path = value.join('=');
+      if (!directory.includes('"')) return `${key}=${path.replaceAll(`:${inLower}`, ':')}`;
+      return `${key}=${key === 'lowerdir' ? path.replaceAll(inLower, '') : path.replace(inUpper, '')}`;
+    })
     .join(',');
   return [directory, text];
 }

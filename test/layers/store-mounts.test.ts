@@ -162,7 +162,7 @@ describe.skipIf(lacking)(`the mounts of a store${lacking}`, () => {
   ];
   test.for(ways)(
     'an overlay that names its layers by way of %s uses them',
-    async ([, script, path], { place, layers, target, run }) => {
+    async ([, script, path], { place, layers, target: _target, run }) => {
       run(script);
       const way = path(layers, place);
       run(`mount -t overlay overlay -o "lowerdir=${way}:${layers.fs(2)}" target`);

@@ -44,7 +44,7 @@ describe.skipIf(lacking).each(methods)(`an overlay by %s${lacking}`, (by) => {
     expect(statSync(`${layer}/own-2`).isCharacterDevice()).toBe(true);
     await mount(await driver.mounts('top'), target, { by });
     // Found in mountinfo, however its paths are written there.
-    expect((await driver.remove('top')).deferred).toMatch(/uses it/);
+    expect((await driver.remove('top')).deferred).toMatch(/uses it|may use it/);
     await unmount(target);
     expect((await driver.cleanup()).deferred).toEqual([]);
     await mount(await driver.view('v', 'layer-2'), target, { by });

@@ -8,8 +8,8 @@ export async function checkMounts(context: CheckContext): Promise<void> {
   const damaged = damagedIds(problems, rows);
   const seen = new Set<string>();
   const survey = await new StoreMounts(layout).survey();
+  progress.advance(survey.count);
   for (const { id, mountPoint, where } of survey.overlays) {
-    progress.advance();
     if (!isWanted(context, id) || seen.has(`${id} ${where}`)) continue;
     seen.add(`${id} ${where}`);
     addUse(context, damaged, { id, mount: where, path: mountPoint });

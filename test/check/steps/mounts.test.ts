@@ -44,7 +44,7 @@ describe.skipIf(lacking)(`checks of mounts${lacking}`, () => {
         code: 'mount-of-damaged',
         snapshot: 'base',
         path: target,
-        message: expect.stringContaining(`${target} in another mount namespace`) as string,
+        message: expect.stringContaining(`"${target}" in another mount namespace`) as string,
       },
     ]);
     await holder.finish();
