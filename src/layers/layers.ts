@@ -11,7 +11,7 @@ import type { StoreMounts } from './store-mounts.ts';
 import type { LayerSync } from './sync.ts';
 import type { Layout } from './layout.ts';
 import { isInOverlay, lastMount } from './overlay-use.ts';
-import { type Measurement, measure, measureNow, versionOf } from './seal.ts';
+import { type Measurement, lookAgain, measure, measureNow } from './seal.ts';
 import { Meter, measureUsage } from './usage.ts';
 
 /** The layer of a snapshot. */
@@ -71,10 +71,11 @@ export class Layers {
       const { usage, digest, version } = await this.#seal(layer.id, watched, before === undefined);
       // In this order: once the last mount is gone, only what differs from before shows that there was one.
       const mounted = await this.inUse(layer);
-      const changed = async (): Promise<boolean> =>
-        before === undefined
-          ? (await versionOf(this.#snapshotsView.walk(layer.id), watched)) !== version
-          : before.mounted || before.last !== lastMount(this.#layout, layer.id);
+      const changed = async (): Promise<boolean> => {
+        if (before !== undefined) return before.mounted || before.last !== lastMount(this.#layout, layer.id);
+        const now = await lookAgain(this.#snapshotsView.walk(layer.id), watched);
+        return now.written || now.version !== version;
+      };
       return { usage, digest, inUse: mounted || (await changed()) };
     });
   }

@@ -1,4 +1,8 @@
-import { ignoreGone } from '../linux/errno.ts';
+import { closeSync } from 'node:fs';
+import { ignoreGone, unlessGone } from '../linux/errno.ts';
+import { isOpenForWriting } from '../linux/file-calls.ts';
+import { isRegular } from '../linux/file-status.ts';
+import { openRegular } from '../linux/regular-file.ts';
 import { type SliceOptions, inSlices } from '../linux/slices.ts';
 import { type TreeEntry, type TreeWalk, walkTree } from '../linux/tree-walk.ts';
 import type { Usage } from '../snapshot.ts';
@@ -91,11 +95,38 @@ function join(metadata: MetadataDigest, content: ContentDigest | undefined): str
   return content === undefined ? metadata.digest() : `${metadata.digest()} ${content.digest()}`;
 }
 
-/** The present version of a layer, to compare with that of a measurement. */
-export async function versionOf(layer: TreeWalk, options?: SliceOptions): Promise<string> {
+/** What a second look at a layer finds. */
+export interface SecondLook {
+  /** The present version of the layer, to compare with that of a measurement. */
+  readonly version: string;
+  /** Whether some process has a file of it open for writing, or mapped so. */
+  readonly written: boolean;
+}
+
+/**
+ * Looks at a layer again after it was measured. A mount that was detached is in no table, but what it has open for
+ * writing can be found.
+ *
+ * @throws as `measure`
+ */
+export async function lookAgain(layer: TreeWalk, options?: SliceOptions): Promise<SecondLook> {
   const version = new Version();
-  await inSlices(layer, (entry) => version.add(entry), options);
-  return version.digest();
+  let written = false;
+  const look = (entry: TreeEntry): void => {
+    version.add(entry);
+    if (!written && isRegular(entry.status.mode)) written = unlessGone(() => hasWriter(entry)) === true;
+  };
+  await inSlices(layer, look, options);
+  return { version: version.digest(), written };
+}
+
+function hasWriter({ handle }: TreeEntry): boolean {
+  const fd = openRegular(handle.subarray(0, -1));
+  try {
+    return isOpenForWriting(fd) === true;
+  } finally {
+    closeSync(fd);
+  }
 }
 
 /** The result of verifying a seal. */

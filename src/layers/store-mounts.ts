@@ -1,7 +1,7 @@
-import { closeSync, constants, openSync, readlinkSync } from 'node:fs';
+import { closeSync, constants, openSync, readlinkSync, realpathSync } from 'node:fs';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { Descriptors } from '../linux/descriptors.ts';
-import { isGone, isSystemError } from '../linux/errno.ts';
+import { isGone, isSystemError, unlessGone } from '../linux/errno.ts';
 import { openDirectoryInRoot } from '../linux/file-calls.ts';
 import { FileStatus } from '../linux/file-status.ts';
 import { AT_FDCWD, O_PATH, cString } from '../linux/foreign.ts';
@@ -64,10 +64,19 @@ const LINES = 1000;
 /** More levels than any path has: it ends a walk that never comes to the root directory. */
 const MAX_LEVELS = 2048;
 
+/** What was found in the table of this process, as long as that does not change. */
+interface OwnMounts {
+  readonly changes: number;
+  readonly place: Place | undefined;
+  readonly placed: PlacedMounts;
+  /** Read only for a survey. */
+  overlays?: Overlays;
+}
+
 /** Finds the mounts of the directories in a store: bind mounts, overlays, and mounts on them. */
 export class StoreMounts {
   readonly #layout: Layout;
-  #own: { readonly changes: number; readonly found: PlacedMounts } | undefined;
+  #own: OwnMounts | undefined;
   #next: Promise<MountSurvey> | undefined;
 
   constructor(layout: Layout) {
@@ -81,7 +90,7 @@ export class StoreMounts {
    * @param below its path below `snapshots/`
    */
   async findOwn(below: string): Promise<string | undefined> {
-    return (await this.#readOwn()).find(below);
+    return (await this.#readOwn()).placed.find(below);
   }
 
   /** The same as `findOwn`, without interruption. */
@@ -89,16 +98,17 @@ export class StoreMounts {
     const changes = ownMountChanges();
     if (this.#own?.changes !== changes) {
       const table = readOwnMountsNow();
-      const found = new PlacedMounts();
-      for (const _ of found.search(table, placeOf(this.#layout, table))) continue;
-      this.#own = { changes, found };
+      const place = placeOf(this.#layout, table);
+      const placed = new PlacedMounts();
+      for (const _ of placed.search(table, place)) continue;
+      this.#own = { changes, place, placed };
     }
-    return this.#own.found.find(below);
+    return this.#own.placed.find(below);
   }
 
   /** The mounts in this process's namespace on directories below `snapshots/`. */
   async mountPoints(): Promise<readonly Pick<PlacedMount, 'below' | 'mountPoint'>[]> {
-    return (await this.#readOwn()).mountPoints;
+    return (await this.#readOwn()).placed.mountPoints;
   }
 
   /** Looks at the mounts of all namespaces. The calls of one turn of the event loop share a look. */
@@ -113,13 +123,7 @@ export class StoreMounts {
 
   /** Whether the mount on a directory is of this store. @throws a system error if the directory is missing */
   async isMountOf(target: string): Promise<boolean> {
-    const fd = openSync(target, O_PATH | constants.O_DIRECTORY | constants.O_NOFOLLOW);
-    const status = new FileStatus();
-    try {
-      status.readOpen(fd);
-    } finally {
-      closeSync(fd);
-    }
+    const status = statusOf(target);
     if (!status.isMountRoot) return false;
     const table = await readOwnMounts();
     const entry = entryOf(table, status.mountId);
@@ -129,43 +133,35 @@ export class StoreMounts {
       const below = place?.device === entry.device ? pathBelow(entry.root, place.path) : undefined;
       return below !== undefined && below !== '';
     }
-    const layers = new LayerSearch(this.#layout);
-    try {
-      await layers.addAll(table, [entry]);
-      return layers.mounts.length > 0;
-    } finally {
-      layers.close();
-    }
+    using layers = new LayerSearch(this.#layout);
+    await layers.addAll(undefined, [entry]);
+    return layers.mounts.length > 0;
   }
 
-  async #readOwn(): Promise<PlacedMounts> {
+  async #readOwn(): Promise<OwnMounts> {
     const changes = ownMountChanges();
-    if (this.#own?.changes === changes) return this.#own.found;
+    if (this.#own?.changes === changes) return this.#own;
     const table = await readOwnMounts();
-    const found = new PlacedMounts();
-    await inSlices(found.search(table, placeOf(this.#layout, table)), () => {});
-    this.#own = { changes, found };
-    return found;
+    const place = placeOf(this.#layout, table);
+    const placed = new PlacedMounts();
+    await inSlices(placed.search(table, place), () => {});
+    return (this.#own = { changes, place, placed });
   }
 
   async #survey(): Promise<MountSurvey> {
     const own = await this.#readOwn();
-    const ownTable = await readOwnMounts();
-    const place = placeOf(this.#layout, ownTable);
+    own.overlays ??= await overlaysOf(await readOwnMounts());
+    let { count } = own.overlays;
     const others = new PlacedMounts();
-    const layers = new LayerSearch(this.#layout);
-    let count = 0;
-    try {
-      for (const table of [ownTable, ...(await readOtherMounts())]) {
-        if (table !== ownTable) await inSlices(others.search(table, place), () => {});
-        const found = await overlaysOf(table);
-        count += found.mounts;
-        await layers.addAll(table, found.overlays);
-      }
-    } finally {
-      layers.close();
+    using layers = new LayerSearch(this.#layout);
+    await layers.addAll(undefined, own.overlays.entries);
+    for (const table of await readOtherMounts()) {
+      await inSlices(others.search(table, own.place), () => {});
+      const overlays = await overlaysOf(table);
+      await layers.addAll(table.process, overlays.entries);
+      count += overlays.count;
     }
-    return new MountSurvey(this.#layout, { count, own, others, layers });
+    return new MountSurvey(this.#layout, { count, placed: [own.placed, others], layers });
   }
 }
 
@@ -182,12 +178,12 @@ export class MountSurvey {
 
   constructor(
     layout: Layout,
-    found: { count: number; own: PlacedMounts; others: PlacedMounts; layers: LayerSearch },
+    found: { count: number; placed: readonly PlacedMounts[]; layers: LayerSearch },
   ) {
     this.#layout = layout;
-    const { count, own, others, layers } = found;
+    const { count, placed, layers } = found;
     this.count = count;
-    this.#placed = [own, others];
+    this.#placed = placed;
     this.#certain = layers.certain;
     this.#possible = layers.possible;
     this.overlays = layers.mounts;
@@ -233,25 +229,27 @@ function pathBelow(path: string, directory: string): string | undefined {
   return path.startsWith(prefix) ? path.slice(prefix.length) : undefined;
 }
 
-/** Where `snapshots/` is, going by the mount that it is reached by. */
-function placeOf(layout: Layout, table: MountTable): Place | undefined {
-  let fd: number;
-  try {
-    fd = openSync(layout.snapshots, O_PATH | constants.O_DIRECTORY | constants.O_NOFOLLOW);
-  } catch (error) {
-    if (isGone(error)) return undefined;
-    throw error;
-  }
+/** The status of a directory. @throws a system error if there is none */
+function statusOf(directory: string): FileStatus {
+  const fd = openSync(directory, O_PATH | constants.O_DIRECTORY | constants.O_NOFOLLOW);
   try {
     const status = new FileStatus();
     status.readOpen(fd);
-    const entry = entryOf(table, status.mountId);
-    const rest = entry && pathBelow(readlinkSync(fdPath(fd)), entry.mountPoint);
-    if (entry === undefined || rest === undefined) return undefined;
-    return { device: entry.device, path: join(entry.root, rest) };
+    return status;
   } finally {
     closeSync(fd);
   }
+}
+
+/** Where `snapshots/` is, going by the mount that it is reached by. */
+function placeOf(layout: Layout, table: MountTable): Place | undefined {
+  const found = unlessGone(() => ({
+    entry: entryOf(table, statusOf(layout.snapshots).mountId),
+    path: realpathSync(layout.snapshots),
+  }));
+  const rest = found?.entry && pathBelow(found.path, found.entry.mountPoint);
+  if (found?.entry === undefined || rest === undefined) return undefined;
+  return { device: found.entry.device, path: join(found.entry.root, rest) };
 }
 
 function join(directory: string, rest: string): string {
@@ -267,25 +265,30 @@ function entryOf(table: MountTable, id: number): MountEntry | undefined {
 }
 
 /** The overlays in a table, and how many mounts are in it. */
-async function overlaysOf(table: MountTable): Promise<{ overlays: MountEntry[]; mounts: number }> {
-  const overlays: MountEntry[] = [];
-  let mounts = 0;
+interface Overlays {
+  readonly entries: readonly MountEntry[];
+  readonly count: number;
+}
+
+async function overlaysOf(table: MountTable): Promise<Overlays> {
+  const entries: MountEntry[] = [];
+  let count = 0;
   const lines = function* (): Generator<string | undefined, void, undefined> {
     for (const line of linesOf(table)) {
-      mounts += 1;
+      count += 1;
       if (parseHead(line).isOverlay) yield line;
-      else if (mounts % LINES === 0) yield undefined;
+      else if (count % LINES === 0) yield undefined;
     }
   };
   await inSlices(lines(), (line) => {
     const entry = parseLine(line);
-    if (entry !== undefined) overlays.push(entry);
+    if (entry !== undefined) entries.push(entry);
   });
-  return { overlays, mounts };
+  return { entries, count };
 }
 
 /** The mount point of a mount as people can find it. */
-function whereOf({ process }: MountTable, mountPoint: string): string {
+function whereOf(process: number | undefined, mountPoint: string): string {
   return `${quote(mountPoint)}${process === undefined ? '' : ' in another mount namespace'}`;
 }
 
@@ -312,7 +315,7 @@ class PlacedMounts {
       if (rest !== undefined) shown.set(id, { at: join(mountPoint, rest), below: '' });
       else if (below !== undefined) {
         shown.set(id, { at: mountPoint, below });
-        this.#add({ below, mountPoint, what: `it is mounted at ${whereOf(table, mountPoint)}` });
+        this.#add({ below, mountPoint, what: `it is mounted at ${whereOf(table.process, mountPoint)}` });
       }
     }
     for (const line of linesOf(table)) {
@@ -324,7 +327,7 @@ class PlacedMounts {
       if (rest === undefined) continue;
       const below = parent.below === '' ? rest : join(parent.below, rest);
       if (below === '') continue;
-      const what = `${whereOf(table, mountPoint)} is a mount point`;
+      const what = `${whereOf(table.process, mountPoint)} is a mount point`;
       this.mountPoints.push({ below, mountPoint, what });
       this.#add({ below, mountPoint, what });
     }
@@ -344,7 +347,7 @@ class PlacedMounts {
 }
 
 /** Finds the layers of overlays by device and inode. */
-class LayerSearch {
+class LayerSearch implements Disposable {
   readonly mounts: LayerMount[] = [];
   /** What uses a directory or something in it, by the identity of the directory. */
   readonly certain = new Map<string, string>();
@@ -378,12 +381,12 @@ class LayerSearch {
     }
   }
 
-  close(): void {
+  [Symbol.dispose](): void {
     this.#opened[Symbol.dispose]();
   }
 
-  /** Adds the layers of the overlays in a namespace. */
-  async addAll(table: MountTable, overlays: readonly MountEntry[]): Promise<void> {
+  /** Adds the layers of overlays in the namespace of a process; `undefined` is this one. */
+  async addAll(process: number | undefined, overlays: readonly MountEntry[]): Promise<void> {
     const named = new Map<string, MountEntry[]>();
     for (const entry of overlays) {
       for (const path of entry.layers) {
@@ -394,9 +397,9 @@ class LayerSearch {
     }
     if (named.size === 0 || this.#starts.length < 2) return;
     const here = this.#openRoot('/');
-    const there = table.process === undefined ? here : this.#openRoot(`/proc/${table.process}/root`);
+    const there = process === undefined ? here : this.#openRoot(`/proc/${process}/root`);
     for (const [path, entries] of named) {
-      const where = entries.map(({ mountPoint }) => whereOf(table, mountPoint));
+      const where = entries.map(({ mountPoint }) => whereOf(process, mountPoint));
       const mount = `the overlay at ${where[0]}`;
       if (!path.startsWith('/')) {
         await this.#addPossible(

@@ -1,4 +1,5 @@
 import { constants } from 'node:fs';
+import { constants as os } from 'node:os';
 import { errnoOf } from './errno.ts';
 import {
   AT_EMPTY_PATH,
@@ -10,6 +11,7 @@ import {
   cString,
   checked,
   copyFileRange,
+  fcntl,
   flock,
   getdents64,
   ioctl,
@@ -46,6 +48,10 @@ const FS_IOC_SETFLAGS = 0x40086602;
 const NS_GET_USERNS = 0xb701;
 const FS_NOCOW_FL = 0x00800000;
 const LOCK_EX_NB = 2 | 4;
+const F_SETSIG = 10;
+const F_SETLEASE = 1024;
+const F_RDLCK = 0;
+const F_UNLCK = 2;
 const POLLPRI = 0x02;
 const SEEK_DATA = 3;
 const SEEK_HOLE = 4;
@@ -228,6 +234,25 @@ export function tryLock(fd: number): boolean {
   const error = systemError('flock');
   if (errnoOf(error) === 'EAGAIN') return false;
   throw error;
+}
+
+/**
+ * Whether some process has a file open for writing, or mapped so, by whatever mount. The kernel then refuses a lease.
+ *
+ * @param fd the file, open for reading only
+ * @returns `undefined` if this process or the filesystem cannot have leases
+ */
+export function isOpenForWriting(fd: number): boolean | undefined {
+  // If somebody opens the file right now, the lease's owner gets a signal: this one is ignored.
+  fcntl(fd, F_SETSIG, os.signals.SIGURG);
+  if (fcntl(fd, F_SETLEASE, F_RDLCK) !== 0) {
+    const error = systemError('fcntl F_SETLEASE');
+    if (errnoOf(error) === 'EAGAIN') return true;
+    if (['EACCES', 'EPERM', 'EINVAL'].includes(errnoOf(error))) return undefined;
+    throw error;
+  }
+  checked(fcntl(fd, F_SETLEASE, F_UNLCK), 'fcntl F_SETLEASE');
+  return false;
 }
 
 /** Makes everything on the filesystem of an open file durable. */

@@ -88,6 +88,7 @@ export const copyFileRange = foreign(
   'long copy_file_range(int from, uint8_t *offset, int to, uint8_t *toOffset, size_t length, uint32_t flags)',
 );
 export const poll = foreign('int poll(uint8_t *fds, unsigned long count, int timeout)');
+export const fcntl = foreign('int fcntl(int fd, int command, long argument)');
 export const flock = foreign('int flock(int fd, int operation)');
 export const syncfs = foreign('int syncfs(int fd)');
 export const unshare = foreign('int unshare(int flags)');

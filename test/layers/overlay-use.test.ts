@@ -16,7 +16,7 @@ import { test } from '../support/fixtures.ts';
 import { commitLayer, layerOf } from '../support/layers.ts';
 import { mount, unmount } from '../support/mount.ts';
 import { needs } from '../support/needs.ts';
-import { startProcess } from '../support/process.ts';
+import { type StartedProcess, startProcess } from '../support/process.ts';
 import { describeTree } from '../support/tree.ts';
 import { waitFor } from '../support/wait-for.ts';
 
@@ -152,6 +152,67 @@ describe.skipIf(lacking)(`a layer that is mounted${lacking}`, () => {
         expect(existsSync(left)).toBe(false);
       },
     );
+  });
+});
+
+/** Programs that hold a file of a base in different ways, and write to it when they are told to. */
+const holders: Readonly<Record<string, string>> = {
+  'an open file': `
+f = open('log', 'a')
+def write(): f.write('late'); f.flush()`,
+  'a mapped file': `
+import mmap
+open('log', 'w').write('early')
+f = open('log', 'r+b'); m = mmap.mmap(f.fileno(), 0); f.close()
+def write(): m[:5] = b'later'; m.flush()`,
+};
+
+describe.skipIf(needs('root', 'python3'))(`a base that was detached${needs('root', 'python3')}`, () => {
+  const detached = test.extend<{ holder: StartedProcess; how: string }>({
+    how: '',
+    holder: async ({ driver, target, how }, use) => {
+      await driver.prepare('k');
+      mount(await driver.mounts('k'), target);
+      const program = `import os; os.chdir('${target}')\n${holders[how]}
+print('ready', flush=True); input(); write(); print('written', flush=True); input()`;
+      const holder = await startProcess('ready', 'python3', ['-c', program]);
+      execFileSync('umount', ['-l', target]);
+      await use(holder);
+      await holder.kill();
+    },
+  });
+  for (const how of Object.keys(holders)) {
+    describe(how, () => {
+      detached.override({ how });
+      detached(`commit() finds ${how} in it`, async ({ driver, holder: _held }) => {
+        await expect(driver.commit('n', 'k', { inUse: 'refuse' })).rejects.toMatchObject({
+          code: 'FAILED_PRECONDITION',
+        });
+        expect((await driver.commit('n', 'k')).inUse).toBe(true);
+      });
+
+      detached(`commit() with inUse: "copy" copies it because of ${how}`, async ({ driver, holder }) => {
+        expect((await driver.commit('n', 'k', { inUse: 'copy' })).inUse).toBe(false);
+        const sealed = describeTree(await layerOf(driver, 'n'));
+        holder.write('\n');
+        await waitFor('the program to write', () => holder.printed.includes('written'));
+        expect(describeTree(await layerOf(driver, 'n'))).toBe(sealed);
+      });
+    });
+  }
+
+  test('commit() of a base with a file that is open for reading says that it is not in use', async ({
+    driver,
+  }) => {
+    await driver.prepare('k');
+    const file = join(await layerOf(driver, 'k'), 'file');
+    writeFileSync(file, '');
+    const fd = openSync(file, 'r');
+    try {
+      expect((await driver.commit('n', 'k')).inUse).toBe(false);
+    } finally {
+      closeSync(fd);
+    }
   });
 });
 
