@@ -1,3 +1,5 @@
+import { escapeHidden } from './quote.ts';
+
 /**
  * What went wrong, as a gRPC code. Codes never change between major versions; messages may.
  *
@@ -24,16 +26,19 @@ export type ErrorCode =
   | 'UNIMPLEMENTED'
   | 'INTERNAL';
 
-/** The error class of this package. `hint`, if there is one, says what to do about the error. */
+/**
+ * The error class of this package. `hint`, if there is one, says what to do about the error. Both can be shown on a
+ * terminal: characters of others' names that would control it are escaped.
+ */
 export class SnapshotError extends Error {
   override readonly name = 'SnapshotError';
   readonly code: ErrorCode;
   readonly hint: string | undefined;
 
   constructor(code: ErrorCode, message: string, options: { hint?: string; cause?: unknown } = {}) {
-    super(message, 'cause' in options ? { cause: options.cause } : undefined);
+    super(escapeHidden(message), 'cause' in options ? { cause: options.cause } : undefined);
     this.code = code;
-    this.hint = options.hint;
+    this.hint = options.hint && escapeHidden(options.hint);
   }
 }
 

@@ -41,6 +41,18 @@ const test = base.extend<DatabaseFixtures>({
   },
 });
 
+test('no message or hint holds characters that control a terminal, whoever wrote them', () => {
+  const name = 'm\u001B]0;x\u0007\u001B[2J\u202E\u009B\n';
+  const shown = String.raw`m\u001b]0;x\u0007\u001b[2J\u202e\u009b\n`;
+  const missing = thrownBy(() => readFileSync(`/nowhere/${name}`));
+  expect(toSnapshotError(missing, 'reading').message).toBe(
+    `reading: ENOENT: no such file or directory, open '/nowhere/${shown}'`,
+  );
+  const error = new SnapshotError('INTERNAL', `about ${name}`, { hint: `remove ${name}`, cause: missing });
+  expect(error).toMatchObject({ message: `about ${shown}`, hint: `remove ${shown}`, cause: missing });
+  expect(error.stack).toContain(`about ${shown}\n`);
+});
+
 describe('errors of SQLite', () => {
   test('a locked database is UNAVAILABLE, and trying again can help', ({ file, open }) => {
     const first = open(file);

@@ -1,4 +1,5 @@
 import type { SchemaDifference } from '../metadata/schema.ts';
+import { escapeHidden } from '../quote.ts';
 import type { Finding, FindingCode, Severity } from '../report.ts';
 import type { RepairPhase } from './description.ts';
 import { type DESCRIPTIONS, FINDINGS, descriptionOf } from './findings.ts';
@@ -47,7 +48,7 @@ export function problem<Code extends FindingCode>(code: Code, facts: Facts<Code>
   return {
     code,
     severity: description.severityOf?.(facts) ?? description.severity,
-    message: description.message(facts),
+    message: escapeHidden(description.message(facts)),
     id,
     ...(path !== undefined && { path }),
     ...(difference !== undefined && { difference }),

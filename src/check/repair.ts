@@ -2,6 +2,7 @@ import type { Layout } from '../layers/layout.ts';
 import { StoreMounts } from '../layers/store-mounts.ts';
 import { SnapshotError, toSnapshotError } from '../errors.ts';
 import { RepairWriter } from '../metadata/repair/repair-writer.ts';
+import { escapeHidden } from '../quote.ts';
 import type { Repair } from '../report.ts';
 import { REPAIR_PHASES } from './description.ts';
 import { type DESCRIPTIONS, FINDINGS } from './findings.ts';
@@ -82,7 +83,10 @@ function orderOf({ repair }: Repairable): number {
 
 async function perform(context: RepairContext, problem: Repairable): Promise<RepairOutcome> {
   try {
-    return await REPAIRS[problem.code](context, problem);
+    const { outcome, detail } = await REPAIRS[problem.code](context, problem);
+    if (detail === undefined) return { outcome };
+    // Where it was set aside is a path as it is; why it was refused is a message, which can name others' mounts.
+    return { outcome, detail: outcome === 'refused' ? escapeHidden(detail) : detail };
   } catch (error) {
     const failure = toSnapshotError(error, problem.repair.sentence);
     if (failure instanceof SnapshotError && failure.code !== 'INTERNAL') {

@@ -2,7 +2,7 @@ import { resolve } from 'node:path';
 import { Layout } from '../layers/layout.ts';
 import { backupDatabase } from '../metadata/backup/backup.ts';
 import { storeCommand } from './command.ts';
-import { say, sayJson } from './output.ts';
+import { say, sayJson, shown } from './output.ts';
 import { withBar } from './progress.ts';
 import { stopSignal } from './stopping.ts';
 import { bytes } from './units.ts';
@@ -27,5 +27,5 @@ export const backupCommand = storeCommand(
       unit: bytes,
     });
     if (json === true) sayJson({ file: resolve(file) });
-    else say(`${resolve(file)} is written`);
+    else say(`${shown(resolve(file))} is written`);
   });

@@ -2,9 +2,9 @@ import { checkStore } from '../check/check.ts';
 import { STEPS } from '../check/findings.ts';
 import { SnapshotError } from '../errors.ts';
 import { type Statuses, storeCommand, toMilliseconds } from './command.ts';
-import { say, sayJson } from './output.ts';
+import { say, sayJson, shown } from './output.ts';
 import { ProgressBar } from './progress.ts';
-import { quoteWhole } from '../quote.ts';
+import { escapeHidden, quoteWhole } from '../quote.ts';
 import { stopSignal } from './stopping.ts';
 import type { CheckProgress, Finding, Report } from '../report.ts';
 
@@ -92,8 +92,9 @@ async function watch(
 function show(report: Report): void {
   for (const finding of report.findings) showFinding(finding);
   for (const { code, action, outcome, snapshot, path, detail } of report.repairs) {
-    const subject = path ?? snapshot ?? '';
-    const more = detail === undefined ? '' : ` (${detail})`;
+    const about = path ?? snapshot;
+    const subject = about === null ? '' : shown(about);
+    const more = detail === undefined ? '' : ` (${escapeHidden(detail)})`;
     const words = {
       planned: 'would repair',
       done: 'repaired',
@@ -113,11 +114,11 @@ function show(report: Report): void {
     const why = reason === undefined ? '' : `, ${reason}`;
     say(`${step.padEnd(12)} ${state}${why}${state === 'skipped' ? '' : `, ${checked} checked`}`);
   }
-  say(`${report.root}: ${report.status}`);
+  say(`${shown(report.root)}: ${report.status}`);
 }
 
 function showFinding({ code, severity, message, path, repair }: Finding): void {
   say(`${severity}: ${code}: ${message}`);
-  if (path !== null && !message.includes(path)) say(`  at ${path}`);
+  if (path !== null && !message.includes(escapeHidden(path))) say(`  at ${shown(path)}`);
   if (repair !== null) say(`  repair would ${repair}`);
 }

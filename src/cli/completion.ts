@@ -5,6 +5,7 @@ import { Argument, type Command, type Option } from 'commander';
 import { RE2JS } from 're2js';
 import { Layout } from '../layers/layout.ts';
 import { MetadataReader } from '../metadata/reader.ts';
+import { hasHidden } from '../quote.ts';
 import { command } from './command.ts';
 import { say } from './output.ts';
 
@@ -168,7 +169,7 @@ async function namesOf(root: string, current: string, kinds: string): Promise<Ca
       const filters = [kinds, begins].filter((part) => part !== '').join(',');
       for (const { name, kind } of reader.snapshots(...(filters === '' ? [] : [filters]))) {
         // A shell could split such a name into several words.
-        if (/\p{C}/u.test(name)) continue;
+        if (hasHidden(name)) continue;
         if (found.push({ word: name, description: kind }) === MOST) break;
       }
     } finally {

@@ -11,7 +11,7 @@ import { MetadataReader } from '../metadata/reader.ts';
 import { quote } from '../quote.ts';
 import { command } from './command.ts';
 import { toLine } from './diff.ts';
-import { say } from './output.ts';
+import { say, shown } from './output.ts';
 import { stopSignal } from './stopping.ts';
 import { bytes, duration } from './units.ts';
 
@@ -46,7 +46,7 @@ class Demo {
       throw new SnapshotError('INVALID_ARGUMENT', `${quote(this.#source)} is not a directory`);
     }
     const root = await mkdtemp(join(tmpdir(), 'overlite-'));
-    say(`The store is ${root}.`);
+    say(`The store is ${shown(root)}.`);
     if (!this.#canMount) {
       say(
         'This is not root: overlays cannot be mounted here, so the workspaces are made and committed but not',
@@ -71,7 +71,7 @@ class Demo {
 
     const [base] = await this.#time('prepare the base', () => driver.prepare('base-layer'));
     if (base === undefined) throw new SnapshotError('INTERNAL', 'there is no mount for the base');
-    await this.#time(`copy ${this.#source} into it`, async () => {
+    await this.#time(`copy ${shown(this.#source)} into it`, async () => {
       // A base is a bind mount of its own layer, so the layer can be written to directly.
       await run('cp', ['-a', '--reflink=auto', '--', `${this.#source}/.`, base.source]);
     });

@@ -42,10 +42,10 @@ set it, or with --contents. Needs root: both snapshots are mounted meanwhile, wh
   );
 
 /** A change for people: `M /etc/hosts  (mode)`. */
-export function toLine({ kind, path, differences }: Change): string {
+export function toLine({ kind, rawPath, differences }: Change): string {
   const { letter, style } = SIGNS[kind];
   const how = differences.length === 0 ? '' : paint('dim', `  (${differences.join(', ')})`);
-  return `${paint(style, letter)} ${shown(path)}${how}`;
+  return `${paint(style, letter)} ${shown(rawPath)}${how}`;
 }
 
 async function* asJson(changes: AsyncIterable<Change>): AsyncGenerator<object> {

@@ -1,4 +1,5 @@
 import { Option } from 'commander';
+import { replaceHidden } from '../quote.ts';
 import type { Info, Kind } from '../snapshot.ts';
 import { type StoreOptions, storeCommand } from './command.ts';
 import { say, sayJson } from './output.ts';
@@ -108,7 +109,7 @@ function* toMermaid({ nodes, edges }: Graph): Generator<string> {
 /** The text in a node: the name, without invisible characters, and what it is. */
 function linesOf({ name, kind, size }: Node): string[] {
   return [
-    name.replaceAll(/\p{C}/gu, '\uFFFD'),
+    replaceHidden(name, () => '\uFFFD'),
     size === null || kind === 'view' ? kind : `${kind}, ${bytes(size)}`,
   ];
 }

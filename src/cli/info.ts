@@ -29,7 +29,7 @@ export const infoCommand = storeCommand('info', 'Show everything about a snapsho
       ['usage', usage === null ? '-' : `${usage.inodes} inodes, ${bytes(usage.size)}`],
       ['created', time(created)],
       ['updated', time(updated)],
-      ['directory', directory ?? '-'],
+      ['directory', directory === null ? '-' : shown(directory)],
       ['id', String(id)],
       ['seal', seal ?? '-'],
       ...(inUse === true ? ([['in use', 'its layer was in use when it was committed']] as const) : []),

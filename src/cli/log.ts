@@ -1,3 +1,5 @@
+import { jsonText } from '../quote.ts';
+
 /** How much is logged: each level includes those before it. */
 export const LOG_LEVELS = ['error', 'warn', 'info', 'debug'] as const;
 
@@ -16,6 +18,6 @@ export class Log {
   /** Logs a message if the level includes it. Details that are `undefined` are left out. */
   say(level: LogLevel, message: string, details: Readonly<Record<string, unknown>> = {}): void {
     if (LOG_LEVELS.indexOf(level) > this.#level) return;
-    process.stderr.write(`${JSON.stringify({ time: new Date(), level, message, ...details })}\n`);
+    process.stderr.write(`${jsonText({ time: new Date(), level, message, ...details })}\n`);
   }
 }

@@ -5,6 +5,7 @@ import { inspect } from 'node:util';
 import type { Command } from 'commander';
 import { SnapshotError, toSnapshotError } from '../errors.ts';
 import { isSystemError } from '../linux/errno.ts';
+import { escapeHidden, escapeLines, jsonText } from '../quote.ts';
 import { STATUSES, type Statuses, helpOf } from './command.ts';
 import { program } from './program.ts';
 import { Stopped, stoppedStatus, takeSignals } from './stopping.ts';
@@ -55,17 +56,15 @@ function report(error: unknown): number {
   }
   const { json = false, debug = false }: { json?: boolean; debug?: boolean } = command?.opts() ?? {};
   const known = isSystemError(error) ? toSnapshotError(error, command?.name() ?? program.name()) : error;
-  const message = known instanceof Error ? known.message : String(known);
+  const message = escapeHidden(known instanceof Error ? known.message : String(known));
   const { code, hint } = known instanceof SnapshotError ? known : { code: undefined, hint: undefined };
   if (json) {
-    process.stderr.write(
-      `${JSON.stringify({ error: { code: code ?? null, message, hint: hint ?? null } })}\n`,
-    );
+    process.stderr.write(`${jsonText({ error: { code: code ?? null, message, hint: hint ?? null } })}\n`);
   } else {
     process.stderr.write(`overlite: ${code === undefined ? '' : `${code}: `}${message}\n`);
     if (hint !== undefined) process.stderr.write(`  hint: ${hint}\n`);
   }
-  if (debug) process.stderr.write(`${inspect(error)}\n`);
+  if (debug) process.stderr.write(`${escapeLines(inspect(error))}\n`);
   if (error instanceof Stopped) return error.status;
   return stoppedStatus() ?? statuses.failed(error);
 }

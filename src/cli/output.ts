@@ -1,33 +1,41 @@
 import { styleText } from 'node:util';
 import Table from 'cli-table3';
-import { quoteWhole } from '../quote.ts';
+import { escapeHidden, hasHidden, jsonText, quoteBytes, quoteWhole, replaceHidden } from '../quote.ts';
 import type { Info, Kind, Mount } from '../snapshot.ts';
 
-/** Prints a line. */
+/** The colours that `paint` gives, and the characters that lay out a text. */
+// oxlint-disable-next-line no-control-regex -- Escape begins a colour.
+const OWN = /\u001B\[(?:[12]|22|3[1-9])m|[\n\t]/;
+
+/**
+ * Prints a line. What others wrote is to be quoted where it becomes part of the line (`shown`); what was forgotten there
+ * cannot control a terminal either.
+ */
 export function say(line: string): void {
-  process.stdout.write(`${line}\n`);
+  const parts = line.split(new RegExp(`(${OWN.source})`));
+  process.stdout.write(`${parts.map((part, at) => (at % 2 === 1 ? part : escapeHidden(part))).join('')}\n`);
 }
 
 /** Prints a value as JSON. */
 export function sayJson(value: unknown): void {
-  say(JSON.stringify(value, null, 2));
+  say(jsonText(value, 2));
 }
 
 /** Prints a line on standard error, for commands whose standard output belongs to another program. */
 export function note(line: string): void {
-  process.stderr.write(`overlite: ${line}\n`);
+  process.stderr.write(`overlite: ${escapeHidden(line)}\n`);
 }
 
 /** Prints a line of JSON on standard error. */
 export function noteJson(value: unknown): void {
-  process.stderr.write(`${JSON.stringify(value)}\n`);
+  process.stderr.write(`${jsonText(value)}\n`);
 }
 
 /** Prints an array of JSON, an element at a time. */
 export async function sayJsonArray(values: AsyncIterable<unknown>): Promise<void> {
   let before = '[\n';
   for await (const value of values) {
-    process.stdout.write(before + JSON.stringify(value, null, 2).replace(/^/gm, '  '));
+    process.stdout.write(before + jsonText(value, 2).replace(/^/gm, '  '));
     before = ',\n';
   }
   say(before === '[\n' ? '[]' : '\n]');
@@ -50,13 +58,23 @@ export function paintKind(kind: Kind): string {
   return paint(KIND_STYLES[kind], kind);
 }
 
-/** A key or name for people: as JSON if it is ambiguous or could control a terminal. */
-export function shown(name: string): string {
-  return /^[\p{L}\p{N}\p{P}\p{S}]+$/u.test(name) && !/["\\]/.test(name) ? name : quoteWhole(name);
+/**
+ * A key, name or path for people: quoted if it is ambiguous or could control a terminal. Give a path as bytes where it
+ * need not be UTF-8.
+ */
+export function shown(name: string | Buffer): string {
+  const text = name.toString();
+  if (/^[\p{L}\p{N}\p{P}\p{S}]+$/u.test(text) && !/["\\\uFFFD]/.test(text)) return text;
+  return typeof name === 'string' ? quoteWhole(name) : quoteBytes(name);
 }
 
-/** Quotes an argument for a shell. */
+/** Quotes an argument for a shell; with hidden characters in it for bash, zsh or ksh, by the numbers of its bytes. */
 function quoted(argument: string): string {
+  if (hasHidden(argument)) {
+    const octal = (hidden: string): string =>
+      [...Buffer.from(hidden)].map((byte) => `\\${byte.toString(8).padStart(3, '0')}`).join('');
+    return `$'${replaceHidden(argument.replaceAll(/[\\']/g, '\\$&'), octal)}'`;
+  }
   return /^[\w@%+=:,./-]+$/.test(argument) ? argument : `'${argument.replaceAll("'", `'\\''`)}'`;
 }
 

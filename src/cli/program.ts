@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { Command } from 'commander';
+import { escapeLines } from '../quote.ts';
 import { backupCommand } from './backup.ts';
 import { checkCommand } from './check.ts';
 import { cleanupCommand } from './cleanup.ts';
@@ -45,6 +46,9 @@ const manifest: unknown = JSON.parse(readFileSync(new URL('../../package.json', 
 const version =
   typeof manifest === 'object' && manifest !== null ? String(Reflect.get(manifest, 'version')) : 'unknown';
 
+/** Errors name wrong arguments, which may be file names that a shell has put in the place of a pattern. */
+const output = { writeErr: (text: string): boolean => process.stderr.write(escapeLines(text)) };
+
 /** The whole command line: the help, the manual page and the completions are made from it. */
 export const program = new Command('overlite')
   .description('Overlayfs snapshots whose metadata lives in SQLite')
@@ -61,10 +65,12 @@ Run \`overlite COMMAND --help\` for options and examples. --root defaults to $OV
 Exit status: 0 done, 1 the operation failed, 2 wrong usage, 130 stopped by Ctrl-C. check uses the exit status of fsck;
 run and shell return that of the command.`,
   )
+  .configureOutput(output)
   .exitOverride();
 
 for (const [group, commands] of Object.entries(groups)) {
-  for (const command of commands) program.addCommand(command.exitOverride().helpGroup(group));
+  for (const command of commands)
+    program.addCommand(command.exitOverride().configureOutput(output).helpGroup(group));
 }
 
-program.addCommand(completeCommand.exitOverride(), { hidden: true });
+program.addCommand(completeCommand.exitOverride().configureOutput(output), { hidden: true });

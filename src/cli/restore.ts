@@ -1,7 +1,7 @@
 import { type RestoreReport, restoreStore } from '../check/restore.ts';
 import { storeCommand } from './command.ts';
 import { quoteWhole } from '../quote.ts';
-import { say, sayJson } from './output.ts';
+import { say, sayJson, shown } from './output.ts';
 
 /** `overlite restore` */
 export const restoreCommand = storeCommand(
@@ -34,8 +34,8 @@ may have the store open. Rows and directories that do not match afterwards are r
 function show({ from, setAside, snapshots, lost, journal, finished, check }: RestoreReport): void {
   if (finished) say('A restoration that had been interrupted is finished.');
   else if (from === null) say(`${snapshots} snapshots were salvaged.`);
-  else say(`${snapshots} snapshots were restored from ${from}.`);
-  if (setAside !== null) say(`The old database is kept in ${setAside}.`);
+  else say(`${snapshots} snapshots were restored from ${shown(from)}.`);
+  if (setAside !== null) say(`The old database is kept in ${shown(setAside)}.`);
   for (const { id, name, why } of lost) say(`lost: ${name === null ? `id ${id}` : quoteWhole(name)}: ${why}`);
   for (const { id, part } of journal)
     say(`not deleted: ${part === 'all' ? id : `${id}/work`}, from the journal of the backup`);

@@ -1,7 +1,7 @@
 import { existsSync, lstatSync, mkdirSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { SnapshotError } from '../errors.ts';
-import { quote } from '../quote.ts';
+import { jsonText, quote } from '../quote.ts';
 import { syncPath } from '../linux/sync-path.ts';
 import type { Layout } from './layout.ts';
 
@@ -38,7 +38,7 @@ export function placeFor(layout: Layout, id: number | undefined): string {
 /** Writes a note, beside the place that it is about if that is given. @returns the path of the note */
 export function writeNote(layout: Layout, note: Note, place: string = placeFor(layout, undefined)): string {
   const file = `${place}.note`;
-  writeFileSync(file, `${JSON.stringify({ when: new Date().toISOString(), ...note }, null, 2)}\n`, {
+  writeFileSync(file, `${jsonText({ when: new Date().toISOString(), ...note }, 2)}\n`, {
     mode: 0o600,
     flag: 'wx',
   });

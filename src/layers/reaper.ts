@@ -10,6 +10,7 @@ import { openDirectoryBeneath } from '../linux/file-calls.ts';
 import { close, fsync, open } from '../linux/fs-promises.ts';
 import type { RemovalJournal } from '../metadata/removal-journal.ts';
 import type { Removal } from '../metadata/rows.ts';
+import { escapeHidden } from '../quote.ts';
 import type { CleanupOptions, CleanupResult } from '../snapshot.ts';
 import type { HeldRoot } from './held-root.ts';
 import type { Layout } from './layout.ts';
@@ -216,7 +217,7 @@ export class Reaper {
       try {
         if (!this.#journal.isDeleting(removal)) return undefined;
         const use = await this.#findUse(removal);
-        if (use !== undefined) return use;
+        if (use !== undefined) return escapeHidden(use);
         this.#root.check();
         await this.#delete(removal, signal);
       } finally {

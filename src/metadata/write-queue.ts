@@ -1,6 +1,7 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { Database } from 'better-sqlite3';
 import { isFull } from '../errors.ts';
+import { escapeHidden } from '../quote.ts';
 import { retryWhileBusy } from './busy.ts';
 import type { SpareSpace } from './spare-space.ts';
 import type { Transactor } from './transactor.ts';
@@ -172,7 +173,7 @@ export class WriteQueue {
     try {
       this.#onTransaction?.(writes);
     } catch (error) {
-      process.emitWarning(`onTransaction has thrown: ${String(error)}`, 'OverliteWarning');
+      process.emitWarning(`onTransaction has thrown: ${escapeHidden(String(error))}`, 'OverliteWarning');
     }
   }
 

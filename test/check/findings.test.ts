@@ -29,6 +29,7 @@ import {
 } from '../../src/index.ts';
 import { type Example, breakRules, contentsOf, leaveOpen } from '../support/damage.ts';
 import { makeDisk } from '../support/disk.ts';
+import { makeFirstVersion } from '../support/first-version.ts';
 import { test } from '../support/fixtures.ts';
 import { needs } from '../support/needs.ts';
 import { mustRun, queryShell } from '../support/shell.ts';
@@ -113,13 +114,7 @@ const cases: Case[] = [
   {
     code: 'database-older',
     what: 'the schema version is the first',
-    damage: ({ at }) =>
-      void mustRun(
-        at('metadata.db'),
-        `drop trigger snapshot_volatile;
-         alter table snapshot drop column volatile_boot;
-         pragma user_version = 1;`,
-      ),
+    damage: ({ at }) => makeFirstVersion(at('metadata.db')),
     status: 'clean',
     // The table was not made by the migration, and is not quite as that makes it.
   },

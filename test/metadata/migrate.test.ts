@@ -5,6 +5,7 @@ import { promisify } from 'node:util';
 import BetterSqlite3 from 'better-sqlite3';
 import { expect } from 'vitest';
 import { MetadataReader, MetadataStore } from '../../src/metadata/index.ts';
+import { makeFirstVersion } from '../support/first-version.ts';
 import { test } from '../support/fixtures.ts';
 import { needs } from '../support/needs.ts';
 import { mustRun } from '../support/shell.ts';
@@ -45,10 +46,7 @@ const lacking = needs('root', 'sqlite3');
 test.skipIf(lacking)(
   `processes that open an old database at once migrate it once, after one backup of it as it was${lacking}`,
   async ({ example }) => {
-    mustRun(
-      example.at('metadata.db'),
-      `drop trigger snapshot_volatile; alter table snapshot drop column volatile_boot; pragma user_version = 1;`,
-    );
+    makeFirstVersion(example.at('metadata.db'));
     const script = join(import.meta.dirname, '../support/open-root.mjs');
     const outputs = await Promise.all(
       Array.from({ length: 10 }, () => promisify(execFile)(process.execPath, [script, example.root])),

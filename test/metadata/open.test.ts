@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import BetterSqlite3, { type Database } from 'better-sqlite3';
 import { describe, expect } from 'vitest';
 import { MetadataStore } from '../../src/metadata/index.ts';
+import { makeFirstVersion } from '../support/first-version.ts';
 import { test } from '../support/fixtures.ts';
 import { needs } from '../support/needs.ts';
 import { mustRun } from '../support/shell.ts';
@@ -67,10 +68,7 @@ describe('opening a database', () => {
     `opening a database of an older version backs it up once, before the migration${lacking}`,
     async ({ example }) => {
       const file = example.at('metadata.db');
-      mustRun(
-        file,
-        `drop trigger snapshot_volatile; alter table snapshot drop column volatile_boot; pragma user_version = 1;`,
-      );
+      makeFirstVersion(file);
       const open = async (): Promise<string[]> => {
         const store = await MetadataStore.open(file);
         const names = [...store.snapshots()].map(({ name }) => name);

@@ -1,4 +1,4 @@
-import { copyFileSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { copyFileSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -8,7 +8,10 @@ import { hasShell, mustRun, queryShell, runShell } from '../support/shell.ts';
 // The rules hold in a client that knows nothing of them: the sqlite3 shell, which starts with foreign keys
 // off and may be an older SQLite than the driver's.
 
-const migration = readFileSync(new URL('../../migrations/0001_snapshots.sql', import.meta.url), 'utf8');
+const migrations = readdirSync(new URL('../../migrations/', import.meta.url))
+  .toSorted()
+  .map((name) => readFileSync(new URL(`../../migrations/${name}`, import.meta.url), 'utf8'))
+  .join('\n');
 
 const openColumns = 'snapshot (id, name, kind, parent_id, created_us, updated_us)';
 const sealedColumns = 'snapshot (id, name, kind, parent_id, created_us, updated_us, inodes, size)';
@@ -719,17 +722,17 @@ describe.skipIf(!hasShell)(`the rules of the database, in the sqlite3 shell${lac
   beforeAll(() => {
     directory = mkdtempSync(join(tmpdir(), 'overlite-rules-'));
     template = join(directory, 'template.db');
-    mustRun(template, `pragma journal_mode = wal;\n${migration}\n${fixture}`);
+    mustRun(template, `pragma journal_mode = wal;\n${migrations}\n${fixture}`);
     templateDump = mustRun(template, dump);
   });
 
   afterAll(() => rmSync(directory, { recursive: true, force: true }));
 
-  /** A database with the migration only. */
+  /** A database with the migrations only. */
   function emptyDatabase(): string {
     copies += 1;
     const file = join(directory, `${copies}.db`);
-    mustRun(file, `pragma journal_mode = wal;\n${migration}`);
+    mustRun(file, `pragma journal_mode = wal;\n${migrations}`);
     return file;
   }
 
@@ -867,6 +870,7 @@ commit;
           size: 12288,
           seal: 'v1:ab',
           in_use: 1,
+          volatile_boot: null,
         },
       ]);
       expect(queryShell(file, 'select * from removal where id = 4')).toEqual([
@@ -1196,28 +1200,41 @@ bare  (view)
 `);
     });
 
-    test('snapshot_tree keeps a name with control characters on its line', () => {
+    test('the views show names and labels so that they cannot control a terminal', () => {
       const file = emptyDatabase();
       mustRun(
         file,
         `insert into ${sealedColumns} values (null, 'two' || char(10) || 'lines', 'committed', null, 1, 1, 0, 0);
 insert into ${openColumns} values
   (null, 'tab' || char(9), 'active', 1, 1, 1),
-  (null, char(27) || '[31mred', 'active', 1, 1, 1),
-  (null, 'plain "quotes" [a-z] ü', 'active', 1, 1, 1);
+  (null, 'm' || char(27) || ']0;x' || char(7) || char(27) || '[2J' || char(8238, 155) || '"\\', 'active', 1, 1, 1),
+  (null, 'plain "quotes" [a-z] ü 💥', 'active', 1, 1, 1);
+insert into label values (3, 'direction' || char(8294), 'up' || char(155, 127, 8203) || char(10) || '"ü"');
 `,
       );
-      expect(mustRun(file, 'select * from snapshot_tree;\n')).toBe(`"two\\nlines"  (committed, 0 inodes, 0 B)
-├─ "tab\\t"  (active)
-├─ "\\u001b[31mred"  (active)
-└─ plain "quotes" [a-z] ü  (active)
-`);
-      expect(queryShell(file, `select parent from snapshot_overview where id = 2`)).toEqual([
-        { parent: 'two\nlines' },
-      ]);
-      expect(queryShell(file, `select ancestor from snapshot_ancestor where snapshot_id = 2`)).toEqual([
-        { ancestor: 'two\nlines' },
-      ]);
+      const odd = String.raw`"m\u001b]0;x\u0007\u001b[2J\u202e\u009b\"\\"`;
+      expect(mustRun(file, 'select * from snapshot_tree;\n')).toBe(
+        String.raw`"two\nlines"  (committed, 0 inodes, 0 B)
+├─ "tab\t"  (active)
+├─ ${odd}  (active)
+└─ plain "quotes" [a-z] ü 💥  (active)
+`,
+      );
+      expect(mustRun(file, 'select name, parent, labels from snapshot_overview where id in (3, 4);\n')).toBe(
+        String.raw`${odd}|"two\nlines"|{"direction\u2066":"up\u009b\u007f\u200b\n\"ü\""}
+plain "quotes" [a-z] ü 💥|"two\nlines"|{}
+`,
+      );
+      expect(mustRun(file, 'select snapshot, ancestor from snapshot_ancestor where snapshot_id = 3;\n')).toBe(
+        String.raw`${odd}|"two\nlines"
+`,
+      );
+      const [{ name, labels } = { name: '', labels: '' }] = queryShell<{ name: string; labels: string }>(
+        file,
+        'select name, labels from snapshot_overview where id = 3',
+      );
+      expect(JSON.parse(name)).toBe('m\u001B]0;x\u0007\u001B[2J\u202E\u009B"\\');
+      expect(JSON.parse(labels)).toEqual({ 'direction\u2066': 'up\u009B\u007F\u200B\n"ü"' });
     });
 
     test('go to the end of a chain as long as overlayfs can stack', () => {

@@ -212,6 +212,51 @@ begin
       or (new.volatile_boot is null) <> (new.kind = 'committed');
 end;
 
+CREATE VIEW hidden_character (number, character, escaped) as
+with recursive code (point, last) as (
+  select first, last from hidden_span
+  union all
+  select point + 1, last from code where point < last
+)
+select row_number() over (order by point), char(point), printf('\u%04x', point)
+  from code;
+
+CREATE VIEW hidden_span (first, last) as
+values (1, 31), (127, 159), (173, 173), (1564, 1564), (6158, 6158), (8203, 8207), (8232, 8238), (8288, 8303),
+       (65279, 65279), (65529, 65531);
+
+CREATE VIEW shown_labels (snapshot_id, labels) as
+with object (snapshot_id, json) as (
+  select id, (select json_group_object(key, value) from label where snapshot_id = snapshot.id)
+    from snapshot
+)
+select snapshot_id,
+       case when json glob (select '*[' || group_concat(char(first) || '-' || char(last), '') || ']*' from hidden_span)
+            then (with recursive step (text, number) as (
+                    select object.json, 0
+                    union all
+                    select replace(step.text, character, escaped), hidden_character.number
+                      from step
+                      join hidden_character on hidden_character.number = step.number + 1
+                  )
+                  select text from step order by number desc limit 1)
+            else json end
+  from object;
+
+CREATE VIEW shown_name (id, name) as
+select id,
+       case when name glob (select '*[' || group_concat(char(first) || '-' || char(last), '') || ']*' from hidden_span)
+            then (with recursive step (text, number) as (
+                    select json_quote(snapshot.name), 0
+                    union all
+                    select replace(step.text, character, escaped), hidden_character.number
+                      from step
+                      join hidden_character on hidden_character.number = step.number + 1
+                  )
+                  select text from step order by number desc limit 1)
+            else name end
+  from snapshot;
+
 CREATE VIEW snapshot_ancestor (snapshot_id, snapshot, ancestor_id, ancestor, distance) as
 with recursive step (snapshot_id, ancestor_id, distance) as (
   select id, parent_id, 1
@@ -224,17 +269,17 @@ with recursive step (snapshot_id, ancestor_id, distance) as (
    where snapshot.parent_id is not null
      and step.distance < 512
 )
-select step.snapshot_id, snapshot.name, step.ancestor_id, ancestor.name, step.distance
+select step.snapshot_id, own.name, step.ancestor_id, ancestor.name, step.distance
   from step
-  join snapshot on snapshot.id = step.snapshot_id
-  join snapshot as ancestor on ancestor.id = step.ancestor_id;
+  join shown_name as own on own.id = step.snapshot_id
+  join shown_name as ancestor on ancestor.id = step.ancestor_id;
 
 CREATE VIEW snapshot_overview
   (id, name, kind, parent, depth, children, created, updated, size, inodes, labels) as
 select snapshot.id,
-       snapshot.name,
+       (select name from shown_name where id = snapshot.id),
        snapshot.kind,
-       parent.name,
+       (select name from shown_name where id = snapshot.parent_id),
        (with recursive chain (id) as (
           select snapshot.parent_id
            where snapshot.parent_id is not null
@@ -253,9 +298,8 @@ select snapshot.id,
          || printf('.%06dZ', snapshot.updated_us % 1000000),
        snapshot.size,
        snapshot.inodes,
-       (select json_group_object(key, value) from label where snapshot_id = snapshot.id)
-  from snapshot
-  left join snapshot as parent on parent.id = snapshot.parent_id;
+       (select labels from shown_labels where snapshot_id = snapshot.id)
+  from snapshot;
 
 CREATE VIEW snapshot_tree (tree) as
 with recursive
@@ -263,8 +307,7 @@ with recursive
     select id,
            parent_id,
            id = (select max(id) from snapshot as sibling where sibling.parent_id = snapshot.parent_id),
-           case when name glob '*[' || char(1) || '-' || char(31) || char(127) || ']*'
-                then json_quote(name) else name end
+           (select name from shown_name where id = snapshot.id)
              || case when kind = 'committed'
                      then printf('  (committed, %d inodes, %s)', inodes,
                             case when size < 1024 then printf('%d B', size)

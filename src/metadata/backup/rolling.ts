@@ -1,4 +1,5 @@
 import { mkdirSync, statSync } from 'node:fs';
+import { escapeHidden } from '../../quote.ts';
 import { backupDatabase } from './backup.ts';
 import { backupsOf, listBackups, nameBackup, pruneBackups } from './files.ts';
 
@@ -36,7 +37,10 @@ export class RollingBackup {
   #start(): void {
     this.#running ??= this.#makeIfDue()
       .catch((error: unknown) => {
-        process.emitWarning(`the database could not be backed up: ${String(error)}`, 'OverliteWarning');
+        process.emitWarning(
+          `the database could not be backed up: ${escapeHidden(String(error))}`,
+          'OverliteWarning',
+        );
       })
       .finally(() => (this.#running = undefined));
   }

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { describe, expect } from 'vitest';
 import { copyBackup } from '../../../src/metadata/repair/copy-backup.ts';
 import { breakRules } from '../../support/damage.ts';
+import { makeFirstVersion } from '../../support/first-version.ts';
 import { test } from '../../support/fixtures.ts';
 import { needs } from '../../support/needs.ts';
 import { mustRun, queryShell } from '../../support/shell.ts';
@@ -40,10 +41,7 @@ describe.skipIf(lacking)(`copyBackup()${lacking}`, () => {
     place,
   }) => {
     const backup = at('metadata.db');
-    mustRun(
-      backup,
-      `drop trigger snapshot_volatile; alter table snapshot drop column volatile_boot; pragma user_version = 1;`,
-    );
+    makeFirstVersion(backup);
     const file = join(place, 'new.db');
     expect((await copyBackup(backup, file)).snapshots).toBe(6);
     expect(queryShell(file, 'select volatile_boot from snapshot limit 1')).toEqual([{ volatile_boot: null }]);

@@ -14,6 +14,7 @@ import { describe, expect } from 'vitest';
 import { MetadataStore } from '../../../src/metadata/index.ts';
 import { Inspector } from '../../../src/metadata/repair/inspector.ts';
 import { breakRules, leaveOpen } from '../../support/damage.ts';
+import { makeFirstVersion } from '../../support/first-version.ts';
 import { test as base } from '../../support/fixtures.ts';
 import { needs } from '../../support/needs.ts';
 import { mustRun, queryShell } from '../../support/shell.ts';
@@ -119,10 +120,7 @@ describe.skipIf(lacking)(`Inspector${lacking}`, () => {
 
   test('a database of the first version is read as it is', ({ example, inspect }) => {
     const file = example.at('metadata.db');
-    mustRun(
-      file,
-      `drop trigger snapshot_volatile; alter table snapshot drop column volatile_boot; pragma user_version = 1;`,
-    );
+    makeFirstVersion(file);
     const inspector = inspect(file);
     expect(inspector).toMatchObject({ version: 1, outdated: true });
     expect(inspector.snapshot(example.ids.work)).toMatchObject({ name: 'work', volatileBoot: null });
