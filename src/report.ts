@@ -49,6 +49,7 @@ export type FindingCode =
   | 'layer-unreadable'
   | 'removal-waiting'
   | 'reservation-abandoned'
+  | 'run-abandoned'
   | 'volatile-lost'
   | 'open-long'
   | 'mount-of-damaged'

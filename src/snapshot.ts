@@ -310,7 +310,10 @@ export interface Snapshotter {
    */
   chain(keyOrName: string): Promise<Info[]>;
 
-  /** Deletes the directories of removed snapshots that are still there. */
+  /**
+   * Deletes the directories of removed snapshots that are still there, and what processes left behind that were killed:
+   * copies under way, and workspaces that were to be thrown away after a command.
+   */
   cleanup(options?: CleanupOptions): Promise<CleanupResult>;
 
   /** Finishes what is under way and lets go of the store. May be called more than once. */

@@ -2,18 +2,27 @@ import { type ChildProcess, type SpawnOptions, spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto';
 import { lstatSync } from 'node:fs';
 import { mkdtemp, rmdir } from 'node:fs/promises';
-import { constants, tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
+import { constants } from 'node:os';
+import { dirname, join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Command } from 'commander';
 import type { OverlayDriver } from '../driver/driver.ts';
 import { SnapshotError, toSnapshotError } from '../errors.ts';
+import { DirectoryLock } from '../layers/directory-lock.ts';
+import { Layout } from '../layers/layout.ts';
+import { RUN_LABEL, type RunPurpose } from '../layers/run-workspace.ts';
 import { errnoOf } from '../linux/errno.ts';
-import { linesOf, mountPointOf, readAllMounts } from '../linux/mountinfo.ts';
-import { attachMountAt, bindMounts, changeRoot, inNewMountNamespace } from '../linux/namespace.ts';
+import {
+  attachMountAt,
+  bindMounts,
+  changeRoot,
+  inNewMountNamespace,
+  moveMountTo,
+} from '../linux/namespace.ts';
 import { quote } from '../quote.ts';
 import type { Info, Labels, MountMethod } from '../snapshot.ts';
 import { type Statuses, type StoreOptions, byOption, labelOption, writeCommand } from './command.ts';
+import { findMountPoint, placeOf } from './mount-point.ts';
 import { note, noteJson, shown } from './output.ts';
 import { handOver, stopSignal } from './stopping.ts';
 import { openStore } from './store.ts';
@@ -44,8 +53,8 @@ if it cannot be run, 125 for every other failure, including wrong usage.`,
 
 const NOTE = `An active snapshot or a view is used directly. For a committed one a workspace is made, and thrown away
 afterwards unless --commit is given; nothing is committed if the command fails. The tree is the working directory of
-the command. It is mounted in a mount namespace of the command, where nobody else sees it. Ctrl-C goes to the command.
-Needs root.`;
+the command, at /run/overlite-run/tree in a mount namespace of the command, where nobody else sees it. Ctrl-C goes to
+the command. Needs root.`;
 
 function runner(name: string, description: string, examples: readonly string[]): Command {
   return writeCommand(name, description, { examples, note: NOTE, statuses })
@@ -92,13 +101,13 @@ async function runIn(keyOrName: string, given: readonly string[], options: RunCo
   let deferred: string | undefined;
   let ended: Ended;
   let info: Info | undefined;
-  const target = await mkdtemp(join(tmpdir(), 'overlite-run-'));
+  let lock: DirectoryLock | undefined;
   try {
     if (throwaway) {
-      await driver.prepare(key, keyOrName, { volatile: name === undefined });
+      lock = await prepareWorkspace(driver, key, keyOrName, name === undefined ? 'throw-away' : 'commit');
       thrownAway = true;
     }
-    ended = await start(driver, key, command, target, options);
+    ended = await start(driver, key, command, options);
     if (name !== undefined && ended.status === 0) {
       try {
         info = await commit(driver, name, key, labels);
@@ -106,16 +115,39 @@ async function runIn(keyOrName: string, given: readonly string[], options: RunCo
         // The result of the command is worth keeping, unless the user has stopped it.
         if (!throwaway || stopSignal.aborted) throw error;
         thrownAway = false;
+        await keepWorkspace(driver, key);
         throw unsaved(error, key);
       }
       thrownAway = false;
     }
   } finally {
     if (thrownAway) ({ deferred } = await driver.remove(key));
-    await removeUnused(target);
+    lock?.release();
   }
   process.exitCode = ended.status;
   await report(driver, { key, ended, info, removed: thrownAway, deferred }, options);
+}
+
+/**
+ * Makes the workspace of one command, with a label that says what becomes of it. It cannot be seen before it is locked
+ * too: so if this process is killed, others find that the workspace was left behind.
+ */
+function prepareWorkspace(
+  driver: OverlayDriver,
+  key: string,
+  parent: string,
+  purpose: RunPurpose,
+): Promise<DirectoryLock> {
+  return driver.transaction((tx) => {
+    tx.prepare(key, parent, { volatile: purpose === 'throw-away', labels: { [RUN_LABEL]: purpose } });
+    const { id, directory } = tx.stat(key);
+    return DirectoryLock.takeNewLayer(new Layout(dirname(dirname(directory ?? ''))), id);
+  });
+}
+
+/** Makes it a workspace like any other. If that fails, the user learns all the same that it is kept. */
+async function keepWorkspace(driver: OverlayDriver, key: string): Promise<void> {
+  await driver.update(key, { labels: {} }, [`labels.${RUN_LABEL}`]).catch(() => {});
 }
 
 /** The error if only the commit failed: the result of the command is still there. */
@@ -182,16 +214,16 @@ async function start(
   driver: OverlayDriver,
   key: string,
   command: readonly string[],
-  target: string,
   { root, chroot, by }: RunCommandOptions,
 ): Promise<Ended> {
-  const mounted = await mountFor(driver, key, target, by);
+  const mounted = await mountFor(driver, key, { root, by });
   let running: { end: Promise<Ended> };
   try {
     // From here on the command gets the signals.
     stopSignal.throwIfAborted();
     running = inNewMountNamespace(() => {
-      mounted.enter();
+      const target = findMountPoint(root);
+      mounted.enter(target);
       if (chroot === true) enter(target);
       const cwd = chroot === true ? '/' : target;
       const env = { ...process.env, PWD: cwd, OVERLITE_ROOT: resolve(root), OVERLITE_KEY: key };
@@ -207,25 +239,35 @@ async function start(
 
 /** A mount that only processes started in the namespace that `enter` is called in can see. */
 interface Mounted {
-  readonly enter: () => void;
+  readonly enter: (target: string) => void;
   readonly leave: () => Promise<void>;
 }
 
 async function mountFor(
   driver: OverlayDriver,
   key: string,
-  target: string,
-  by: MountMethod | undefined,
+  { root, by }: { readonly root: string; readonly by: MountMethod | undefined },
 ): Promise<Mounted> {
   const options = by && { by };
   try {
     const detached = await driver.openMount(key, options);
-    return { enter: () => attachMountAt(detached.fd, target), leave: () => detached.close() };
+    return { enter: (target) => attachMountAt(detached.fd, target), leave: () => detached.close() };
   } catch (error) {
     if (!(error instanceof SnapshotError && error.code === 'UNIMPLEMENTED')) throw error;
     // Before Linux 6.8, an overlay is seen by everybody until something has been started in a copy of the namespace.
-    await driver.mount(key, target, options);
-    return { enter: () => {}, leave: () => driver.unmount(target, { lazy: true }) };
+    const seen = await mkdtemp(join(placeOf(root), 'mount-'));
+    try {
+      await driver.mount(key, seen, options);
+    } catch (failure) {
+      await rmdir(seen);
+      throw failure;
+    }
+    const leave = async (): Promise<void> => {
+      await driver.unmount(seen, { lazy: true });
+      // The command's namespace has the mount on another directory.
+      await rmdir(seen);
+    };
+    return { enter: (target) => moveMountTo(seen, target), leave };
   }
 }
 
@@ -235,14 +277,6 @@ function toEnterError(error: unknown, key: string): Error {
     cause: error,
     hint: 'mount it on itself first (mount --bind), or leave the chroot',
   });
-}
-
-/** Removes a directory, unless a process that the command left behind has its mount there, and would lose it. */
-async function removeUnused(target: string): Promise<void> {
-  for (const table of await readAllMounts()) {
-    for (const line of linesOf(table)) if (mountPointOf(line) === target) return;
-  }
-  await rmdir(target).catch(() => {});
 }
 
 /** Makes a tree the root directory, with the directories of this system that programs expect. */

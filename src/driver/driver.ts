@@ -43,6 +43,7 @@ import {
   toQueuedView,
   toUpdateRequest,
 } from './arguments.ts';
+import { removeAbandonedRuns } from './abandoned-runs.ts';
 import { Committer } from './committer.ts';
 import { diffSnapshots } from './diff.ts';
 import { Mounter } from './mounter.ts';
@@ -84,8 +85,9 @@ export class OverlayDriver implements OverlaySnapshotter {
   static async open(root: string, options?: DriverOptions): Promise<OverlayDriver> {
     const settings = toSettings(options);
     const resources = await openResources(root, settings);
-    if (settings.asyncRemove !== true) resources.reaper.resume();
-    return new OverlayDriver(resources);
+    const driver = new OverlayDriver(resources);
+    if (settings.asyncRemove !== true) setImmediate(() => void driver.#resume());
+    return driver;
   }
 
   async prepare(key: string, parent?: string | null, options?: PrepareOptions & Waiting): Promise<Mount[]> {
@@ -281,7 +283,10 @@ export class OverlayDriver implements OverlaySnapshotter {
     const watched = checkOptions(options, watchedOptions<Tally>());
     const { access, reaper } = this.#resources;
     try {
-      return await access.run(() => reaper.cleanup(watched));
+      return await access.run(async () => {
+        await removeAbandonedRuns(this.#resources, watched.signal);
+        return reaper.cleanup(watched);
+      });
     } catch (error) {
       throw isReason(error, watched.signal) ? error : toSnapshotError(error, 'cleaning up');
     }
@@ -310,6 +315,14 @@ export class OverlayDriver implements OverlaySnapshotter {
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
+  }
+
+  /** Takes up what earlier processes have left, without letting anybody wait for it. */
+  async #resume(): Promise<void> {
+    const { access, reaper } = this.#resources;
+    // The next cleanup says what is wrong.
+    await access.run(() => removeAbandonedRuns(this.#resources)).catch(() => {});
+    reaper.resume();
   }
 
   /** Deletes the directory of a removed snapshot, now or in the background, as the driver was opened. */

@@ -24,10 +24,31 @@ export class DirectoryLock {
    * @throws a system error if the directory is missing
    */
   static take(layout: Layout, id: number): DirectoryLock | undefined {
-    const fd = openSync(
-      layout.directory(id),
-      constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW,
-    );
+    return DirectoryLock.#take(layout.directory(id), id);
+  }
+
+  /**
+   * Takes the lock on the layer of an id, which says that somebody is at work for it: the process that runs a command
+   * in a workspace of its own holds it until it has removed or committed that. It does not exclude mounting.
+   *
+   * @returns `undefined` if someone else has it
+   * @throws a system error if the layer is missing
+   */
+  static takeLayer(layout: Layout, id: number): DirectoryLock | undefined {
+    return DirectoryLock.#take(layout.fs(id), id);
+  }
+
+  /**
+   * Takes the lock on a layer that has just been made.
+   *
+   * @throws {SnapshotError} FAILED_PRECONDITION if someone else has it
+   */
+  static takeNewLayer(layout: Layout, id: number): DirectoryLock {
+    return DirectoryLock.#mustTake(DirectoryLock.takeLayer(layout, id), id);
+  }
+
+  static #take(path: string, id: number): DirectoryLock | undefined {
+    const fd = openSync(path, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW);
     try {
       if (tryLock(fd)) return new DirectoryLock(id, fd);
     } catch (error) {
@@ -44,14 +65,12 @@ export class DirectoryLock {
    * @throws {SnapshotError} FAILED_PRECONDITION if someone else has it
    */
   static takeNew(layout: Layout, id: number): DirectoryLock {
-    const lock = DirectoryLock.take(layout, id);
-    if (lock === undefined) {
-      throw new SnapshotError(
-        'FAILED_PRECONDITION',
-        `someone else has locked the directory of snapshot ${id}`,
-      );
-    }
-    return lock;
+    return DirectoryLock.#mustTake(DirectoryLock.take(layout, id), id);
+  }
+
+  static #mustTake(lock: DirectoryLock | undefined, id: number): DirectoryLock {
+    if (lock !== undefined) return lock;
+    throw new SnapshotError('FAILED_PRECONDITION', `someone else has locked the directory of snapshot ${id}`);
   }
 
   /** Releases the lock. May be called more than once. */

@@ -10,6 +10,7 @@ import { join, relative, sep } from 'node:path';
  *     snapshots/<id>/fs           the layer of a snapshot
  *     snapshots/<id>/work         for overlayfs, while the snapshot is active
  *     lost+found/                 what was set aside
+ *     run/                        where the trees of commands are mounted, each seen by its command alone
  */
 export class Layout {
   readonly root: string;
@@ -18,6 +19,7 @@ export class Layout {
   readonly restoring: string;
   readonly snapshots: string;
   readonly lostAndFound: string;
+  readonly run: string;
 
   readonly #shown: string;
 
@@ -33,6 +35,7 @@ export class Layout {
     this.restoring = join(root, 'metadata.db-restoring');
     this.snapshots = join(root, 'snapshots');
     this.lostAndFound = join(root, 'lost+found');
+    this.run = join(root, 'run');
   }
 
   /** The directory of a snapshot. */

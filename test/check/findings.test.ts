@@ -585,6 +585,26 @@ const cases: Case[] = [
     status: 'clean',
   },
   {
+    code: 'run-abandoned',
+    what: 'a process died that had made a workspace for a command',
+    damage: ({ root, at, ids }) => {
+      breakRules(
+        root,
+        `insert into label values (${ids.work}, 'overlite/run', 'throw-away');
+         update snapshot set volatile_boot = 'before' where id = ${ids.work};`,
+      );
+      mkdirSync(at('snapshots', ids.work, 'work', 'work', 'incompat', 'volatile'), { recursive: true });
+    },
+    status: 'clean',
+  },
+  {
+    code: 'run-abandoned',
+    what: 'a process died that was to commit what a command did',
+    damage: ({ root, ids }) =>
+      breakRules(root, `insert into label values (${ids.work}, 'overlite/run', 'commit');`),
+    status: 'clean',
+  },
+  {
     code: 'volatile-lost',
     what: 'a volatile snapshot was mounted before the last boot',
     damage: ({ root, at, ids }) => {

@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, readFileSync, readdirSync, rmdirSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, readdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect } from 'vitest';
 import { type CommandLine, test as base } from '../support/cli.ts';
@@ -9,13 +9,18 @@ import { waitFor } from '../support/wait-for.ts';
 
 const lacking = needs('root', 'unshare', 'setpriv', 'python3');
 
+/** Where commands have their trees mounted, each seen by its command alone. */
+const TREE = '/run/overlite-run/tree';
+
 const test = base.extend<{
-  /** Where commands have their trees mounted, seen by nobody else. */
+  /** The directory for temporary files, in which commands have nothing. */
   scratch: string;
   /** Runs a shell script in the tree of a snapshot. */
   run: (keyOrName: string, script: string, ...options: string[]) => ReturnType<CommandLine['overlite']>;
   /** The path of the layer of an id. */
   layer: (id: number) => string;
+  /** Kills `run` on "base" while its command goes on. */
+  killed: (...options: string[]) => Promise<{ readonly key: string; readonly command: number }>;
   /** Waits until no removal is left to do. A namespace goes a while after its last process. */
   cleanedUp: () => Promise<unknown>;
 }>({
@@ -27,6 +32,17 @@ const test = base.extend<{
   run: async ({ overlite }, use) =>
     use((keyOrName, script, ...options) => overlite('run', keyOrName, ...options, '--', 'sh', '-c', script)),
   layer: async ({ example }, use) => use((id) => example.at('snapshots', id, 'fs')),
+  killed: async ({ start, undo }, use) =>
+    use(async (...options) => {
+      const script = 'touch made; echo $$ $OVERLITE_KEY; exec sleep 1000';
+      const running = start(['run', 'base', ...options, '--', 'sh', '-c', script]);
+      const [pid, key = ''] = (await waitFor('the command', running.stdout)).trim().split(' ');
+      const command = Number(pid);
+      undo(() => existsSync(`/proc/${command}`) && process.kill(command));
+      running.process.kill('SIGKILL');
+      await running.exited;
+      return { key, command };
+    }),
   cleanedUp: async ({ json }, use) =>
     use(() =>
       waitFor('the end of what uses a removed directory', () => {
@@ -55,7 +71,7 @@ describe.skipIf(lacking)(`overlite run${lacking}`, () => {
     const [directory = '', pwd, ...files] = stdout.trimEnd().split('\n');
     expect({ status, files, stderr }).toEqual({ status: 7, files: ['app', 'draft'], stderr: 'work\n' });
     expect(pwd).toBe(directory);
-    expect(directory).toMatch(/\/overlite-run-\w+$/);
+    expect(directory).toBe(TREE);
     expect(readFileSync(join(layer(example.ids.work), 'draft'), 'utf8')).toBe('draft\nmore\n');
     expect(printed('diff', 'work')).toBe('D /app\nA /draft\n');
   });
@@ -92,7 +108,7 @@ describe.skipIf(lacking)(`overlite run${lacking}`, () => {
   // A base is a bind mount, which overlayfs knows nothing of.
   test.for(['base', 'new-base'])(
     '`run --commit` on %s commits a copy if the command leaves a process running',
-    async (on, { scratch, layer, run, printed, json, cleanedUp }) => {
+    async (on, { layer, run, printed, json, cleanedUp }) => {
       if (on === 'new-base') printed('prepare', on);
       const left = 'while :; do sleep 0.05; pwd -P > where; done';
       const script = `echo kept > file; exec > /dev/null 2>&1; setsid sh -c '${left}' & echo $! > pid`;
@@ -105,11 +121,10 @@ describe.skipIf(lacking)(`overlite run${lacking}`, () => {
       // Its directory stays where it is.
       expect(
         await waitFor('what the process writes', () => existsSync(where) && readFileSync(where, 'utf8')),
-      ).toMatch(/\/overlite-run-\w+\n$/);
+      ).toBe(`${TREE}\n`);
       process.kill(Number(readFileSync(join(layer(id), 'pid'), 'utf8')));
       await cleanedUp();
       expect(printed('check')).toContain(': clean');
-      for (const name of readdirSync(scratch)) rmdirSync(join(scratch, name));
     },
   );
 
@@ -124,24 +139,54 @@ describe.skipIf(lacking)(`overlite run${lacking}`, () => {
     expect(overlite('run', 'work', '--by', 'hand', 'true').status).toBe(125);
   });
 
-  test('`run` that is killed leaves nothing mounted, and a workspace that can be removed', async ({
+  test('`run` that is killed leaves nothing mounted, and its workspace until the command has ended', async ({
     example,
-    scratch,
-    start,
+    killed,
     printed,
     json,
-    cleanedUp,
+    run,
   }) => {
-    const running = start(['run', 'base', '--', 'sh', '-c', 'echo $$; exec sleep 1000']);
-    const pid = Number(await waitFor('the id of the process', running.stdout));
-    running.process.kill('SIGKILL');
-    await running.exited;
+    const { key, command } = await killed();
     expect(readFileSync('/proc/self/mountinfo', 'utf8')).not.toContain(example.root);
-    process.kill(pid);
-    const [left] = json('list', 'name~=^run-[0-9a-f]{12}$') as { name: string }[];
-    expect(printed('remove', '--', left?.name ?? '')).toMatch(/^run-[0-9a-f]{12} is removed\n/);
-    await cleanedUp();
-    for (const name of readdirSync(scratch)) rmdirSync(join(scratch, name));
+    expect(json('cleanup')).toEqual({ removed: 0, deferred: [] });
+    expect(run('base', 'true').status).toBe(0);
+    expect(printed('check')).not.toContain('run-abandoned');
+    expect(json('info', key)).toMatchObject({ labels: { 'overlite/run': 'throw-away' } });
+    process.kill(command);
+    await waitFor('the end of the namespace of the command', () =>
+      printed('check', '--only', 'leftovers').includes(
+        `info: run-abandoned: "${key}" is the workspace of a command`,
+      ),
+    );
+    expect(json('cleanup')).toEqual({ removed: 1, deferred: [] });
+    expect(json('list', 'name~=^run-')).toEqual([]);
+  });
+
+  test('`run` removes the workspaces that others have left', async ({ killed, printed, run, json }) => {
+    const { command } = await killed();
+    process.kill(command);
+    await waitFor('the end of the namespace of the command', () =>
+      printed('check').includes('run-abandoned'),
+    );
+    await waitFor('the workspace to be removed', () => {
+      expect(run('work', 'true').status).toBe(0);
+      return (json('list', 'name~=^run-') as unknown[]).length === 0;
+    });
+  });
+
+  test('`run --commit` that is killed leaves a workspace that only the user removes', async ({
+    killed,
+    printed,
+    json,
+  }) => {
+    const { key, command } = await killed('--commit', 'new');
+    process.kill(command);
+    await waitFor('the end of the namespace of the command', () =>
+      printed('check', '--only', 'leftovers').includes(`"${key}" is the workspace of a command`),
+    );
+    expect(json('cleanup')).toEqual({ removed: 0, deferred: [] });
+    expect(printed('diff', key)).toBe('A /made\n');
+    expect(printed('remove', key)).toBe(`${key} is removed\n`);
   });
 
   test('`run --commit` keeps the work if only the commit fails', ({ run, printed }) => {
@@ -261,18 +306,63 @@ describe.skipIf(lacking)(`overlite run${lacking}`, () => {
     expect(rows()).toEqual(before);
   });
 
-  test('`run` leaves no workspace behind where there is no directory to mount it on', ({
-    place,
-    bash,
-    rows,
-  }) => {
-    const before = rows();
-    const { status, stderr } = bash(`TMPDIR=${place}/nowhere overlite run base true`);
+  test('`run` has nothing where temporary files are, which others clean', ({ place, scratch, bash }) => {
+    symlinkSync(scratch, join(place, 'link'));
+    for (const directory of [scratch, join(place, 'link'), join(place, 'nowhere')]) {
+      const script = `pwd; pwd -P; ls -A ${scratch}`;
+      expect(bash(`TMPDIR=${directory} overlite run base -- sh -c '${script}'`)).toEqual({
+        status: 0,
+        stdout: `${TREE}\n${TREE}\n`,
+        stderr: '',
+      });
+    }
+  });
+
+  test('`run` mounts the tree where any user can reach it by its path', ({ run, bash }) => {
+    const asOther = 'setpriv --reuid=1234 --regid=1234 --clear-groups sh -c';
+    expect(run('work', `${asOther} 'cd / && cat ${TREE}/app && cd "$OLDPWD" && pwd'`).stdout).toBe(
+      `app\n${TREE}\n`,
+    );
+    const fresh = 'mount -t tmpfs -o mode=755 none /run && umask 077 &&';
+    expect(bash(`unshare -m sh -c '${fresh} overlite run work -- stat -c %a /run/overlite-run'`).stdout).toBe(
+      '755\n',
+    );
+  });
+
+  test('`run` mounts the tree in the store where /run cannot be used', ({ example, bash }) => {
+    for (const options of ['ro', 'mode=1777', 'uid=1234']) {
+      const script = `mount -t tmpfs -o ${options} none /run && overlite run base -- sh -c 'pwd; cat large | wc -c'`;
+      expect(bash(`unshare -m sh -c "${script.replaceAll('"', String.raw`\"`)}"`)).toEqual({
+        status: 0,
+        stdout: `${example.at('run/tree')}\n20000\n`,
+        stderr: '',
+      });
+    }
+  });
+
+  test('`run` follows no link in the place of its directory in the store', ({ example, place, bash }) => {
+    symlinkSync(place, example.at('run'));
+    const before = readdirSync(place);
+    const { status, stderr } = bash(
+      `unshare -m sh -c 'mount -t tmpfs -o ro none /run && overlite run base true'`,
+    );
     expect({ status, stderr }).toEqual({
       status: 125,
-      stderr: expect.stringMatching(/^overlite: FAILED_PRECONDITION: .*ENOENT/),
+      stderr: expect.stringContaining('is not a directory of this user alone') as string,
     });
-    expect(rows()).toEqual(before);
+    expect(readdirSync(place)).toEqual(before);
+  });
+
+  test('`run` in a command that runs in a tree shows both trees', ({ run }) => {
+    const inner = `pwd; cat ${TREE}/draft ${TREE}-2/large | wc -c`;
+    expect(run('work', `overlite run base -- sh -c '${inner}'`).stdout).toBe(`${TREE}-2\n20006\n`);
+  });
+
+  test('`run` side by side mounts different trees at the same path', ({ run }) => {
+    const script = `ls > mine; for each in base work; do overlite run $each -- sh -c 'ls ${TREE}-2' & done; wait; ls ${TREE}`;
+    expect(run('app', script).stdout.split('\n').toSorted().join(' ')).toBe(
+      ' app app draft etc etc etc large large large mine',
+    );
   });
 
   test.for([

@@ -1,3 +1,4 @@
+import type { RunPurpose } from '../../layers/run-workspace.ts';
 import type { FindingCode } from '../../report.ts';
 import type { Description } from '../description.ts';
 
@@ -11,6 +12,22 @@ export const LEFTOVER_FINDINGS = {
   'reservation-abandoned': {
     severity: 'info',
     message: ({ id }: { id: number }) => `id ${id} is reserved for a copy that no process is making any more`,
+  },
+  'run-abandoned': {
+    severity: 'info',
+    message: ({
+      snapshot,
+      purpose,
+      certain,
+    }: {
+      snapshot: string;
+      purpose: RunPurpose;
+      certain: boolean;
+    }) => {
+      const what = `${snapshot} is the workspace of a command whose overlite was killed`;
+      if (purpose === 'commit') return `${what} before it committed the result: commit it, or remove it`;
+      return `${what}: ${certain ? 'the next open or cleanup removes it' : 'remove it, unless the command still runs'}`;
+    },
   },
   'volatile-lost': {
     severity: 'error',

@@ -1,6 +1,7 @@
 import { existsSync, lstatSync } from 'node:fs';
 import { join } from 'node:path';
 import { DirectoryLock } from '../../layers/directory-lock.ts';
+import { RUN_LABEL, RUN_PURPOSES, isAbandoned } from '../../layers/run-workspace.ts';
 import { type MountSurvey, StoreMounts } from '../../layers/store-mounts.ts';
 import { currentBoot } from '../../linux/boot.ts';
 import { isSystemError } from '../../linux/errno.ts';
@@ -25,12 +26,39 @@ export async function checkLeftovers(context: CheckContext): Promise<void> {
   );
   problems.addAll(confirmed);
   const boot = currentBoot();
+  const runs = inspector.labelled(RUN_LABEL);
   for (const row of snapshots.values()) {
     progress.advance();
     if (row.kind === 'committed' || !isWanted(context, row.id)) continue;
     checkAge(context, row);
-    if (row.kind === 'active') checkVolatile(context, row, boot);
+    if (row.kind !== 'active') continue;
+    // Whoever made it for a command and was killed does not want it any more.
+    const left = await checkRun(context, mounts, row, runs.get(row.id));
+    if (!left) checkVolatile(context, row, boot);
   }
+}
+
+/** Checks whether a workspace was left behind by a command. @returns whether it was, and is to be thrown away */
+async function checkRun(
+  { layout, inspector, rows, problems }: CheckContext,
+  mounts: MountSurvey,
+  { id }: SeenSnapshot,
+  label: string | undefined,
+): Promise<boolean> {
+  const purpose = RUN_PURPOSES.find((known) => known === label);
+  if (purpose === undefined || mounts.findUse(`${id}`) !== undefined) return false;
+  const abandoned = await isAbandoned(layout, id);
+  // Its process may have ended it while this was found out.
+  if (abandoned === false || inspector.snapshot(id)?.kind !== 'active') return false;
+  const certain = abandoned === true;
+  problems.add('run-abandoned', {
+    snapshot: rows.quote(id),
+    purpose,
+    certain,
+    id,
+    path: layout.directory(id),
+  });
+  return purpose === 'throw-away';
 }
 
 function checkRemovals(

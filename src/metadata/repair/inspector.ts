@@ -137,6 +137,18 @@ export class Inspector {
     return this.#read(() => this.#removals().all(id));
   }
 
+  /** The values of a label by the ids of the snapshots that have it. */
+  labelled(key: string): Map<number, string> {
+    const rows = this.#read(() =>
+      this.#db
+        .prepare<[string], { id: number; value: string }>(
+          'select snapshot_id as id, cast(value as text) as value from label where key = ?',
+        )
+        .all(key),
+    );
+    return new Map(rows.map(({ id, value }) => [id, value]));
+  }
+
   /** The highest id that was ever assigned; `undefined` if the database does not record it. */
   highWater(): number | undefined {
     return this.#read(() => this.#highWater().get() ?? undefined);
