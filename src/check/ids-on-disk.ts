@@ -1,14 +1,15 @@
-import { existsSync } from 'node:fs';
+import { lstatSync } from 'node:fs';
 import type { Layout } from '../layers/layout.ts';
 import { readBatchesOf } from '../linux/directory-entries.ts';
+import { plausibleId } from '../metadata/repair/plausible-id.ts';
 
-/** The ids in the names of a directory's entries. */
+/** The ids in the names of a directory's entries, without those that no store can have assigned. */
 function* idsIn(directory: string, pattern: RegExp): Generator<number, void, undefined> {
-  if (!existsSync(directory)) return;
+  if (lstatSync(directory, { throwIfNoEntry: false })?.isDirectory() !== true) return;
   for (const batch of readBatchesOf(directory)) {
     for (const { text } of batch) {
-      const id = Number(pattern.exec(text)?.[1]);
-      if (Number.isSafeInteger(id)) yield id;
+      const id = plausibleId(Number(pattern.exec(text)?.[1]));
+      if (id > 0) yield id;
     }
   }
 }

@@ -1,3 +1,4 @@
+import { lstatSync } from 'node:fs';
 import { SnapshotError } from '../errors.ts';
 import type { Layout } from '../layers/layout.ts';
 import { quote } from '../quote.ts';
@@ -44,6 +45,14 @@ const CHECKS: Readonly<Record<OtherStep, (context: CheckContext) => void | Promi
   leftovers: checkLeftovers,
   mounts: checkMounts,
 };
+
+/** The steps that go below `snapshots/`, after that which checks what it is. */
+const BELOW_SNAPSHOTS: ReadonlySet<Step> = new Set(['layers', 'leftovers', 'mounts']);
+
+/** Whether something else than a directory is in the place of `snapshots/`. */
+function hasOtherSnapshots({ snapshots }: Layout): boolean {
+  return lstatSync(snapshots, { throwIfNoEntry: false })?.isDirectory() === false;
+}
 
 const NOT_READABLE = 'the database cannot be read as a whole';
 
@@ -109,7 +118,11 @@ async function runSteps(
     rows: rows ?? new Rows(),
     only: rows === undefined || names.length === 0 ? undefined : withAncestors(rows, names),
   };
-  for (const step of OTHER_STEPS) stopped = await run(step, stopped, () => CHECKS[step](context));
+  const unreachable = hasOtherSnapshots(context.layout) ? 'snapshots/ is not a directory' : undefined;
+  for (const step of OTHER_STEPS) {
+    if (BELOW_SNAPSHOTS.has(step)) stopped ??= unreachable;
+    stopped = await run(step, stopped, () => CHECKS[step](context));
+  }
   return { problems, rows: context.rows, steps };
 }
 

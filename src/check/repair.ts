@@ -37,16 +37,18 @@ function isOfFiles(problem: Repairable): problem is Repairable & { readonly code
 /**
  * Repairs what a check found, as far as possible; each problem only if it is still there once the write lock is held.
  * Nothing is deleted: what is in the way goes to `lost+found/`, with a note beside it. While the database is damaged
- * in a way that cannot be repaired, nothing is repaired, since what it says cannot be relied on.
+ * in a way that cannot be repaired, nothing else is repaired than what is beside it, since what it says cannot be relied
+ * on.
  */
 export async function repairStore(
   layout: Layout,
   { problems, rows }: Pass,
   { dryRun }: { dryRun: boolean },
 ): Promise<Repair[]> {
-  const outline = (problem: Repairable): Omit<Repair, 'outcome'> => {
+  const repairs: Repair[] = [];
+  const report = (problem: Repairable, result: Pick<Repair, 'outcome' | 'detail'>): void => {
     const { code, snapshot, path } = toFinding(problem, rows);
-    return { code, snapshot, path, action: problem.repair.sentence };
+    repairs.push({ code, snapshot, path, action: problem.repair.sentence, ...result });
   };
   const plan = [...problems].filter(isRepairable).toSorted((a, b) => orderOf(a) - orderOf(b));
   if (plan.length === 0) return [];
@@ -54,22 +56,27 @@ export async function repairStore(
     ({ code, severity, repair }) =>
       FINDINGS[code].step === 'database' && severity === 'error' && repair === undefined,
   );
-  if (damage !== undefined) {
-    const detail = `the database has to be brought in order first: ${damage.message}`;
-    return plan.map((problem) => ({ ...outline(problem), outcome: 'refused', detail }));
+  const possible = plan.filter(({ code }) => damage === undefined || code === 'wrong-type');
+  for (const problem of plan) {
+    if (!possible.includes(problem)) {
+      const detail = `the database has to be brought in order first: ${damage?.message ?? ''}`;
+      report(problem, { outcome: 'refused', detail });
+    } else if (dryRun) {
+      report(problem, { outcome: 'planned' });
+    }
   }
-  if (dryRun) return plan.map((problem) => ({ ...outline(problem), outcome: 'planned' }));
-  const repairs: Repair[] = [];
-  for (const problem of plan.filter(isOfFiles)) {
+  if (dryRun) return repairs;
+  for (const problem of possible.filter(isOfFiles)) {
     // An error ends the repair: without the copy of a damaged log, the database must not be opened.
-    repairs.push({ ...outline(problem), ...(await REPAIRS[problem.code]({ layout }, problem)) });
+    report(problem, await REPAIRS[problem.code]({ layout }, problem));
   }
+  if (damage !== undefined) return repairs;
   const writer = await RepairWriter.open(layout.database);
   try {
     const context: RepairContext = { layout, writer, mounts: await new StoreMounts(layout).survey() };
-    for (const problem of plan) {
+    for (const problem of possible) {
       if (isOfFiles(problem)) continue;
-      repairs.push({ ...outline(problem), ...(await perform(context, problem)) });
+      report(problem, await perform(context, problem));
     }
     return repairs;
   } finally {

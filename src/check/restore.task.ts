@@ -57,7 +57,7 @@ export async function restoreDatabase(input: RestoreInput, { scratch }: TaskCont
       from === null
         ? await salvage({ damaged: layout.database, file, scratch: scratch(), ids: idsOnDisk(layout) })
         : await copyBackup(from, file);
-    await raiseHighWater(layout, file, scratch());
+    await correctHighWater(layout, file, scratch());
     syncPath(file);
     // While a file of this name exists, no driver opens the store.
     renameSync(file, layout.restoring);
@@ -80,11 +80,11 @@ function findBackup(layout: Layout, given: string | undefined): string {
 }
 
 /** No id that was ever used may be assigned again, even if the new database does not know it. */
-async function raiseHighWater(layout: Layout, file: string, scratch: string): Promise<void> {
+async function correctHighWater(layout: Layout, file: string, scratch: string): Promise<void> {
   const writer = await RepairWriter.open(file);
   try {
     const least = Math.max(highestIdOnDisk(layout), highWaterOf(layout.database, scratch));
-    await writer.locked(() => writer.raiseHighWater(least));
+    await writer.locked(() => writer.correctHighWater(least));
   } finally {
     writer.close();
   }

@@ -10,23 +10,29 @@ export class Rows {
   /** The highest id that was ever assigned; `undefined` if the database does not record it. */
   readonly highWater: number | undefined;
 
+  /** The id after which SQLite goes on by itself; 0 if it is not recorded. */
+  readonly sequence: number;
+
   /** Takes the rows; none if the database cannot be read. */
   constructor(
     snapshots: Iterable<SeenSnapshot> = [],
     removals: Iterable<SeenRemoval> = [],
     highWater?: number,
+    sequence = 0,
   ) {
     this.snapshots = new Map([...snapshots].map((row) => [row.id, row]));
     const byId = new Map<number, SeenRemoval[]>();
     for (const removal of removals) byId.set(removal.id, [...(byId.get(removal.id) ?? []), removal]);
     this.removals = byId;
     this.highWater = highWater;
+    this.sequence = sequence;
   }
 
   /** @throws {SnapshotError} DATA_LOSS if they cannot all be read */
   static read(inspector: Inspector): Rows {
     return inspector.atOnce(
-      () => new Rows(inspector.snapshots(), inspector.removals(), inspector.highWater()),
+      () =>
+        new Rows(inspector.snapshots(), inspector.removals(), inspector.highWater(), inspector.sequence()),
     );
   }
 

@@ -1,12 +1,14 @@
-import { accessSync, closeSync, constants, existsSync, lstatSync, mkdirSync, openSync } from 'node:fs';
+import { accessSync, closeSync, constants, lstatSync, mkdirSync, openSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { SnapshotError, toSnapshotError } from '../errors.ts';
 import { type Filesystem, filesystemOf } from '../linux/filesystem.ts';
 import { supportsDType, writeInPlace } from '../linux/file-calls.ts';
+import { checkPlain, hasDirectory } from '../linux/plain-file.ts';
 import { toRoot } from '../arguments.ts';
 import { quote } from '../quote.ts';
 import { resolveParents } from '../linux/real-path.ts';
 import { syncPath } from '../linux/sync-path.ts';
+import { backupsOf } from '../metadata/backup/files.ts';
 import { HeldRoot } from '../layers/held-root.ts';
 import { Layout } from '../layers/layout.ts';
 
@@ -43,18 +45,22 @@ export function openRoot(path: unknown): Root {
       );
     }
     accessSync(layout.root, constants.R_OK | constants.W_OK | constants.X_OK);
-    if (existsSync(layout.restoring)) {
+    checkPlain(layout.restoring);
+    if (lstatSync(layout.restoring, { throwIfNoEntry: false }) !== undefined) {
       throw new SnapshotError('FAILED_PRECONDITION', `restoring ${quote(layout.root)} was interrupted`, {
         hint: 'run overlite restore once more, which finishes it',
       });
     }
-    makeDirectory(layout.snapshots, 'the directory of the snapshots');
+    checkPlain(layout.spareSpace);
+    hasDirectory(backupsOf(layout.database));
+    hasDirectory(layout.lostAndFound);
+    makeDirectory(layout.snapshots, 'the directory of the snapshots', MOVE_THE_ROOT);
     if (lstatSync(layout.snapshots).dev !== lstatSync(layout.root).dev) {
       throw new SnapshotError(
         'FAILED_PRECONDITION',
         `${quote(layout.snapshots)} is on another filesystem than the root`,
         {
-          hint: 'let the whole root be on one filesystem',
+          hint: MOVE_THE_ROOT,
         },
       );
     }
@@ -66,8 +72,12 @@ export function openRoot(path: unknown): Root {
   }
 }
 
+/** What to do if there is no room for layers on the filesystem of a root. */
+const MOVE_THE_ROOT =
+  'let the whole root be on one filesystem: move it to the larger one, and give its new path or mount it at the old one with mount --bind';
+
 /** Creates a directory and its missing parents, durably, unless it is there. */
-function makeDirectory(path: string, what: string): void {
+function makeDirectory(path: string, what: string, ifLink = 'give the path that it leads to'): void {
   const found = lstatSync(path, { throwIfNoEntry: false });
   if (found === undefined) {
     const first = mkdirSync(path, { recursive: true, mode: 0o700 });
@@ -78,7 +88,7 @@ function makeDirectory(path: string, what: string): void {
   }
   if (found.isSymbolicLink()) {
     throw new SnapshotError('FAILED_PRECONDITION', `${what} ${quote(path)} is a symbolic link`, {
-      hint: 'give the path that it leads to',
+      hint: ifLink,
     });
   }
   if (!found.isDirectory()) {

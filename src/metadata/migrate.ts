@@ -48,15 +48,17 @@ export function readVersion(db: Database): number {
 /**
  * Checks that a database is one that `migrate` can bring up to date, or already has, and changes nothing.
  *
+ * @returns its version, 0 for a new one
  * @throws {SnapshotError} FAILED_PRECONDITION if it is not, or, where it has to be current, is not that
  */
-export function checkVersion(db: Database, { current }: { current: boolean }): void {
+export function checkVersion(db: Database, { current }: { current: boolean }): number {
   const version = readVersion(db);
   if (current && version < migrations.length) {
     throw new SnapshotError('FAILED_PRECONDITION', `the database has the older version ${version}`, {
       hint: 'open it once for writing, which brings it up to date',
     });
   }
+  return version;
 }
 
 /** Brings an empty database to a version, for comparison: nothing but the schema is written. */

@@ -2,11 +2,13 @@ import { chmodSync, existsSync, lstatSync, mkdirSync } from 'node:fs';
 import { dirname } from 'node:path';
 import BetterSqlite3, { type Database } from 'better-sqlite3';
 import { SnapshotError, toSnapshotError } from '../errors.ts';
+import { checkPlain, hasDirectory } from '../linux/plain-file.ts';
 import { quote } from '../quote.ts';
 import { backupsOf, copyInto, nameBackup, pruneBackups } from './backup/files.ts';
 import { SQLITE_BUSY_TIMEOUT_MS, retryWhileBusy } from './busy.ts';
 import { matchesPattern } from './filter-sql.ts';
 import { checkVersion, migrate } from './migrate.ts';
+import { checkNothingForeign } from './schema.ts';
 
 /** How a database is opened. */
 export interface OpenDatabaseOptions {
@@ -16,6 +18,8 @@ export interface OpenDatabaseOptions {
   busyTimeout: number;
   /** Whether to keep a copy beside the database before it is migrated (default: true). */
   backup?: boolean;
+  /** Opens it for a repair: it may hold what is not ours, and is not migrated (default: false). */
+  repair?: boolean;
 }
 
 /**
@@ -25,7 +29,8 @@ export interface OpenDatabaseOptions {
  * Nothing here or elsewhere opens the file but SQLite: closing any descriptor of it would drop all the locks
  * that this process holds on it.
  *
- * @throws {SnapshotError} FAILED_PRECONDITION if it belongs to another application or a newer version
+ * @throws {SnapshotError} FAILED_PRECONDITION if it belongs to another application or a newer version, holds a trigger
+ *   or an index that is not ours, or if something else than a regular file is in the place of one of its files
  * @throws {SnapshotError} DATA_LOSS if it is not a database, or a damaged one
  * @throws {SnapshotError} UNAVAILABLE if others keep it locked for longer than `busyTimeout`
  */
@@ -36,21 +41,30 @@ export async function openDatabase(file: string, options: OpenDatabaseOptions): 
     if (!existsSync(dirname(file))) {
       throw new SnapshotError('FAILED_PRECONDITION', `there is no directory ${quote(dirname(file))}`);
     }
-    const found = lstatSync(file, { throwIfNoEntry: false });
-    if (found !== undefined && !found.isFile()) {
-      throw new SnapshotError('FAILED_PRECONDITION', `${quote(file)} is not a regular file`);
-    }
-    const { readonly, busyTimeout, backup = true } = options;
+    checkFiles(file);
+    const { readonly, busyTimeout, backup = true, repair = false } = options;
     // The busy timeout comes first of all, as an option: the pragmas below already need locks.
     db = new BetterSqlite3(file, { readonly, fileMustExist: readonly, timeout: SQLITE_BUSY_TIMEOUT_MS });
     const opened = db;
     // A new root is opened by several processes at once, and the switch to WAL does not wait its turn.
-    await retryWhileBusy(() => configure(opened, file, { readonly, backup }), busyTimeout, doing);
+    await retryWhileBusy(() => configure(opened, file, { readonly, backup, repair }), busyTimeout, doing);
+    checkFiles(file);
     return opened;
   } catch (error) {
     db?.close();
     throw toSnapshotError(error, doing);
   }
+}
+
+/** What SQLite puts behind the name of a database for the other files that it opens by their paths. */
+export const FILE_SUFFIXES = ['', '-wal', '-shm', '-journal'] as const;
+
+/**
+ * Checks that SQLite finds regular files, or none, where it opens the files of a database. It follows no links there
+ * either, but waits for ever for whoever opens the other end of a fifo.
+ */
+export function checkFiles(database: string): void {
+  for (const suffix of FILE_SUFFIXES) checkPlain(`${database}${suffix}`);
 }
 
 /** Closes a database that was opened for writing, leaving its statistics up to date. May be called more than once. */
@@ -67,9 +81,14 @@ export function closeDatabase(db: Database): void {
 function configure(
   db: Database,
   file: string,
-  { readonly, backup }: { readonly: boolean; backup: boolean },
+  { readonly, backup, repair }: Required<Omit<OpenDatabaseOptions, 'busyTimeout'>>,
 ): void {
-  checkVersion(db, { current: readonly });
+  db.pragma('trusted_schema = off');
+  // Of one moment: another process may be migrating it.
+  db.transaction(() => {
+    const version = checkVersion(db, { current: readonly });
+    if (version > 0 && !repair) checkNothingForeign(db, version);
+  })();
   if (readonly) {
     db.pragma('query_only = on');
   } else {
@@ -88,10 +107,9 @@ function configure(
     db.pragma('foreign_keys = on');
     db.pragma('journal_size_limit = 8388608');
   }
-  db.pragma('trusted_schema = off');
   db.pragma('cell_size_check = on');
   db.function('overlite_matches', { deterministic: true }, matchesPattern);
-  if (readonly) return;
+  if (readonly || repair) return;
   migrate(db, backup ? (version) => backUpBeforeMigration(file, version) : undefined);
 }
 
@@ -100,7 +118,7 @@ const KEPT_BEFORE_MIGRATIONS = 3;
 
 /** Keeps a copy of a database that is about to be migrated. Called while the write lock is held. */
 function backUpBeforeMigration(file: string, version: number): void {
-  mkdirSync(backupsOf(file), { recursive: true, mode: 0o700 });
+  if (!hasDirectory(backupsOf(file))) mkdirSync(backupsOf(file), { mode: 0o700 });
   // VACUUM cannot run within a transaction. Another connection reads the database as it is before this one.
   const db = new BetterSqlite3(file, { readonly: true, timeout: SQLITE_BUSY_TIMEOUT_MS });
   try {

@@ -66,8 +66,8 @@ describe('problem()', () => {
     });
     const extra = { type: 'table', name: 'mine', problem: 'extra' } as const;
     expect(problem('schema-differs', { difference: extra })).toMatchObject({
-      severity: 'warning',
-      repair: undefined,
+      severity: 'error',
+      repair: { sentence: 'keep the table in lost+found, and drop it' },
     });
   });
 });

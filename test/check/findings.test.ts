@@ -66,6 +66,13 @@ function pageOf(root: string, name: string): number {
   return ((row?.rootpage ?? 0) - 1) * 4096;
 }
 
+const ENDLESS_TRIGGER = `
+  create trigger mine before insert on removal
+  begin
+    update high_water set settlements =
+      (with recursive n (i) as (select 1 union all select i + 1 from n) select max(i) from n);
+  end;`;
+
 const cases: Case[] = [
   {
     code: 'database-missing',
@@ -94,6 +101,65 @@ const cases: Case[] = [
       renameSync(at('metadata.db'), at('elsewhere'));
       symlinkSync('elsewhere', at('metadata.db'));
     },
+  },
+  {
+    code: 'wrong-type',
+    what: 'the log is a fifo',
+    damage: ({ at }) => void execFileSync('mkfifo', [at('metadata.db-wal')]),
+    left: [],
+  },
+  {
+    code: 'wrong-type',
+    what: 'the index of the log is a device',
+    damage: ({ at }) => void execFileSync('mknod', [at('metadata.db-shm'), 'c', '1', '5']),
+    also: ['wal-missing'],
+    left: [],
+  },
+  {
+    code: 'wrong-type',
+    what: 'the journal is a directory',
+    damage: ({ at }) => mkdirSync(at('metadata.db-journal')),
+    left: [],
+  },
+  {
+    code: 'wrong-type',
+    what: 'the spare space is a symbolic link',
+    damage: ({ at }) => {
+      rmSync(at('metadata.db-reserve'));
+      symlinkSync('elsewhere', at('metadata.db-reserve'));
+    },
+    left: [],
+  },
+  {
+    code: 'wrong-type',
+    what: 'a new database that waits to be put in place is a fifo',
+    damage: ({ at }) => void execFileSync('mkfifo', [at('metadata.db-restoring')]),
+    left: [],
+  },
+  {
+    code: 'wrong-type',
+    what: 'a backup is a fifo',
+    damage: ({ at }) => {
+      mkdirSync(at('backups'));
+      execFileSync('mkfifo', [at('backups', 'metadata-20300101T000000000Z.db')]);
+    },
+    left: [],
+  },
+  {
+    code: 'wrong-type',
+    what: 'the directory of the backups is a symbolic link',
+    damage: ({ at }) => symlinkSync('snapshots', at('backups')),
+    left: [],
+  },
+  {
+    code: 'wrong-type',
+    what: 'lost+found is a symbolic link and the database is damaged',
+    damage: ({ at }) => {
+      symlinkSync('snapshots', at('lost+found'));
+      write(at('metadata.db'), 'x'.repeat(9000));
+    },
+    also: ['not-a-database'],
+    left: ['not-a-database'],
   },
   {
     code: 'database-unreadable',
@@ -172,8 +238,52 @@ const cases: Case[] = [
   {
     code: 'schema-differs',
     what: 'a table was added',
-    damage: ({ at }) => void mustRun(at('metadata.db'), 'create table mine (x);'),
-    status: 'clean',
+    damage: ({ at }) =>
+      void mustRun(at('metadata.db'), 'create table mine (x); insert into mine values (7);'),
+    left: [],
+  },
+  {
+    code: 'schema-differs',
+    what: 'a view was added',
+    damage: ({ at }) => void mustRun(at('metadata.db'), 'create view "my \n view" as select 1;'),
+    left: [],
+  },
+  {
+    code: 'schema-differs',
+    what: 'an index was added',
+    damage: ({ at }) => void mustRun(at('metadata.db'), 'create index mine on label (upper(value));'),
+    left: [],
+  },
+  {
+    code: 'schema-differs',
+    what: 'a trigger was added that never ends',
+    damage: ({ at }) => void mustRun(at('metadata.db'), ENDLESS_TRIGGER),
+    left: [],
+  },
+  {
+    code: 'schema-differs',
+    what: 'a trigger was added under a name like those of SQLite',
+    damage: ({ at }) =>
+      void mustRun(
+        at('metadata.db'),
+        `${ENDLESS_TRIGGER}
+         pragma writable_schema = on;
+         update sqlite_schema set name = 'sqlite_mine', sql = replace(sql, 'mine', 'sqlite_mine') where name = 'mine';`,
+      ),
+    left: [],
+  },
+  {
+    code: 'schema-differs',
+    what: 'a view that never ends is in the place of a table',
+    damage: ({ at }) =>
+      void mustRun(
+        at('metadata.db'),
+        `drop table label;
+         create view label (snapshot_id, key, value) as
+         with recursive n (i) as (select 1 union all select i + 1 from n) select i, i, i from n;`,
+      ),
+    // The triggers, the index and the view that read the table.
+    also: ['database-corrupt', ...Array<FindingCode>(4).fill('schema-differs')],
   },
   {
     code: 'schema-differs',
@@ -308,6 +418,38 @@ const cases: Case[] = [
     damage: ({ root }) => breakRules(root, 'delete from high_water;'),
     left: [],
   },
+  {
+    code: 'high-water-high',
+    what: 'the mark is the highest number that an id can be',
+    damage: ({ at }) => void mustRun(at('metadata.db'), 'update high_water set id = 9007199254740991;'),
+    left: [],
+  },
+  {
+    code: 'high-water-high',
+    what: 'SQLite goes on after the highest number that it knows',
+    damage: ({ at }) =>
+      void mustRun(at('metadata.db'), 'update sqlite_sequence set seq = 9223372036854775807;'),
+    left: [],
+  },
+  {
+    code: 'high-water-high',
+    what: 'a directory is to be deleted whose id is close to the highest',
+    damage: ({ at }) =>
+      void mustRun(at('metadata.db'), `insert into removal values (9007199254740000, 'all', 'deleting');`),
+    left: [],
+  },
+  {
+    code: 'high-water-high',
+    what: 'a snapshot has an id that is close to the highest',
+    damage: ({ at }) =>
+      void mustRun(
+        at('metadata.db'),
+        `insert into snapshot (id, name, kind, parent_id, created_us, updated_us)
+         values (9007199254740000, 'last', 'active', null, 0, 0);`,
+      ),
+    also: ['directory-missing'],
+    left: ['high-water-high'],
+  },
 
   {
     code: 'root-owner',
@@ -347,6 +489,26 @@ const cases: Case[] = [
     },
     also: ['directory-missing'],
     left: [],
+  },
+  {
+    code: 'snapshots-link',
+    what: 'snapshots/ was moved to another filesystem, with a link in its place',
+    damage: ({ at }) => {
+      const disk = makeDisk('tmpfs', 8);
+      cpSync(at('snapshots'), join(disk.path, 'snapshots'), { recursive: true });
+      renameSync(at('snapshots'), at('moved'));
+      symlinkSync(join(disk.path, 'snapshots'), at('snapshots'));
+      return () => disk.remove();
+    },
+  },
+  {
+    code: 'not-a-directory',
+    what: 'snapshots/ is a fifo',
+    damage: ({ at }) => {
+      renameSync(at('snapshots'), at('moved'));
+      execFileSync('mkfifo', [at('snapshots')]);
+    },
+    left: ['directory-missing', 'directory-missing', 'layer-missing', 'work-missing'],
   },
   {
     code: 'snapshots-filesystem',

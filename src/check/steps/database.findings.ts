@@ -1,3 +1,4 @@
+import { quoteWhole } from '../../quote.ts';
 import type { SchemaDifference } from '../../metadata/schema.ts';
 import type { FindingCode } from '../../report.ts';
 import type { Description } from '../description.ts';
@@ -13,6 +14,12 @@ export const DATABASE_FINDINGS = {
   },
   'database-missing': { severity: 'error', message: asTheErrorSays },
   'not-a-database': { severity: 'error', message: asTheErrorSays },
+  'wrong-type': {
+    severity: 'error',
+    message: ({ what, type, wanted }: { what: string; type: string; wanted: 'file' | 'directory' }) =>
+      `${what} is ${type}, not a ${wanted === 'file' ? 'regular file' : 'directory'}`,
+    repair: { sentence: 'move it to lost+found', phase: 'files' },
+  },
   'database-unreadable': { severity: 'error', message: asTheErrorSays },
   'database-foreign': { severity: 'error', message: asTheErrorSays },
   'database-newer': { severity: 'warning', message: asTheErrorSays },
@@ -49,20 +56,19 @@ export const DATABASE_FINDINGS = {
   },
   'schema-differs': {
     severity: 'error',
-    severityOf: ({ difference }: { difference: SchemaDifference }) =>
-      difference.problem === 'extra' ? 'warning' : 'error',
     message: ({ difference: { type, name, problem } }: { difference: SchemaDifference }) =>
       ({
-        extra: `the ${type} ${name} is not part of overlite's schema`,
+        extra: `the ${type} ${quoteWhole(name)} is not part of overlite's schema`,
         missing: `the ${type} ${name} is missing`,
         changed: `the ${type} ${name} is not as the migrations create it`,
       })[problem],
     repair: {
-      sentence: 'make the trigger, view or index anew',
+      sentence: 'make the trigger, view or index anew; keep what was added in lost+found, and drop it',
       phase: 'schema',
-      exactly: ({ difference }: { difference: SchemaDifference }) => `make the ${difference.type} anew`,
+      exactly: ({ difference: { type, problem } }: { difference: SchemaDifference }) =>
+        problem === 'extra' ? `keep the ${type} in lost+found, and drop it` : `make the ${type} anew`,
       when: ({ difference }: { difference: SchemaDifference }) =>
-        difference.problem !== 'extra' && difference.type !== 'table',
+        difference.problem === 'extra' || difference.type !== 'table',
     },
   },
   'wal-missing': {

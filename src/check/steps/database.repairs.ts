@@ -1,7 +1,11 @@
-import { copyFileSync, existsSync, mkdirSync } from 'node:fs';
-import { join } from 'node:path';
-import { placeFor, writeNote } from '../../layers/lost-and-found.ts';
+import { closeSync, constants, fsyncSync, lstatSync, mkdirSync, renameSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { placeFor, setAside, writeNote } from '../../layers/lost-and-found.ts';
+import { copyFile } from '../../linux/copy-file.ts';
+import { openPlain, statPlain } from '../../linux/plain-file.ts';
 import { syncPath } from '../../linux/sync-path.ts';
+import { backupsOf } from '../../metadata/backup/files.ts';
+import type { SchemaDifference } from '../../metadata/schema.ts';
 import type { Problem } from '../problem.ts';
 import {
   DONE,
@@ -17,19 +21,37 @@ import type { DATABASE_FINDINGS } from './database.findings.ts';
 
 /** What repair does about the findings of the step `database`. */
 export const databaseRepairs: Repairs<typeof DATABASE_FINDINGS> = {
+  'wrong-type': moveWrongType,
   'wal-damaged': keepCopy,
-  'schema-differs': locked(create),
+  'schema-differs': locked(correctSchema),
   'index-damaged': locked(reindex),
   'foreign-key': locked(moveStrayLabels),
 };
 
+function moveWrongType({ layout }: FileRepairContext, { path, message }: Problem): RepairOutcome {
+  const found = path === undefined ? undefined : lstatSync(path, { throwIfNoEntry: false });
+  if (path === undefined || found === undefined) return GONE;
+  const { lostAndFound } = layout;
+  const ofDirectory = path === lostAndFound || path === backupsOf(layout.database);
+  if (ofDirectory ? found.isDirectory() : found.isFile()) return GONE;
+  let from = path;
+  if (path === lostAndFound) {
+    from = `${lostAndFound}-${Date.now()}-${process.pid}`;
+    renameSync(path, from);
+  }
+  const place = setAside(layout, from, undefined, message);
+  syncPath(layout.root);
+  syncPath(dirname(path.toString()));
+  return { outcome: 'done', detail: place };
+}
+
 function keepCopy({ layout }: FileRepairContext, { message }: Problem): RepairOutcome {
-  if (!existsSync(`${layout.database}-wal`)) return GONE;
+  if (statPlain(`${layout.database}-wal`) === undefined) return GONE;
   const place = placeFor(layout, undefined);
   mkdirSync(place, { mode: 0o700 });
   for (const suffix of ['', '-wal']) {
     const copy = join(place, `metadata.db${suffix}`);
-    copyFileSync(`${layout.database}${suffix}`, copy);
+    copyFile(`${layout.database}${suffix}`, copy);
     syncPath(copy);
   }
   writeNote(layout, { what: 'a copy of the database and its write-ahead log', why: message }, place);
@@ -38,10 +60,40 @@ function keepCopy({ layout }: FileRepairContext, { message }: Problem): RepairOu
   return { outcome: 'done', detail: place };
 }
 
-function create({ writer }: RepairContext, { difference }: Problem): RepairOutcome {
+function correctSchema(context: RepairContext, { difference, message }: Problem): RepairOutcome {
+  const { layout, writer } = context;
   if (difference === undefined) return GONE;
-  writer.remake(difference);
-  return DONE;
+  const sql = writer.sqlOf(difference);
+  if (difference.problem !== 'extra') {
+    writer.remake(difference);
+    return sql === undefined
+      ? DONE
+      : note(layout, { what: `the ${difference.type} as it was`, why: message, sql });
+  }
+  if (sql === undefined) return GONE;
+  const kept = difference.type === 'table' ? keepRows(context, difference) : {};
+  const outcome = note(layout, { what: `a ${difference.type} that was added`, why: message, sql, ...kept });
+  writer.drop(difference);
+  return outcome;
+}
+
+/** Writes the rows of a table that was added to a file, one JSON object a line. @returns where they are */
+function keepRows({ layout, writer }: RepairContext, table: SchemaDifference): { rows: string } {
+  const file = placeFor(layout, undefined);
+  const fd = openPlain(file, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, 0o600);
+  try {
+    for (const row of writer.rowsOf(table)) {
+      // Bytes that are no text are given in base64.
+      const line = JSON.stringify(row, (_, value: unknown) =>
+        Buffer.isBuffer(value) ? { base64: value.toString('base64') } : value,
+      );
+      writeFileSync(fd, `${line}\n`);
+    }
+    fsyncSync(fd);
+  } finally {
+    closeSync(fd);
+  }
+  return { rows: file };
 }
 
 function reindex({ writer }: RepairContext): RepairOutcome {

@@ -1,6 +1,10 @@
-import { existsSync } from 'node:fs';
+import { type Stats, lstatSync, readdirSync } from 'node:fs';
+import { join } from 'node:path';
 import { SnapshotError } from '../../errors.ts';
 import type { Layout } from '../../layers/layout.ts';
+import { describeType } from '../../linux/plain-file.ts';
+import { BACKUP_NAME, backupsOf } from '../../metadata/backup/files.ts';
+import { FILE_SUFFIXES } from '../../metadata/open.ts';
 import { Inspector } from '../../metadata/repair/inspector.ts';
 import { UnopenableError, type Unopenable } from '../../metadata/repair/open-unchanged.ts';
 import type { DatabaseContext } from '../context.ts';
@@ -17,11 +21,13 @@ const UNOPENABLE = {
 
 /** Opens the database for all steps. If it cannot be opened, adds why, and returns `undefined`. */
 export function openDatabase(
-  { restoring, database }: Layout,
+  layout: Layout,
   scratch: () => string,
   problems: Problems,
 ): Inspector | undefined {
-  if (existsSync(restoring)) {
+  const { restoring, database } = layout;
+  checkTypes(layout, problems);
+  if (statusOf(restoring)?.isFile() === true) {
     problems.add('restore-interrupted', { path: restoring });
     return undefined;
   }
@@ -34,9 +40,42 @@ export function openDatabase(
   }
 }
 
+/**
+ * Checks that nothing else is in the place of a file or directory of the store: neither a link, which would lead out of
+ * it, nor a fifo, at which whoever opens it may wait for ever. What is in the place of the database itself or of
+ * `snapshots/` is found elsewhere.
+ */
+function checkTypes({ database, spareSpace, restoring, lostAndFound }: Layout, problems: Problems): void {
+  const backups = backupsOf(database);
+  const check = (path: string, wanted: 'file' | 'directory'): void => {
+    const found = statusOf(path);
+    if (found === undefined || (wanted === 'file' ? found.isFile() : found.isDirectory())) return;
+    problems.add('wrong-type', { what: path, type: describeType(found), wanted, path });
+  };
+  // The first to be repaired, since the others are moved there.
+  check(lostAndFound, 'directory');
+  check(backups, 'directory');
+  const copies =
+    statusOf(backups)?.isDirectory() === true
+      ? readdirSync(backups).filter((name) => BACKUP_NAME.test(name))
+      : [];
+  const files = [
+    ...FILE_SUFFIXES.filter((suffix) => suffix !== '').map((suffix) => `${database}${suffix}`),
+    spareSpace,
+    restoring,
+    ...copies.map((name) => join(backups, name)),
+  ];
+  for (const file of files) check(file, 'file');
+}
+
+function statusOf(path: string): Stats | undefined {
+  return lstatSync(path, { throwIfNoEntry: false });
+}
+
 /** Reads the rows for the other steps. If they cannot all be read, adds why, and returns `undefined`. */
 export function readRows(context: DatabaseContext): Rows | undefined {
   try {
+    context.inspector.checkTables();
     return Rows.read(context.inspector);
   } catch (error) {
     if (!(error instanceof SnapshotError) || error.code === 'UNAVAILABLE') throw error;

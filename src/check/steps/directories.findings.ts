@@ -45,6 +45,11 @@ export const DIRECTORY_FINDINGS = {
     message: ({ path }: { path: string }) => `${path} is missing`,
     repair: { sentence: 'make the directory anew, empty', phase: 'snapshots directory' },
   },
+  'snapshots-link': {
+    severity: 'error',
+    message: ({ path, target }: { path: string; target: string }) =>
+      `${path} is a symbolic link to ${quoteWhole(target)}, and links in a store are not followed: let the whole root be on one filesystem, moved to the larger one, and give its new path or mount it at the old one with mount --bind`,
+  },
   'snapshots-filesystem': {
     severity: 'error',
     message: ({ path }: { path: string }) => `${path} is on another filesystem than the database`,

@@ -1,9 +1,10 @@
-import { lstatSync, type Stats } from 'node:fs';
+import { lstatSync, readlinkSync, type Stats } from 'node:fs';
 import { entriesOf, isSkeleton } from '../../layers/directories.ts';
 import { type DirectoryEntry, readBatchesOf } from '../../linux/directory-entries.ts';
 import { FileStatus } from '../../linux/file-status.ts';
 import { AT_FDCWD, cString } from '../../linux/foreign.ts';
 import { StoreMounts } from '../../layers/store-mounts.ts';
+import { plausibleId } from '../../metadata/repair/plausible-id.ts';
 import type { SeenRemoval, SeenSnapshot } from '../../metadata/repair/inspector.ts';
 import { confirm } from '../confirm.ts';
 import { type CheckContext, isWanted } from '../context.ts';
@@ -14,7 +15,9 @@ export async function checkDirectories(context: CheckContext): Promise<void> {
   const { layout, rows, inspector, progress, problems } = context;
   checkModes(context);
   const covered = await findCovered(context);
-  const listed = checkTop(context) ? list(context) : undefined;
+  const top = checkTop(context);
+  if (top === 'something else') return;
+  const listed = top === 'a directory' ? list(context) : undefined;
   progress.expect(rows.snapshots.size + (listed?.size ?? 0));
   const suspects = new Map<number, Problem[]>();
   for (const [id, row] of rows.snapshots) {
@@ -45,7 +48,7 @@ function checkAge({ rows, inspector, layout, problems }: CheckContext, found: re
   const { highWater } = rows;
   if (highWater === undefined || inspector.files.wal || problems.has('wal-missing')) return;
   const unknown = found.filter(({ code }) => code === 'directory-unknown');
-  const highest = unknown.reduce((most, { id = 0 }) => Math.max(most, id), 0);
+  const highest = unknown.reduce((most, { id }) => Math.max(most, plausibleId(id)), 0);
   if (highest <= highWater) return;
   problems.add('wal-missing', { newer: { highWater, highest }, path: `${layout.database}-wal` });
 }
@@ -87,18 +90,21 @@ function isMountRoot(path: string): boolean {
   return status.read(AT_FDCWD, cString(path)) && status.isMountRoot;
 }
 
-/** Checks the directory of all snapshots. @returns whether it is a directory; a link in its place is not followed */
-function checkTop({ layout, problems }: CheckContext): boolean {
+/** Checks the directory of all snapshots. @returns what is in its place; a link is not followed */
+function checkTop({ layout, problems }: CheckContext): 'a directory' | 'nothing' | 'something else' {
   const path = layout.snapshots;
   const top = entryOf(path);
   if (top === undefined) {
     problems.add('snapshots-missing', { path });
+  } else if (top.isSymbolicLink()) {
+    problems.add('snapshots-link', { path, target: readlinkSync(path) });
   } else if (!top.isDirectory()) {
     problems.add('not-a-directory', { what: path, type: typeOf(top), path });
   } else if (top.dev !== lstatSync(layout.root).dev) {
     problems.add('snapshots-filesystem', { path });
   }
-  return top?.isDirectory() === true;
+  if (top === undefined) return 'nothing';
+  return top.isDirectory() ? 'a directory' : 'something else';
 }
 
 /** Lists the directories that are named after an id, and reports other names. */

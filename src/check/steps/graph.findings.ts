@@ -55,4 +55,16 @@ export const GRAPH_FINDINGS = {
         : `the high-water mark of ids is ${highWater}, but id ${highest} was assigned: ids would be assigned twice`,
     repair: { sentence: 'raise the high-water mark', phase: 'rows' },
   },
+  'high-water-high': {
+    severity: 'error',
+    message: ({ mark, holder }: { mark: number; holder: string | undefined }) =>
+      holder === undefined
+        ? `the high-water mark of ids is ${mark}, which leaves none for new snapshots`
+        : `the id of ${holder} is ${mark}, which leaves none for new snapshots: remove it, and check again`,
+    repair: {
+      sentence: 'lower the high-water mark to the highest id that was used, and a million more',
+      phase: 'rows',
+      when: ({ holder }: { holder: string | undefined }) => holder === undefined,
+    },
+  },
 } as const satisfies Partial<Record<FindingCode, Description>>;

@@ -17,7 +17,8 @@ import type { GRAPH_FINDINGS } from './graph.findings.ts';
 export const graphRepairs: Repairs<typeof GRAPH_FINDINGS> = {
   'kind-and-usage': setUsage,
   'live-and-journalled': locked(takeContradictions),
-  'high-water-low': locked(raiseHighWater),
+  'high-water-low': locked(correctHighWater),
+  'high-water-high': locked(correctHighWater),
 };
 
 async function setUsage({ layout, writer }: RepairContext, { id, message }: Problem): Promise<RepairOutcome> {
@@ -45,6 +46,6 @@ function takeContradictions({ layout, writer }: RepairContext, { id, message }: 
   return note(layout, { what: 'entries of the removal journal', why: message, entries });
 }
 
-function raiseHighWater({ layout, writer }: RepairContext): RepairOutcome {
-  return writer.raiseHighWater(highestIdOnDisk(layout)) ? DONE : GONE;
+function correctHighWater({ layout, writer }: RepairContext): RepairOutcome {
+  return writer.correctHighWater(highestIdOnDisk(layout)) ? DONE : GONE;
 }

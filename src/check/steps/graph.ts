@@ -1,4 +1,5 @@
 import { MAX_LOWERS } from '../../mount/options.ts';
+import { plausibleId } from '../../metadata/repair/plausible-id.ts';
 import type { SeenSnapshot } from '../../metadata/repair/inspector.ts';
 import { type CheckContext, isWanted } from '../context.ts';
 
@@ -77,9 +78,17 @@ function countLowers(snapshots: ReadonlyMap<number, SeenSnapshot>): Map<number, 
 function checkHighWater({ rows, layout, problems }: CheckContext): void {
   const { snapshots, removals, highWater } = rows;
   let highest = 0;
-  for (const ids of [snapshots.keys(), removals.keys()]) {
-    for (const id of ids) highest = Math.max(highest, id);
+  for (const id of snapshots.keys()) highest = Math.max(highest, id);
+  const mark = Math.max(highWater ?? 0, rows.sequence);
+  if (highest > 0 && plausibleId(highest) === 0) {
+    problems.add('high-water-high', { mark: highest, holder: rows.quote(highest), id: highest });
+    return;
   }
+  if (mark > 0 && plausibleId(mark) === 0) {
+    problems.add('high-water-high', { mark, holder: undefined, path: layout.database });
+    return;
+  }
+  for (const id of removals.keys()) highest = Math.max(highest, plausibleId(id));
   if (highWater !== undefined && highWater >= highest) return;
   problems.add('high-water-low', { highWater, highest, path: layout.database });
 }

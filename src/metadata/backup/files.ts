@@ -1,10 +1,12 @@
-import { existsSync, linkSync, readdirSync, rmSync, statSync, unlinkSync, writeFileSync } from 'node:fs';
+import { linkSync, readdirSync, rmSync, statSync, unlinkSync, writeFileSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import BetterSqlite3, { type Database } from 'better-sqlite3';
 import { SnapshotError } from '../../errors.ts';
 import { errnoOf } from '../../linux/errno.ts';
+import { hasDirectory } from '../../linux/plain-file.ts';
 import { syncPath } from '../../linux/sync-path.ts';
 import { quote } from '../../quote.ts';
+import { copyRows } from './copy-rows.ts';
 
 /** The path that a file has until it is complete. */
 export function partialOf(file: string): string {
@@ -18,8 +20,8 @@ export function removePartial(partial: string): void {
 }
 
 /**
- * Copies a database to a new file, without a write-ahead log beside it. It gets its name once it is complete and
- * durable.
+ * Copies a database to a new file, without a write-ahead log beside it and without anything in it that is not ours. It
+ * gets its name once it is complete and durable.
  *
  * @throws {SnapshotError} ALREADY_EXISTS if the file exists
  * @throws {SnapshotError} DATA_LOSS if the copy is damaged
@@ -29,11 +31,7 @@ export function copyInto(db: Database, file: string): void {
   removePartial(partial);
   try {
     writeFileSync(partial, '', { mode: 0o600, flag: 'wx' });
-    // VACUUM INTO does not change the database, but SQLite counts it as a write.
-    const queryOnly = db.pragma('query_only', { simple: true });
-    db.pragma('query_only = off');
-    db.prepare('vacuum into ?').run(partial);
-    db.pragma(`query_only = ${Number(queryOnly)}`);
+    fill(partial, db);
     verify(partial);
     syncPath(partial);
     // Unlike a rename, a link never replaces an existing file.
@@ -46,6 +44,20 @@ export function copyInto(db: Database, file: string): void {
     removePartial(partial);
   }
   syncPath(dirname(file));
+}
+
+/** Writes a copy, which is made durable later. */
+function fill(partial: string, db: Database): void {
+  const copy = new BetterSqlite3(partial);
+  try {
+    copy.pragma('journal_mode = off');
+    copy.pragma('synchronous = off');
+    // Little is kept in memory, so that the file grows while the rows are copied.
+    copy.pragma('cache_size = -1024');
+    copyRows(db, copy);
+  } finally {
+    copy.close();
+  }
 }
 
 /** A backup that cannot be restored is worse than none. */
@@ -64,15 +76,23 @@ export function backupsOf(database: string): string {
   return join(dirname(database), 'backups');
 }
 
-/** The automatic backups of one kind, the newest first. */
+/** The names of automatic backups of a store. */
+export const BACKUP_NAME = /^metadata(?:-v\d+)?-\d{8}T\d{9}Z\.db$/;
+
+/**
+ * The automatic backups of one kind, the newest first.
+ *
+ * @throws {SnapshotError} FAILED_PRECONDITION if something else is in the place of their directory
+ */
 export function listBackups(database: string, kind: 'rolling' | 'migration' | 'any'): string[] {
   const directory = backupsOf(database);
-  if (!existsSync(directory)) return [];
+  if (!hasDirectory(directory)) return [];
   const stem = basename(database, '.db').replace(/\W/g, '\\$&');
   const version = { rolling: '', migration: '-v\\d+', any: '(?:-v\\d+)?' }[kind];
   const pattern = new RegExp(`^${stem}${version}-(\\d{8}T\\d{9}Z)\\.db$`);
-  return readdirSync(directory)
-    .flatMap((name) => {
+  return readdirSync(directory, { withFileTypes: true })
+    .filter((entry) => entry.isFile())
+    .flatMap(({ name }) => {
       const time = pattern.exec(name)?.[1];
       return time === undefined ? [] : [{ name, time }];
     })
@@ -93,6 +113,7 @@ const ABANDONED_MS = 24 * 60 * 60 * 1000;
 /** Deletes all but the newest `keep` backups of a kind, and the partial files that crashes left. */
 export function pruneBackups(database: string, kind: 'rolling' | 'migration', keep: number): void {
   const directory = backupsOf(database);
+  if (!hasDirectory(directory)) return;
   const partial = readdirSync(directory)
     .filter((name) => name.includes('.db.partial-'))
     .map((name) => join(directory, name))

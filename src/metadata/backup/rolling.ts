@@ -1,4 +1,5 @@
 import { mkdirSync, statSync } from 'node:fs';
+import { hasDirectory } from '../../linux/plain-file.ts';
 import { escapeHidden } from '../../quote.ts';
 import { backupDatabase } from './backup.ts';
 import { backupsOf, listBackups, nameBackup, pruneBackups } from './files.ts';
@@ -49,7 +50,8 @@ export class RollingBackup {
     const { every, keep } = this.#settings;
     const [newest] = listBackups(this.#database, 'rolling');
     if (newest !== undefined && Date.now() - statSync(newest).mtimeMs < every) return;
-    mkdirSync(backupsOf(this.#database), { recursive: true, mode: 0o700 });
+    const directory = backupsOf(this.#database);
+    if (!hasDirectory(directory)) mkdirSync(directory, { mode: 0o700 });
     await backupDatabase(this.#database, nameBackup(this.#database));
     pruneBackups(this.#database, 'rolling', keep);
   }

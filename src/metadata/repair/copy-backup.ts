@@ -1,10 +1,10 @@
-import { existsSync } from 'node:fs';
+import { existsSync, realpathSync } from 'node:fs';
 import BetterSqlite3 from 'better-sqlite3';
 import { SnapshotError, toSnapshotError } from '../../errors.ts';
 import { quote } from '../../quote.ts';
 import { copyInto } from '../backup/files.ts';
 import { DEFAULT_BUSY_TIMEOUT_MS } from '../busy.ts';
-import { openDatabase } from '../open.ts';
+import { checkFiles, openDatabase } from '../open.ts';
 import type { LeftRemoval, Rebuilt } from './rebuilt.ts';
 
 /**
@@ -19,8 +19,13 @@ export async function copyBackup(backup: string, file: string): Promise<Rebuilt>
     if (!existsSync(backup)) {
       throw new SnapshotError('FAILED_PRECONDITION', `there is no backup ${quote(backup)}`);
     }
-    const from = new BetterSqlite3(backup, { readonly: true, fileMustExist: true });
+    // A link that somebody names is followed; what SQLite opens beside the backup has to be regular all the same.
+    const real = realpathSync(backup);
+    checkFiles(real);
+    const from = new BetterSqlite3(real, { readonly: true, fileMustExist: true });
     try {
+      from.pragma('trusted_schema = off');
+      from.pragma('cell_size_check = on');
       copyInto(from, file);
     } finally {
       from.close();

@@ -1,7 +1,7 @@
 import type { Database } from 'better-sqlite3';
 import { SnapshotError, toSnapshotError } from '../../errors.ts';
 import { APPLICATION_ID, LATEST_VERSION, readVersion } from '../migrate.ts';
-import { type SchemaDifference, schemaDifferences } from '../schema.ts';
+import { type SchemaDifference, missingTables, schemaDifferences } from '../schema.ts';
 import { type Unchanged, UnopenableError, openUnchanged, toUnopenable } from './open-unchanged.ts';
 
 /** A row of `snapshot`, unchecked: in a damaged database it may break every rule. */
@@ -41,6 +41,7 @@ export class Inspector {
   readonly #row;
   readonly #removals;
   readonly #highWater;
+  readonly #sequence;
 
   private constructor({ db, shared, files, walDamage }: Unchanged, version: number) {
     this.#db = db;
@@ -55,6 +56,11 @@ export class Inspector {
       db.prepare<[number], SeenRemoval>('select id, part, state from removal where id = ? order by part'),
     );
     this.#highWater = lazily(() => db.prepare<[], number>('select max(id) from high_water').pluck());
+    this.#sequence = lazily(() =>
+      db
+        .prepare<[], number>(`select max(cast(seq as integer)) from sqlite_sequence where name = 'snapshot'`)
+        .pluck(),
+    );
   }
 
   /**
@@ -102,6 +108,12 @@ export class Inspector {
   /** How the schema differs from what the migrations create. */
   schema(): SchemaDifference[] {
     return this.#read(() => schemaDifferences(this.#db, this.version));
+  }
+
+  /** @throws {SnapshotError} DATA_LOSS if one of our tables is missing, or is a view, which may never end */
+  checkTables(): void {
+    const [missing] = this.#read(() => missingTables(this.#db));
+    if (missing !== undefined) throw new SnapshotError('DATA_LOSS', `no such table: ${missing}`);
   }
 
   /** Every snapshot, in the order of ids. */
@@ -152,6 +164,11 @@ export class Inspector {
   /** The highest id that was ever assigned; `undefined` if the database does not record it. */
   highWater(): number | undefined {
     return this.#read(() => this.#highWater().get() ?? undefined);
+  }
+
+  /** The id after which SQLite goes on by itself; 0 if it is not recorded. */
+  sequence(): number {
+    return this.#read(() => this.#sequence().get() ?? 0);
   }
 
   /** Runs `body` in one read transaction, so that all its reads see the same state. */

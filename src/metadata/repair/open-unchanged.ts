@@ -1,9 +1,12 @@
-import { copyFileSync, existsSync, lstatSync, statSync } from 'node:fs';
+import { lstatSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import BetterSqlite3, { type Database } from 'better-sqlite3';
 import { SnapshotError, isBusy, isNotADatabase, toSnapshotError } from '../../errors.ts';
+import { copyFile } from '../../linux/copy-file.ts';
 import { errnoOf, isSystemError } from '../../linux/errno.ts';
+import { statPlain } from '../../linux/plain-file.ts';
 import { quote } from '../../quote.ts';
+import { FILE_SUFFIXES } from '../open.ts';
 import { findWalDamage } from './wal.ts';
 
 /** How long reading the database waits for a lock, in milliseconds. */
@@ -50,7 +53,8 @@ export interface Unchanged {
 /**
  * Opens a database that may be damaged, without changing it. While other processes have it open, it is read in place.
  * Otherwise, and on a read-only filesystem, it is read from a copy in the directory that `scratch` gives: SQLite
- * cannot read a database with a WAL without creating files beside it.
+ * cannot read a database with a WAL without creating files beside it. What is in the place of the log or its index and
+ * is not a regular file is left alone, as if it were not there.
  *
  * @throws {UnopenableError} if it is missing, not a database, or unreadable
  * @throws {SnapshotError} if the copy fails or the database stays locked, which says nothing about the database
@@ -61,15 +65,15 @@ export function openUnchanged(file: string, scratch: () => string): Unchanged {
   if (!found.isFile()) throw new UnopenableError('not-a-database', `${quote(file)} is not a regular file`);
   if (found.size === 0) throw new UnopenableError('not-a-database', `${quote(file)} is empty`);
   for (let attempt = 0; attempt <= ATTEMPTS; attempt += 1) {
-    const files = { wal: existsSync(`${file}-wal`), shm: existsSync(`${file}-shm`) };
+    const files = { wal: isThere(`${file}-wal`), shm: isThere(`${file}-shm`) };
     if (files.shm && !files.wal && attempt < ATTEMPTS) {
       // Another process may be about to close it. SQLite would create a new log in order to read.
       Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 20);
       continue;
     }
     try {
-      const walDamage = files.wal ? findWalDamage(`${file}-wal`) : undefined;
-      const inPlace = files.shm && files.wal ? openInPlace(file) : undefined;
+      const walDamage = statPlain(`${file}-wal`) !== undefined ? findWalDamage(`${file}-wal`) : undefined;
+      const inPlace = files.shm && files.wal && arePlain(file) ? openInPlace(file) : undefined;
       const db = inPlace ?? openCopy(file, scratch());
       if (db !== undefined) return { db, files, shared: inPlace !== undefined, walDamage };
     } catch (error) {
@@ -96,6 +100,18 @@ export function toUnopenable(error: unknown, file: string): SnapshotError | Type
   return new UnopenableError(isNotADatabase(error) ? 'not-a-database' : 'unreadable', failure.message, error);
 }
 
+function isThere(path: string): boolean {
+  return lstatSync(path, { throwIfNoEntry: false }) !== undefined;
+}
+
+/** Whether SQLite finds regular files, or none, where it opens the files of a database. */
+function arePlain(file: string): boolean {
+  return FILE_SUFFIXES.every((suffix) => {
+    const path = `${file}${suffix}`;
+    return !isThere(path) || statPlain(path) !== undefined;
+  });
+}
+
 /** Opens a database where it is. `undefined` if SQLite may not create or write what it needs there. */
 function openInPlace(file: string): Database | undefined {
   let db: Database | undefined;
@@ -117,13 +133,15 @@ function openCopy(file: string, directory: string): Database | undefined {
   const state = (): string =>
     [file, `${file}-wal`]
       .map((path) => {
-        const found = statSync(path, { throwIfNoEntry: false, bigint: true });
+        const found = lstatSync(path, { throwIfNoEntry: false, bigint: true });
         return found === undefined ? 'none' : `${found.ino} ${found.size} ${found.mtimeNs}`;
       })
       .join(', ');
   const before = state();
-  copyFileSync(file, copy);
-  if (existsSync(`${file}-wal`)) copyFileSync(`${file}-wal`, `${copy}-wal`);
+  for (const suffix of ['', '-wal']) {
+    rmSync(`${copy}${suffix}`, { force: true });
+    if (statPlain(`${file}${suffix}`) !== undefined) copyFile(`${file}${suffix}`, `${copy}${suffix}`);
+  }
   if (state() !== before) return undefined;
   return new BetterSqlite3(copy, { timeout: BUSY_TIMEOUT_MS });
 }

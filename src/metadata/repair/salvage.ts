@@ -1,11 +1,14 @@
-import { copyFileSync, existsSync, rmSync } from 'node:fs';
+import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import BetterSqlite3, { type Database } from 'better-sqlite3';
 import { toSnapshotError } from '../../errors.ts';
+import { copyFile } from '../../linux/copy-file.ts';
+import { statPlain } from '../../linux/plain-file.ts';
 import { checkLabels, checkName } from '../../arguments.ts';
 import type { Labels } from '../../snapshot.ts';
 import { DEFAULT_BUSY_TIMEOUT_MS } from '../busy.ts';
 import { openDatabase } from '../open.ts';
+import { missingTables } from '../schema.ts';
 import { plausibleId } from './plausible-id.ts';
 import type { LostRow, Rebuilt } from './rebuilt.ts';
 
@@ -70,9 +73,9 @@ function readDamaged(
   for (const withLog of [true, false]) {
     const copy = join(scratch, 'damaged.db');
     for (const suffix of ['', '-wal', '-shm']) rmSync(`${copy}${suffix}`, { force: true });
-    if (!existsSync(damaged)) break;
-    copyFileSync(damaged, copy);
-    if (withLog && existsSync(`${damaged}-wal`)) copyFileSync(`${damaged}-wal`, `${copy}-wal`);
+    if (statPlain(damaged) === undefined) break;
+    copyFile(damaged, copy);
+    if (withLog && statPlain(`${damaged}-wal`) !== undefined) copyFile(`${damaged}-wal`, `${copy}-wal`);
     let db: Database | undefined;
     try {
       db = new BetterSqlite3(copy);
@@ -80,10 +83,12 @@ function readDamaged(
       db.unsafeMode(true);
       db.pragma('writable_schema = on');
       const opened = db;
-      const highWater = plausibleId(
-        attempt(() => opened.prepare<[]>('select id from high_water').pluck().get()),
-      );
-      const rows = readRows(opened, [...ids], highWater);
+      const missing = missingTables(opened);
+      if (missing.includes('snapshot')) continue;
+      const highWater = missing.includes('high_water')
+        ? 0
+        : plausibleId(attempt(() => opened.prepare<[]>('select id from high_water').pluck().get()));
+      const rows = readRows(opened, [...ids], { highWater, labelled: !missing.includes('label') });
       if (rows.length > 0 || !withLog) return { rows, highWater };
     } catch {
       // It may still be readable without its log.
@@ -95,7 +100,11 @@ function readDamaged(
 }
 
 /** Reads rows from both ends of the table, then one by one: a damaged page hides the rows after it. */
-function readRows(db: Database, known: number[], highWater: number): ReadRow[] {
+function readRows(
+  db: Database,
+  known: number[],
+  { highWater, labelled }: { highWater: number; labelled: boolean },
+): ReadRow[] {
   const found = new Map<number, Raw>();
   for (const order of ['asc', 'desc']) {
     attempt(() => {
@@ -113,9 +122,11 @@ function readRows(db: Database, known: number[], highWater: number): ReadRow[] {
     if (row !== undefined) found.set(id, row);
   }
   const labels = attempt(() =>
-    db.prepare<[number], { key: string; value: string }>(
-      'select key, value from label where snapshot_id = ?',
-    ),
+    !labelled
+      ? undefined
+      : db.prepare<[number], { key: string; value: string }>(
+          'select key, value from label where snapshot_id = ?',
+        ),
   );
   return [...found.values()]
     .toSorted((a, b) => a.id - b.id)

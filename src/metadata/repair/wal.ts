@@ -1,4 +1,5 @@
-import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
+import { closeSync, constants, fstatSync, readSync } from 'node:fs';
+import { openPlain } from '../../linux/plain-file.ts';
 
 const HEADER_BYTES = 32;
 const FRAME_HEADER_BYTES = 24;
@@ -39,7 +40,7 @@ const READINGS = 3;
  * @returns what is wrong; `undefined` if nothing is
  */
 export function findWalDamage(file: string): string | undefined {
-  const fd = openSync(file, 'r');
+  const fd = openPlain(file, constants.O_RDONLY);
   try {
     let damage: string | undefined;
     for (let reading = 0; reading < READINGS; reading += 1) {

@@ -113,15 +113,15 @@ describe('copyInto()', () => {
     expect(readdirSync(place).filter((name) => name.includes('partial'))).toEqual([]);
   });
 
-  test('copyInto() fails on a damaged database, and leaves no file behind', ({ place }) => {
+  test('copyInto() fails on a damaged database, and leaves no file behind', async ({ place }) => {
     const file = join(place, 'damaged.db');
-    const made = new BetterSqlite3(file);
-    made.exec('create table t (x)');
+    const made = await openDatabase(file, { readonly: false, busyTimeout: 1000 });
     made.exec(`with recursive n (i) as (select 1 union all select i + 1 from n where i < 1000)
-               insert into t select hex(zeroblob(100)) from n`);
+               insert into snapshot (name, kind, created_us, updated_us) select hex(zeroblob(100)) || i, 'active', 0, 0 from n`);
     made.close();
     const bytes = readFileSync(file);
-    bytes.fill(0xee, bytes.length - 8192, bytes.length - 4096);
+    const at = bytes.lastIndexOf('active');
+    bytes.fill(0xee, at - (at % 4096), at - (at % 4096) + 4096);
     writeFileSync(file, bytes);
     const db = new BetterSqlite3(file);
     expect(() => copyInto(db, join(place, 'copy.db'))).toThrow(

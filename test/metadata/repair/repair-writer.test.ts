@@ -72,7 +72,7 @@ describe.skipIf(lacking)(`RepairWriter${lacking}`, () => {
     expect(queryShell(file, 'select * from snapshot')).toEqual(before);
   });
 
-  test('raiseHighWater() raises a mark that is too low or missing, and never lowers it', async ({
+  test('correctHighWater() raises a mark that is too low or missing, and never lowers it', async ({
     example: { root, ids },
     file,
     openWriter,
@@ -81,22 +81,22 @@ describe.skipIf(lacking)(`RepairWriter${lacking}`, () => {
     const highest = Math.max(...Object.values(ids));
     const mark = (): unknown => queryShell(file, 'select id from high_water');
     const writer = await openWriter();
-    expect(await writer.locked(() => writer.raiseHighWater(0))).toBe(true);
+    expect(await writer.locked(() => writer.correctHighWater(0))).toBe(true);
     expect(mark()).toEqual([{ id: highest }]);
-    expect(await writer.locked(() => writer.raiseHighWater(highest))).toBe(false);
-    expect(await writer.locked(() => writer.raiseHighWater(highest + 100))).toBe(true);
-    expect(await writer.locked(() => writer.raiseHighWater(1))).toBe(false);
+    expect(await writer.locked(() => writer.correctHighWater(highest))).toBe(false);
+    expect(await writer.locked(() => writer.correctHighWater(highest + 100))).toBe(true);
+    expect(await writer.locked(() => writer.correctHighWater(1))).toBe(false);
     expect(mark()).toEqual([{ id: highest + 100 }]);
   });
 
-  test('raiseHighWater() counts ids that are only in the removal journal, and writes a mark that is gone', async ({
+  test('correctHighWater() counts ids that are only in the removal journal, and writes a mark that is gone', async ({
     example: { root },
     file,
     openWriter,
   }) => {
     breakRules(root, `delete from high_water; insert into removal values (4711, 'all', 'deleting');`);
     const writer = await openWriter();
-    expect(await writer.locked(() => writer.raiseHighWater(5))).toBe(true);
+    expect(await writer.locked(() => writer.correctHighWater(5))).toBe(true);
     writer.close();
     const store = await MetadataStore.open(file);
     expect(store.prepare('new').id).toBe(4712);
