@@ -131,7 +131,11 @@ export interface SnapshotRecord {
   readonly labels: Labels;
   /** When it was prepared; for a committed snapshot, when it was committed. */
   readonly created: Date;
-  /** When it was last changed, labels included. */
+  /**
+   * When it was last changed, labels included: a time of the machine's clock that is neither before the call that changed
+   * it nor after the answer to it, and later than those of all earlier changes that the process has made. If the clock is
+   * set back by less than a minute, times go on from the last one, a microsecond each, until it has caught up.
+   */
   readonly updated: Date;
   /** `created` in exact microseconds since the epoch. */
   readonly createdUs: number;

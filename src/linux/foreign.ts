@@ -87,6 +87,7 @@ export const ioctlOn = foreign('int ioctl(int fd, unsigned long request, uint8_t
 export const copyFileRange = foreign(
   'long copy_file_range(int from, uint8_t *offset, int to, uint8_t *toOffset, size_t length, uint32_t flags)',
 );
+export const clockGettime = foreign('int clock_gettime(int clock, uint8_t *result)');
 export const poll = foreign('int poll(uint8_t *fds, unsigned long count, int timeout)');
 export const fcntl = foreign('int fcntl(int fd, int command, long argument)');
 export const flock = foreign('int flock(int fd, int operation)');
