@@ -320,7 +320,10 @@ export interface Snapshotter {
    */
   cleanup(options?: CleanupOptions): Promise<CleanupResult>;
 
-  /** Finishes what is under way and lets go of the store. May be called more than once. */
+  /**
+   * Finishes what is under way and lets go of the store. A call that waits for a lock of another process waits one second
+   * more, and then fails with `FAILED_PRECONDITION`. May be called more than once.
+   */
   close(): Promise<void>;
 }
 

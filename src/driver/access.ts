@@ -1,5 +1,6 @@
-import { isBusy, toSnapshotError, SnapshotError } from '../errors.ts';
+import { isBusy, toSnapshotError } from '../errors.ts';
 import { retryWhileBusy } from '../metadata/busy.ts';
+import type { Closing } from '../metadata/closing.ts';
 import type { WriteOptions, WriteQueue } from '../metadata/write-queue.ts';
 
 /**
@@ -9,29 +10,30 @@ import type { WriteOptions, WriteQueue } from '../metadata/write-queue.ts';
 export class Access {
   readonly #queue: WriteQueue;
   readonly #busyTimeout: number;
+  readonly #closing: Closing;
   readonly #running = new Set<Promise<unknown>>();
-  #closed = false;
 
-  constructor(queue: WriteQueue, busyTimeout: number) {
+  constructor(queue: WriteQueue, busyTimeout: number, closing: Closing) {
     this.#queue = queue;
     this.#busyTimeout = busyTimeout;
+    this.#closing = closing;
   }
 
   /** Runs a read for a call. */
   async read<T>(doing: string, body: () => T): Promise<T> {
-    this.#checkOpen();
+    this.#closing.checkOpen();
     return this.readOn(doing, body);
   }
 
   /** Runs a write for a call, in a transaction, and resolves once it is durable. */
   async write<T>(doing: string, body: () => T, options?: WriteOptions): Promise<T> {
-    this.#checkOpen();
+    this.#closing.checkOpen();
     return this.writeOn(doing, body, options);
   }
 
   /** Runs a call of more than one step. It is finished even if the driver is closed meanwhile. */
   async run<T>(steps: () => Promise<T>): Promise<T> {
-    this.#checkOpen();
+    this.#closing.checkOpen();
     const running = steps();
     this.#running.add(running);
     try {
@@ -49,7 +51,7 @@ export class Access {
       if (!isBusy(error)) throw toSnapshotError(error, doing);
     }
     try {
-      return await retryWhileBusy(body, this.#busyTimeout, doing);
+      return await retryWhileBusy(body, this.#busyTimeout, doing, this.#closing);
     } catch (error) {
       throw toSnapshotError(error, doing);
     }
@@ -64,15 +66,14 @@ export class Access {
     }
   }
 
-  /** Lets no further call begin, and waits for those of several steps and for all writes. */
+  /**
+   * Lets no further call begin, and waits for those of several steps and for all writes. What waits for another
+   * process's lock fails if it does not get it soon.
+   */
   async close(): Promise<void> {
-    this.#closed = true;
+    this.#closing.begin();
     while (this.#running.size > 0) await Promise.allSettled(this.#running);
     await this.#queue.idle();
-  }
-
-  #checkOpen(): void {
-    if (this.#closed) throw new SnapshotError('FAILED_PRECONDITION', 'the driver is closed');
   }
 }
 

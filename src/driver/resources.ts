@@ -10,6 +10,7 @@ import { StoreMounts } from '../layers/store-mounts.ts';
 import { LayerSync } from '../layers/sync.ts';
 import { needsUserxattr } from '../linux/probe.ts';
 import { RollingBackup } from '../metadata/backup/rolling.ts';
+import { Closing } from '../metadata/closing.ts';
 import { closeDatabase, openDatabase } from '../metadata/open.ts';
 import { RemovalJournal } from '../metadata/removal-journal.ts';
 import { RowReader } from '../metadata/row-reader.ts';
@@ -32,6 +33,8 @@ export interface Resources {
   readonly held: HeldRoot;
   /** The way from a call to the database. */
   readonly access: Access;
+  /** Whether the driver is being closed: for what waits for others. */
+  readonly closing: Closing;
   /** Runs transactions: for the parts of one that is open. */
   readonly transactor: Transactor;
   readonly reader: RowReader;
@@ -97,8 +100,9 @@ function connect(
   const reader = new RowReader(db);
   const writer = new RowWriter(db, reader);
   const spareSpace = new SpareSpace(layout.spareSpace);
-  const queue = new WriteQueue(db, transactor, { busyTimeout, spareSpace, onTransaction });
-  const access = new Access(queue, busyTimeout);
+  const closing = new Closing();
+  const queue = new WriteQueue(db, transactor, { busyTimeout, spareSpace, closing, onTransaction });
+  const access = new Access(queue, busyTimeout, closing);
   const journal = new RemovalJournal(reader, writer, queue);
   const mountTable = new MountTable(layout, settings, userxattr);
   const snapshotsView = new SnapshotsView(layout);
@@ -112,6 +116,7 @@ function connect(
     layout,
     held,
     access,
+    closing,
     transactor,
     reader,
     writer,

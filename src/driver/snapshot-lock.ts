@@ -20,11 +20,12 @@ export interface LockedSnapshot {
  * @param find reads the snapshot, before and again under the lock, and throws if it is not of the right kind
  * @throws what `find` throws
  * @throws {SnapshotError} UNAVAILABLE if somebody else keeps the lock
+ * @throws {SnapshotError} FAILED_PRECONDITION if the driver is being closed meanwhile
  * @throws {SnapshotError} DATA_LOSS if the directory is missing
  * @throws the reason of `signal`
  */
 export async function lockSnapshot(
-  { access, held, layout, settings }: Resources,
+  { access, closing, held, layout, settings }: Resources,
   find: () => FoundSnapshot,
   { doing, signal }: { readonly doing: string; readonly signal?: AbortSignal | undefined },
 ): Promise<LockedSnapshot> {
@@ -55,6 +56,7 @@ export async function lockSnapshot(
       }
       lock.release();
     }
+    closing.checkPatience();
     if (performance.now() > deadline) {
       throw new SnapshotError(
         'UNAVAILABLE',

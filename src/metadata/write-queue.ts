@@ -3,6 +3,7 @@ import type { Database } from 'better-sqlite3';
 import { isFull } from '../errors.ts';
 import { escapeHidden } from '../quote.ts';
 import { retryWhileBusy } from './busy.ts';
+import type { Closing } from './closing.ts';
 import type { SpareSpace } from './spare-space.ts';
 import type { Transactor } from './transactor.ts';
 
@@ -35,6 +36,8 @@ export interface WriteOptions {
 interface WriteQueueOptions {
   readonly busyTimeout: number;
   readonly spareSpace: SpareSpace;
+  /** Says when writes are not to wait for long any more. */
+  readonly closing?: Closing;
   /** Called after each transaction with the number of writes that it held. */
   readonly onTransaction?: ((writes: number) => void) | undefined;
 }
@@ -50,6 +53,7 @@ export class WriteQueue {
   readonly #transactor: Transactor;
   readonly #busyTimeout: number;
   readonly #spareSpace: SpareSpace;
+  readonly #closing: Closing | undefined;
   readonly #onTransaction: WriteQueueOptions['onTransaction'];
   #waiting: Job[] = [];
   #draining: Promise<void> | undefined;
@@ -59,6 +63,7 @@ export class WriteQueue {
     this.#transactor = transactor;
     this.#busyTimeout = options.busyTimeout;
     this.#spareSpace = options.spareSpace;
+    this.#closing = options.closing;
     this.#onTransaction = options.onTransaction;
   }
 
@@ -68,6 +73,7 @@ export class WriteQueue {
    *
    * @throws what `work` throws, or the reason of `signal`
    * @throws {SnapshotError} UNAVAILABLE if the database stays locked, or a commit's outcome is unknown
+   * @throws {SnapshotError} FAILED_PRECONDITION if the database stays locked and the store is being closed
    */
   write<T>(work: () => T, { once = false, frees = false, signal }: WriteOptions = {}): Promise<T> {
     return new Promise<T>((resolve, reject) => {
@@ -157,7 +163,8 @@ export class WriteQueue {
         outcomes.push(this.#runJob(job));
       }
     };
-    await retryWhileBusy(() => this.#transactor.run(run), this.#busyTimeout, 'waiting to write');
+    const attempt = (): void => this.#transactor.run(run);
+    await retryWhileBusy(attempt, this.#busyTimeout, 'waiting to write', this.#closing);
     this.#spareSpace.hold();
     for (const [index, job] of batch.entries()) {
       const outcome = outcomes[index];

@@ -2,6 +2,8 @@ import { join } from 'node:path';
 import Database from 'better-sqlite3';
 import { describe, expect } from 'vitest';
 import { OverlayDriver } from '../../src/index.ts';
+import { DirectoryLock } from '../../src/layers/directory-lock.ts';
+import { Layout } from '../../src/layers/layout.ts';
 import { test } from '../support/fixtures.ts';
 import { commitLayer, idsOnDisk } from '../support/layers.ts';
 
@@ -33,6 +35,48 @@ describe('writes that wait', () => {
     }
     expect(names).toEqual(['k', 'n', 'kept']);
     await expect(driver.prepare('x', null, { signal })).rejects.toThrow('enough');
+  });
+
+  test('close() does not wait until another process gives a lock up, and what waits for it fails', async ({
+    root,
+    undo,
+  }) => {
+    const driver = await OverlayDriver.open(root, { busyTimeout: 600_000, backups: false });
+    await driver.prepare('k');
+    const id = (await driver.stat('k')).id;
+    const lock = DirectoryLock.take(new Layout(root), id);
+    undo(() => lock?.release());
+    const other = new Database(join(root, 'metadata.db'));
+    undo(() => other.close());
+    other.exec('begin immediate');
+    const waiting = Promise.allSettled([
+      driver.prepare('x'),
+      driver.update('k', { labels: { a: 'b' } }),
+      driver.transaction((tx) => tx.remove('k')),
+      driver.commit('n', 'k'),
+    ]);
+    await driver.close();
+    const closed = {
+      status: 'rejected',
+      reason: { code: 'FAILED_PRECONDITION', message: 'the driver is closed' },
+    };
+    expect(await waiting).toMatchObject([closed, closed, closed, closed]);
+    await expect(driver.prepare('y')).rejects.toMatchObject(closed.reason);
+    other.exec('rollback');
+    const names = other.prepare('select name from snapshot').pluck().all();
+    expect(names).toEqual(['k']);
+  });
+
+  test('close() finishes a write whose lock another process gives up soon', async ({ root, undo }) => {
+    const driver = await OverlayDriver.open(root, { busyTimeout: 600_000, backups: false });
+    const other = new Database(join(root, 'metadata.db'));
+    undo(() => other.close());
+    other.exec('begin immediate');
+    const prepared = driver.prepare('x');
+    const closed = driver.close();
+    setImmediate(() => other.exec('rollback'));
+    expect(await prepared).toHaveLength(1);
+    await closed;
   });
 
   test('a signal that is not an AbortSignal is a TypeError', async ({ driver }) => {
