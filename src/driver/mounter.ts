@@ -50,7 +50,7 @@ export class Mounter {
 
   /** Performs the mounts of a snapshot, unless it is an overlay that is mounted for writing already. */
   async #mountOnce<T>(key: string, perform: (mounts: readonly Mount[]) => Promise<T>): Promise<T> {
-    const { access, reader, layers } = this.#resources;
+    const { access, reader, layers, gate } = this.#resources;
     const doing = `mounting ${quote(key)}`;
     const { snapshot, lock } = await lockSnapshot(this.#resources, () => reader.find(key), { doing });
     try {
@@ -62,9 +62,13 @@ export class Mounter {
           hint: 'bind that mount to the other place too (mount --bind)',
         });
       }
-      const mounts = await access.readOn(doing, () => this.#operations.mounts(key));
       if (parentId !== null) await this.#prepareVolatile(snapshot);
-      return await perform(mounts);
+      const mounting = await gate.enter();
+      try {
+        return await perform(await access.readOn(doing, () => this.#operations.mounts(key)));
+      } finally {
+        mounting[Symbol.dispose]();
+      }
     } finally {
       lock?.release();
     }

@@ -4,6 +4,7 @@ import { Directories } from '../layers/directories.ts';
 import type { HeldRoot } from '../layers/held-root.ts';
 import { Layers } from '../layers/layers.ts';
 import type { Layout } from '../layers/layout.ts';
+import { MountGate } from '../layers/mount-gate.ts';
 import { Reaper } from '../layers/reaper.ts';
 import { SnapshotsView } from '../layers/snapshots-view.ts';
 import { StoreMounts } from '../layers/store-mounts.ts';
@@ -48,6 +49,8 @@ export interface Resources {
   readonly layers: Layers;
   /** Finds what is mounted of the store. */
   readonly mounts: StoreMounts;
+  /** Keeps deletions from looking for mounts while one is being made. */
+  readonly gate: MountGate;
   /** Deletes what the removal journal names. */
   readonly reaper: Reaper;
   close(): Promise<void>;
@@ -108,8 +111,9 @@ function connect(
   const snapshotsView = new SnapshotsView(layout);
   const sync = durable ? new LayerSync({ layout, ordered, reader }) : undefined;
   const mounts = new StoreMounts(held.layout);
+  const gate = new MountGate(held.layout);
   const layers = new Layers({ layout, snapshotsView, mounts, sync, contents: seal === 'content', reader });
-  const reaper = new Reaper(layout, journal, held, mounts);
+  const reaper = new Reaper({ layout, journal, root: held, mounts, gate });
   const backups = settings.backups && new RollingBackup(layout.database, settings.backups);
   return {
     settings,
@@ -126,6 +130,7 @@ function connect(
     directories,
     layers,
     mounts,
+    gate,
     reaper,
     async close() {
       await Promise.all([access.close(), backups?.close()]);

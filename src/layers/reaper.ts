@@ -16,6 +16,7 @@ import type { HeldRoot } from './held-root.ts';
 import type { Layout } from './layout.ts';
 import { isInOverlay } from './overlay-use.ts';
 import { DirectoryLock } from './directory-lock.ts';
+import type { MountGate } from './mount-gate.ts';
 import type { StoreMounts } from './store-mounts.ts';
 
 /**
@@ -29,6 +30,14 @@ const PATIENCE_MS = 2000;
 /** How many removals are carried out at a time in the background. They share one reading of all mounts. */
 const GROUP_SIZE = 16;
 
+interface ReaperOptions {
+  readonly layout: Layout;
+  readonly journal: RemovalJournal;
+  readonly root: HeldRoot;
+  readonly mounts: StoreMounts;
+  readonly gate: MountGate;
+}
+
 /**
  * Deletes the directories that the removal journal names, and nothing else. It deletes nothing that is mounted or that
  * a live overlay uses, and follows no mount and no symbolic link. An entry leaves the journal only after a sync, and a
@@ -39,6 +48,7 @@ export class Reaper {
   readonly #journal: RemovalJournal;
   readonly #root: HeldRoot;
   readonly #mounts: StoreMounts;
+  readonly #gate: MountGate;
   readonly #deleted = new Map<string, Removal>();
   readonly #later: Removal[] = [];
   #reapsInBackground = false;
@@ -47,8 +57,9 @@ export class Reaper {
   #settling: Promise<void> = Promise.resolve();
   readonly #closing = new AbortController();
 
-  constructor(layout: Layout, journal: RemovalJournal, root: HeldRoot, mounts: StoreMounts) {
+  constructor({ layout, journal, root, mounts, gate }: ReaperOptions) {
     this.#mounts = mounts;
+    this.#gate = gate;
     this.#root = root;
     this.#layout = layout;
     this.#journal = journal;
@@ -255,6 +266,7 @@ export class Reaper {
   /** @returns what uses a directory that is to be deleted, as far as this process can see */
   async #findUse(removal: Removal): Promise<string | undefined> {
     const { id, part } = removal;
+    if (!(await this.#gate.drain())) return 'snapshots of this store are being mounted all the time';
     const use = (await this.#mounts.survey()).findUse(part === 'all' ? `${id}` : `${id}/${part}`);
     if (use !== undefined) return use.what;
     return existsSync(this.#layout.fs(id)) && (await isInOverlay(this.#layout, id)) === true

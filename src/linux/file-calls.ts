@@ -47,6 +47,7 @@ const FS_IOC_GETFLAGS = 0x80086601;
 const FS_IOC_SETFLAGS = 0x40086602;
 const NS_GET_USERNS = 0xb701;
 const FS_NOCOW_FL = 0x00800000;
+const LOCK_SH_NB = 1 | 4;
 const LOCK_EX_NB = 2 | 4;
 const F_SETSIG = 10;
 const F_SETLEASE = 1024;
@@ -228,9 +229,14 @@ export function userNamespaceOf(namespace: number): number | undefined {
 
 // Locking and syncing ----------------------------------------------------------------------------------------------
 
-/** Locks an open file until it is closed, unless another descriptor has the lock. @returns whether it did */
-export function tryLock(fd: number): boolean {
-  if (flock(fd, LOCK_EX_NB) === 0) return true;
+/**
+ * Locks an open file until it is closed, unless another descriptor has the lock.
+ *
+ * @param shared whether others may have the lock too, if they share it (default: false)
+ * @returns whether it did
+ */
+export function tryLock(fd: number, { shared = false } = {}): boolean {
+  if (flock(fd, shared ? LOCK_SH_NB : LOCK_EX_NB) === 0) return true;
   const error = systemError('flock');
   if (errnoOf(error) === 'EAGAIN') return false;
   throw error;

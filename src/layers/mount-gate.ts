@@ -1,0 +1,65 @@
+import { closeSync, constants, openSync } from 'node:fs';
+import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
+import { tryLock } from '../linux/file-calls.ts';
+import type { Layout } from './layout.ts';
+
+/** How long a deletion waits for a moment in which nothing is being mounted, in milliseconds. */
+const PATIENCE_MS = 2000;
+
+/**
+ * The lock on `snapshots/`. A mount shares it with other mounts, from before it reads the rows of its layers until the
+ * kernel lists it. A deletion takes it for a moment before it looks for mounts. Then every mount that has read the row
+ * of the removed snapshot is listed, and later ones do not find that row.
+ */
+export class MountGate {
+  readonly #layout: Layout;
+  #next: Promise<boolean> | undefined;
+
+  constructor(layout: Layout) {
+    this.#layout = layout;
+  }
+
+  /** Lets a mount begin; it ends when the result is disposed of. */
+  async enter(): Promise<Disposable> {
+    const fd = this.#open();
+    try {
+      // A deletion has it for a few microseconds only.
+      while (!tryLock(fd, { shared: true })) await nextTurn();
+    } catch (error) {
+      closeSync(fd);
+      throw error;
+    }
+    return { [Symbol.dispose]: () => closeSync(fd) };
+  }
+
+  /** Waits until every mount that has begun is listed. @returns whether that has come true in time */
+  drain(): Promise<boolean> {
+    const begin = async (): Promise<boolean> => {
+      await nextTurn();
+      this.#next = undefined;
+      return this.#drain();
+    };
+    return (this.#next ??= begin());
+  }
+
+  async #drain(): Promise<boolean> {
+    const until = performance.now() + PATIENCE_MS;
+    const fd = this.#open();
+    try {
+      for (;;) {
+        if (tryLock(fd)) return true;
+        if (performance.now() > until) return false;
+        await sleep(1);
+      }
+    } finally {
+      closeSync(fd);
+    }
+  }
+
+  #open(): number {
+    return openSync(
+      this.#layout.snapshots,
+      constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW,
+    );
+  }
+}
