@@ -85,9 +85,10 @@ export class OverlayDriver implements OverlaySnapshotter {
   static async open(root: string, options?: DriverOptions): Promise<OverlayDriver> {
     const settings = toSettings(options);
     const resources = await openResources(root, settings);
-    const driver = new OverlayDriver(resources);
-    if (settings.asyncRemove !== true) setImmediate(() => void driver.#resume());
-    return driver;
+    if (settings.asyncRemove !== true) {
+      resources.reaper.resume((signal) => removeAbandonedRuns(resources, signal));
+    }
+    return new OverlayDriver(resources);
   }
 
   async prepare(key: string, parent?: string | null, options?: PrepareOptions & Waiting): Promise<Mount[]> {
@@ -315,14 +316,6 @@ export class OverlayDriver implements OverlaySnapshotter {
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
-  }
-
-  /** Takes up what earlier processes have left, without letting anybody wait for it. */
-  async #resume(): Promise<void> {
-    const { access, reaper } = this.#resources;
-    // The next cleanup says what is wrong.
-    await access.run(() => removeAbandonedRuns(this.#resources)).catch(() => {});
-    reaper.resume();
   }
 
   /** Deletes the directory of a removed snapshot, now or in the background, as the driver was opened. */

@@ -89,14 +89,19 @@ export class Reaper {
     }
   }
 
-  /** Does a cleanup in the background, for what an earlier process has left. */
-  resume(): void {
+  /**
+   * Does a cleanup in the background, for what an earlier process has left.
+   *
+   * @param before removes the rows whose directories are to be deleted too
+   */
+  resume(before: (signal: AbortSignal) => Promise<void>): void {
     const { signal } = this.#closing;
+    const clean = async (): Promise<void> => {
+      await before(signal).catch(() => {});
+      await this.#sweep({ signal, onProgress: undefined });
+    };
     // The next cleanup reports what has to wait.
-    setImmediate(
-      () =>
-        signal.aborted || void this.#track(this.#sweep({ signal, onProgress: undefined })).catch(() => {}),
-    );
+    setImmediate(() => signal.aborted || void this.#track(clean()).catch(() => {}));
   }
 
   /** Syncs everything that has been deleted so far, and takes it out of the journal. */
