@@ -106,7 +106,9 @@ function show(report: Report): void {
   if (report.rebuild.length > 0) {
     say('\nRemove and rebuild, in reverse order:');
     for (const { name, kind, because } of report.rebuild) {
-      say(`  ${quoteWhole(name)} (${kind})${because === name ? '' : `, built on ${quoteWhole(because)}`}`);
+      say(
+        `  ${quoteWhole(name)} (${escapeHidden(kind)})${because === name ? '' : `, built on ${quoteWhole(because)}`}`,
+      );
     }
     say('');
   }

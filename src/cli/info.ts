@@ -1,4 +1,5 @@
 import { type StoreOptions, storeCommand } from './command.ts';
+import { escapeHidden } from '../quote.ts';
 import { paintKind, sayJson, sayPairs, shown, toJson } from './output.ts';
 import { openStoreToRead, usageOf } from './store.ts';
 import { age, bytes } from './units.ts';
@@ -31,7 +32,7 @@ export const infoCommand = storeCommand('info', 'Show everything about a snapsho
       ['updated', time(updated)],
       ['directory', directory === null ? '-' : shown(directory)],
       ['id', String(id)],
-      ['seal', seal ?? '-'],
+      ['seal', seal === null ? '-' : escapeHidden(seal)],
       ...(inUse === true ? ([['in use', 'its layer was in use when it was committed']] as const) : []),
       ...Object.entries(labels).map(([key, value]) => ['label', `${shown(key)}=${shown(value)}`] as const),
     ]);

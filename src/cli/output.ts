@@ -5,15 +5,16 @@ import type { Info, Kind, Mount } from '../snapshot.ts';
 
 /** The colours that `paint` gives, and the characters that lay out a text. */
 // oxlint-disable-next-line no-control-regex -- Escape begins a colour.
-const OWN = /\u001B\[(?:[12]|22|3[1-9])m|[\n\t]/;
+const OWN = /(\u001B\[(?:[12]|22|3[1-9])m|[\n\t])/;
 
 /**
  * Prints a line. What others wrote is to be quoted where it becomes part of the line (`shown`); what was forgotten there
  * cannot control a terminal either.
  */
 export function say(line: string): void {
-  const parts = line.split(new RegExp(`(${OWN.source})`));
-  process.stdout.write(`${parts.map((part, at) => (at % 2 === 1 ? part : escapeHidden(part))).join('')}\n`);
+  // Every second part is one of our own.
+  const parts = line.split(OWN).map((part, at) => (at % 2 === 1 ? part : escapeHidden(part)));
+  process.stdout.write(`${parts.join('')}\n`);
 }
 
 /** Prints a value as JSON. */
