@@ -6,6 +6,7 @@ import { placeFor, writeNote } from '../layers/lost-and-found.ts';
 import { SnapshotError, toSnapshotError } from '../errors.ts';
 import { syncPath } from '../linux/sync-path.ts';
 import { listBackups } from '../metadata/backup/files.ts';
+import { newestFirst } from '../metadata/backup/newest.ts';
 import { Inspector } from '../metadata/repair/inspector.ts';
 import { plausibleId } from '../metadata/repair/plausible-id.ts';
 import { RepairWriter } from '../metadata/repair/repair-writer.ts';
@@ -72,7 +73,7 @@ export async function restoreDatabase(input: RestoreInput, { scratch }: TaskCont
 
 function findBackup(layout: Layout, given: string | undefined): string {
   if (given !== undefined) return given;
-  const [newest] = listBackups(layout.database, 'any');
+  const [newest] = newestFirst(listBackups(layout.database, 'any'));
   if (newest !== undefined) return newest;
   throw new SnapshotError('FAILED_PRECONDITION', `there is no backup beside ${quote(layout.database)}`, {
     hint: 'name one, or salvage what can be read of the present database',

@@ -2,10 +2,11 @@ import { chmodSync, existsSync, lstatSync, mkdirSync } from 'node:fs';
 import { dirname } from 'node:path';
 import BetterSqlite3, { type Database } from 'better-sqlite3';
 import { SnapshotError, toSnapshotError } from '../errors.ts';
-import { checkPlain, hasDirectory } from '../linux/plain-file.ts';
+import { hasDirectory } from '../linux/plain-file.ts';
 import { quote } from '../quote.ts';
 import { backupsOf, copyInto, nameBackup, pruneBackups } from './backup/files.ts';
 import { SQLITE_BUSY_TIMEOUT_MS, retryWhileBusy } from './busy.ts';
+import { checkFiles } from './database-files.ts';
 import { matchesPattern } from './filter-sql.ts';
 import { checkVersion, migrate } from './migrate.ts';
 import { checkNothingForeign } from './schema.ts';
@@ -54,17 +55,6 @@ export async function openDatabase(file: string, options: OpenDatabaseOptions): 
     db?.close();
     throw toSnapshotError(error, doing);
   }
-}
-
-/** What SQLite puts behind the name of a database for the other files that it opens by their paths. */
-export const FILE_SUFFIXES = ['', '-wal', '-shm', '-journal'] as const;
-
-/**
- * Checks that SQLite finds regular files, or none, where it opens the files of a database. It follows no links there
- * either, but waits for ever for whoever opens the other end of a fifo.
- */
-export function checkFiles(database: string): void {
-  for (const suffix of FILE_SUFFIXES) checkPlain(`${database}${suffix}`);
 }
 
 /** Closes a database that was opened for writing, leaving its statistics up to date. May be called more than once. */

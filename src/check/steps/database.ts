@@ -4,7 +4,7 @@ import { SnapshotError } from '../../errors.ts';
 import type { Layout } from '../../layers/layout.ts';
 import { describeType } from '../../linux/plain-file.ts';
 import { BACKUP_NAME, backupsOf } from '../../metadata/backup/files.ts';
-import { FILE_SUFFIXES } from '../../metadata/open.ts';
+import { FILE_SUFFIXES } from '../../metadata/database-files.ts';
 import { Inspector } from '../../metadata/repair/inspector.ts';
 import { UnopenableError, type Unopenable } from '../../metadata/repair/open-unchanged.ts';
 import type { DatabaseContext } from '../context.ts';

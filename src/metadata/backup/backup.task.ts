@@ -5,7 +5,7 @@ import type { Database } from 'better-sqlite3';
 import type { TaskContext } from '../../linux/child.ts';
 import { SnapshotError, toSnapshotError } from '../../errors.ts';
 import { quote } from '../../quote.ts';
-import { copyInto, partialOf } from './files.ts';
+import { copyInto, partialOf, pruneBackups } from './files.ts';
 import { DEFAULT_BUSY_TIMEOUT_MS } from '../busy.ts';
 import { openDatabase } from '../open.ts';
 
@@ -13,6 +13,8 @@ import { openDatabase } from '../open.ts';
 export interface BackupInput {
   readonly database: string;
   readonly file: string;
+  /** How many rolling backups to keep afterwards, if it is one (default: all). */
+  readonly keep?: number;
 }
 
 /** Sent when the copy begins. */
@@ -28,7 +30,7 @@ export interface BackupBegun {
  * complete and durable.
  */
 export async function writeBackup(
-  { database, file }: BackupInput,
+  { database, file, keep }: BackupInput,
   { emit }: TaskContext<BackupBegun>,
 ): Promise<void> {
   let db: Database | undefined;
@@ -39,6 +41,7 @@ export async function writeBackup(
     // The event is sent in the next turn; the copy blocks this process.
     await nextTurn();
     copyInto(db, file);
+    if (keep !== undefined) pruneBackups(database, 'rolling', keep);
   } catch (error) {
     throw toSnapshotError(error, `backing up to ${quote(file)}`);
   } finally {

@@ -6,6 +6,7 @@ import { errnoOf } from '../../linux/errno.ts';
 import { hasDirectory } from '../../linux/plain-file.ts';
 import { syncPath } from '../../linux/sync-path.ts';
 import { quote } from '../../quote.ts';
+import { newestFirst } from './newest.ts';
 import { copyRows } from './copy-rows.ts';
 
 /** The path that a file has until it is complete. */
@@ -80,7 +81,7 @@ export function backupsOf(database: string): string {
 export const BACKUP_NAME = /^metadata(?:-v\d+)?-\d{8}T\d{9}Z\.db$/;
 
 /**
- * The automatic backups of one kind, the newest first.
+ * The automatic backups of one kind, in no order.
  *
  * @throws {SnapshotError} FAILED_PRECONDITION if something else is in the place of their directory
  */
@@ -89,18 +90,13 @@ export function listBackups(database: string, kind: 'rolling' | 'migration' | 'a
   if (!hasDirectory(directory)) return [];
   const stem = basename(database, '.db').replace(/\W/g, '\\$&');
   const version = { rolling: '', migration: '-v\\d+', any: '(?:-v\\d+)?' }[kind];
-  const pattern = new RegExp(`^${stem}${version}-(\\d{8}T\\d{9}Z)\\.db$`);
+  const pattern = new RegExp(`^${stem}${version}-\\d{8}T\\d{9}Z\\.db$`);
   return readdirSync(directory, { withFileTypes: true })
-    .filter((entry) => entry.isFile())
-    .flatMap(({ name }) => {
-      const time = pattern.exec(name)?.[1];
-      return time === undefined ? [] : [{ name, time }];
-    })
-    .toSorted((a, b) => (a.time < b.time ? 1 : -1))
+    .filter((entry) => entry.isFile() && pattern.test(entry.name))
     .map(({ name }) => join(directory, name));
 }
 
-/** The path of a new automatic backup. Names sort by time. */
+/** The path of a new automatic backup. The time in it is for people. */
 export function nameBackup(database: string, version?: number): string {
   const time = new Date().toISOString().replace(/[-:.]/g, '');
   const kind = version === undefined ? '' : `-v${version}`;
@@ -117,8 +113,12 @@ export function pruneBackups(database: string, kind: 'rolling' | 'migration', ke
   const partial = readdirSync(directory)
     .filter((name) => name.includes('.db.partial-'))
     .map((name) => join(directory, name))
-    .filter((path) => Date.now() - (statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? 0) > ABANDONED_MS);
-  for (const old of [...listBackups(database, kind).slice(keep), ...partial]) {
+    .filter((path) => {
+      const { mtimeMs } = statSync(path, { throwIfNoEntry: false }) ?? { mtimeMs: 0 };
+      // Also one from the future.
+      return Math.abs(Date.now() - mtimeMs) > ABANDONED_MS;
+    });
+  for (const old of [...newestFirst(listBackups(database, kind)).slice(keep), ...partial]) {
     try {
       unlinkSync(old);
     } catch (error) {

@@ -1,8 +1,9 @@
 import { mkdirSync, statSync } from 'node:fs';
+import { runInChild } from '../../linux/child.ts';
 import { hasDirectory } from '../../linux/plain-file.ts';
 import { escapeHidden } from '../../quote.ts';
-import { backupDatabase } from './backup.ts';
-import { backupsOf, listBackups, nameBackup, pruneBackups } from './files.ts';
+import { backupTask } from './backup.ts';
+import { backupsOf, listBackups, nameBackup } from './files.ts';
 
 /** How automatic backups are made. */
 export interface BackupSettings {
@@ -48,11 +49,20 @@ export class RollingBackup {
 
   async #makeIfDue(): Promise<void> {
     const { every, keep } = this.#settings;
-    const [newest] = listBackups(this.#database, 'rolling');
-    if (newest !== undefined && Date.now() - statSync(newest).mtimeMs < every) return;
+    if (listBackups(this.#database, 'rolling').some((file) => isYoung(file, every))) return;
     const directory = backupsOf(this.#database);
     if (!hasDirectory(directory)) mkdirSync(directory, { mode: 0o700 });
-    await backupDatabase(this.#database, nameBackup(this.#database));
-    pruneBackups(this.#database, 'rolling', keep);
+    await runInChild(backupTask, {
+      database: this.#database,
+      file: nameBackup(this.#database),
+      keep,
+    });
   }
+}
+
+/** Whether a backup was made less than so many milliseconds ago. One from the future was made when the clock was wrong. */
+function isYoung(file: string, most: number): boolean {
+  const { mtimeMs } = statSync(file, { throwIfNoEntry: false }) ?? { mtimeMs: 0 };
+  const age = Date.now() - mtimeMs;
+  return age >= 0 && age < most;
 }

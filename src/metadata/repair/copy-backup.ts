@@ -4,7 +4,8 @@ import { SnapshotError, toSnapshotError } from '../../errors.ts';
 import { quote } from '../../quote.ts';
 import { copyInto } from '../backup/files.ts';
 import { DEFAULT_BUSY_TIMEOUT_MS } from '../busy.ts';
-import { checkFiles, openDatabase } from '../open.ts';
+import { checkFiles } from '../database-files.ts';
+import { openDatabase } from '../open.ts';
 import type { LeftRemoval, Rebuilt } from './rebuilt.ts';
 
 /**

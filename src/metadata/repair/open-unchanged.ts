@@ -6,7 +6,7 @@ import { copyFile } from '../../linux/copy-file.ts';
 import { errnoOf, isSystemError } from '../../linux/errno.ts';
 import { statPlain } from '../../linux/plain-file.ts';
 import { quote } from '../../quote.ts';
-import { FILE_SUFFIXES } from '../open.ts';
+import { FILE_SUFFIXES } from '../database-files.ts';
 import { findWalDamage } from './wal.ts';
 
 /** How long reading the database waits for a lock, in milliseconds. */

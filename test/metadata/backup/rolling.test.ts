@@ -1,4 +1,4 @@
-import { readdirSync, utimesSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, utimesSync } from 'node:fs';
 import { join } from 'node:path';
 import { outputFileSync } from 'fs-extra/esm';
 import { describe, expect } from 'vitest';
@@ -33,6 +33,22 @@ describe.skipIf(lacking)(`automatic backups${lacking}`, () => {
     expect(partial).toEqual(['metadata-new.db.partial-1']);
     expect(mustRun(join(backups, kept[0] ?? ''), 'select count(*) from snapshot;\n')).toBe('6\n');
     expect((await checkStore(example.root)).status).toBe('clean');
+  });
+
+  test('a backup from the future delays none, and goes once there are newer ones', async ({ example }) => {
+    const backups = example.at('backups');
+    const future = join(backups, 'metadata-20990101T000000000Z.db');
+    {
+      await using driver = await OverlayDriver.open(example.root, { backups: false });
+      mkdirSync(backups);
+      await driver.backup(future);
+      await driver.prepare('later');
+    }
+    utimesSync(future, 4070908800, 4070908800);
+    const driver = await OverlayDriver.open(example.root, { backups: { every: 20, keep: 1 } });
+    await waitFor('the backup from the future to be pruned', () => !existsSync(future));
+    await driver.close();
+    expect(readdirSync(backups).filter((name) => name.endsWith('Z.db'))).toHaveLength(1);
   });
 
   test('open() rejects backup settings that are out of range or of a wrong type', async ({ root }) => {
