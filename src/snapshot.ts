@@ -342,7 +342,8 @@ export interface OverlaySnapshotter extends Snapshotter {
 
   /**
    * Mounts an open snapshot on a file descriptor only: it appears in no mount table, and it ends at the latest with the
-   * last process that holds it.
+   * last process that holds it. The deletion of an active snapshot waits for it, but that of the layers below does not
+   * see it: close it before these are removed, or attach it to a directory.
    *
    * @throws {SnapshotError} as `mount`
    * @throws {SnapshotError} UNIMPLEMENTED if this kernel cannot do that with overlays (before Linux 6.8)

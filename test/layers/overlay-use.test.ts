@@ -5,6 +5,7 @@ import {
   existsSync,
   openSync,
   readFileSync,
+  readdirSync,
   writeFileSync,
   writeSync,
 } from 'node:fs';
@@ -213,6 +214,48 @@ print('ready', flush=True); input(); write(); print('written', flush=True); inpu
     } finally {
       closeSync(fd);
     }
+  });
+});
+
+describe.skipIf(lacking)(`an overlay of somebody else${lacking}`, () => {
+  const foreign = test.extend<{ other: string }>({
+    // Like containerd, which names the layers of a long chain relative to the directory that they are in.
+    other: async ({ place, undo }, use) => {
+      const names = Array.from({ length: 8 }, (_, index) => `${index + 1}/fs`);
+      const script =
+        'mkdir -p other/m other/{1..8}/fs; cd other; mount -t overlay overlay -o "lowerdir=$1" m';
+      execFileSync('bash', ['-euc', script, 'bash', names.join(':')], { cwd: place });
+      undo(() => unmount(join(place, 'other', 'm')));
+      await use(join(place, 'other', 'm'));
+    },
+  });
+
+  foreign(
+    'with relative names says nothing about mount() and commit()',
+    async ({ driver, target, other: _other }) => {
+      await commitLayer(driver, 'base');
+      await driver.prepare('k', 'base');
+      await driver.mount('k', target);
+      await driver.unmount(target);
+      expect((await driver.commit('n', 'k', { inUse: 'refuse' })).inUse).toBe(false);
+      await driver.prepare('b');
+      expect((await driver.commit('c', 'b', { inUse: 'refuse' })).inUse).toBe(false);
+    },
+  );
+
+  foreign('with relative names puts off a deletion, which says so', async ({ driver, other }) => {
+    await commitLayer(driver, 'base');
+    const { deferred } = await driver.delete('base');
+    expect(deferred).toBe(`the overlay at "${other}", which names its layers by relative paths, may use it`);
+    unmount(other);
+    expect((await driver.cleanup()).deferred).toEqual([]);
+    execFileSync('mount', ['-t', 'tmpfs', 'none', other]);
+  });
+
+  foreign('is not unmounted by unmount()', async ({ driver, other }) => {
+    await expect(driver.unmount(other)).rejects.toThrow(/nothing of this store is mounted/);
+    await expect(driver.unmount(other, { lazy: true })).rejects.toThrow(/nothing of this store is mounted/);
+    expect(readdirSync(other)).toEqual([]);
   });
 });
 
