@@ -6,6 +6,7 @@ import { fileURLToPath } from 'node:url';
 import Database from 'better-sqlite3';
 import { copySync } from 'fs-extra/esm';
 import { describe, expect } from 'vitest';
+import { hasHidden } from '../../src/quote.ts';
 import { type CommandLine, type Running, test as base } from '../support/cli.ts';
 import { needs } from '../support/needs.ts';
 import { startProcess } from '../support/process.ts';
@@ -134,6 +135,20 @@ describe.skipIf(lacking)(`overlite serve${lacking}`, () => {
     expect(await answered).toBe(false);
   });
 
+  test('`serve --grace` does not wait for the lock of another process either', async ({ serving, lock }) => {
+    const { process: server, client, ended } = await serving('--grace', '0', '--busy-timeout', '600');
+    await client.call('Prepare', { key: 'k' });
+    const unlock = lock();
+    const update = failure(client.call('Update', { info: { name: 'k', labels: { a: 'b' } } }));
+    await client.call('Stat', { key: 'k' });
+    server.kill('SIGTERM');
+    expect(await ended()).toMatchObject({ status: 0 });
+    expect((await update).code).not.toBe('OK');
+    unlock();
+    const again = await serving();
+    expect((await again.client.call('Stat', { key: 'k' })).info.labels).toEqual({});
+  });
+
   test('`serve` keeps everything it acknowledged when it is killed, and starts again', async ({
     socket,
     root,
@@ -220,6 +235,21 @@ describe.skipIf(lacking)(`overlite serve${lacking}`, () => {
         code: 'INVALID_ARGUMENT',
       },
     ]);
+  });
+
+  test('neither answers nor the log hold characters that control a terminal', async ({ serving }) => {
+    const { client, log, stderr } = await serving('--log-level', 'debug');
+    const key = 'm\u001B]0;x\u0007\u001B[2J\u202E\u009B';
+    const shown = String.raw`"m\u001b]0;x\u0007\u001b[2J\u202e\u009b"`;
+    await client.call('Prepare', { key, labels: { [key]: key } });
+    const failed = await Promise.all([
+      failure(client.call('Prepare', { key })),
+      failure(client.call('Commit', { key, name: 'n', parent: `${key}, too` })),
+      failure(client.call('Update', { info: { name: key }, updateMask: { paths: [key] } })),
+    ]);
+    for (const { details } of failed) expect(details).toContain(shown.slice(0, -1));
+    await waitFor('the lines of log', () => log().filter((line) => line['key'] === key).length >= 3);
+    expect(stderr().split('\n').filter(hasHidden)).toEqual([]);
   });
 
   test('`serve --log-level` says how much is logged', async ({ socket, serve, serving }) => {
