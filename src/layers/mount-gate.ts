@@ -24,7 +24,7 @@ export class MountGate {
     const fd = this.#open();
     try {
       // A deletion has it for a few microseconds only.
-      while (!tryLock(fd, { shared: true })) await nextTurn();
+      while (!tryLock(fd, { shared: true })) await sleep(1);
     } catch (error) {
       closeSync(fd);
       throw error;
