@@ -1,12 +1,14 @@
-import { existsSync, lstatSync, mkdirSync, readFileSync, renameSync, rmSync, statSync } from 'node:fs';
+import { existsSync, lstatSync, mkdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import type { TaskContext } from '../linux/child.ts';
 import { Layout } from '../layers/layout.ts';
-import { placeFor, writeNote } from '../layers/lost-and-found.ts';
+import { placeFor, setAside, writeNote } from '../layers/lost-and-found.ts';
 import { SnapshotError, toSnapshotError } from '../errors.ts';
 import { syncPath } from '../linux/sync-path.ts';
 import { listBackups } from '../metadata/backup/files.ts';
 import { newestFirst } from '../metadata/backup/newest.ts';
+import { FILE_SUFFIXES } from '../metadata/database-files.ts';
+import { StoreLock } from '../metadata/store-lock.ts';
 import { Inspector } from '../metadata/repair/inspector.ts';
 import { plausibleId } from '../metadata/repair/plausible-id.ts';
 import { RepairWriter } from '../metadata/repair/repair-writer.ts';
@@ -15,6 +17,7 @@ import type { Rebuilt } from '../metadata/repair/rebuilt.ts';
 import { salvage } from '../metadata/repair/salvage.ts';
 import { quote } from '../quote.ts';
 import { highestIdOnDisk, idsOnDisk } from './ids-on-disk.ts';
+import { lookAtUnfinished, removeUnfinished } from './unfinished.ts';
 
 /** What a new database is created from. */
 export interface RestoreInput {
@@ -42,13 +45,31 @@ export interface Restored extends Rebuilt {
  * @throws {SnapshotError} FAILED_PRECONDITION if the root or the backup is missing, or a process has the store open
  * @throws {SnapshotError} DATA_LOSS if the backup is damaged
  */
-export async function restoreDatabase(input: RestoreInput, { scratch }: TaskContext): Promise<Restored> {
+export async function restoreDatabase(input: RestoreInput, context: TaskContext): Promise<Restored> {
   const { root } = input;
   if (!existsSync(root))
     throw new SnapshotError('FAILED_PRECONDITION', `there is no directory ${quote(root)}`);
   const layout = new Layout(root);
+  // It can name the process, if that is visible here and locks the database as SQLite does.
   checkUnused(layout);
-  if (existsSync(layout.restoring)) {
+  const lock = StoreLock.takeAlone(root);
+  try {
+    return await restoreAlone(layout, input, context);
+  } finally {
+    lock.release();
+  }
+}
+
+/** Restores a store that nobody has open, or can open meanwhile. */
+async function restoreAlone(
+  layout: Layout,
+  input: RestoreInput,
+  { scratch }: TaskContext,
+): Promise<Restored> {
+  const { root } = layout;
+  removeUnfinished(layout);
+  const unfinished = lookAtUnfinished(layout, scratch);
+  if (unfinished === 'a complete database') {
     return { from: null, snapshots: 0, lost: [], journal: [], setAside: putInPlace(layout), finished: true };
   }
   const file = `${layout.database}-restore-${process.pid}`;
@@ -60,6 +81,7 @@ export async function restoreDatabase(input: RestoreInput, { scratch }: TaskCont
         : await copyBackup(from, file);
     await correctHighWater(layout, file, scratch());
     syncPath(file);
+    if (unfinished === 'something else') setAsideUnfinished(layout);
     // While a file of this name exists, no driver opens the store.
     renameSync(file, layout.restoring);
     syncPath(root);
@@ -68,6 +90,20 @@ export async function restoreDatabase(input: RestoreInput, { scratch }: TaskCont
     throw toSnapshotError(error, `restoring ${quote(root)}`);
   } finally {
     for (const suffix of ['', '-wal', '-shm']) rmSync(`${file}${suffix}`, { force: true });
+  }
+}
+
+/** Moves what others have put in the place of a new database to `lost+found/`, with what SQLite would take for its log. */
+function setAsideUnfinished(layout: Layout): void {
+  for (const suffix of FILE_SUFFIXES) {
+    const path = `${layout.restoring}${suffix}`;
+    if (lstatSync(path, { throwIfNoEntry: false }) === undefined) continue;
+    setAside(
+      layout,
+      path,
+      undefined,
+      'it was in the place of a new database, and no restoration had put it there',
+    );
   }
 }
 
@@ -136,7 +172,7 @@ function putInPlace(layout: Layout): string | null {
  */
 function checkUnused(layout: Layout): void {
   const files = [layout.database, `${layout.database}-shm`].flatMap((path) => {
-    const found = statSync(path, { throwIfNoEntry: false });
+    const found = lstatSync(path, { throwIfNoEntry: false });
     return found === undefined ? [] : [found];
   });
   for (const line of readFileSync('/proc/locks', 'utf8').split('\n')) {

@@ -17,6 +17,7 @@ import { RemovalJournal } from '../metadata/removal-journal.ts';
 import { RowReader } from '../metadata/row-reader.ts';
 import { RowWriter } from '../metadata/row-writer.ts';
 import { SpareSpace } from '../metadata/spare-space.ts';
+import { StoreLock } from '../metadata/store-lock.ts';
 import { Transactor } from '../metadata/transactor.ts';
 import { WriteQueue } from '../metadata/write-queue.ts';
 import { quote } from '../quote.ts';
@@ -24,7 +25,7 @@ import { Access } from './access.ts';
 import { Chains } from './chains.ts';
 import { MountTable } from './mount-table.ts';
 import type { Settings } from './options.ts';
-import { type Root, openRoot } from './root.ts';
+import { type Root, checkRestored, openRoot } from './root.ts';
 
 /** What the parts of a driver share. */
 export interface Resources {
@@ -63,13 +64,18 @@ export interface Resources {
  */
 export async function openResources(path: unknown, settings: Settings): Promise<Resources> {
   const root = openRoot(path);
+  let lock: StoreLock | undefined;
   let db: Database | undefined;
   try {
+    lock = await StoreLock.share(root.layout.root, settings.busyTimeout);
+    // A restoration that had it alone until now may have been interrupted.
+    checkRestored(root.layout);
     db = await openDatabaseOf(root.layout, settings);
     root.held.check();
-    return connect(settings, root, db, await needsUserxattr());
+    return connect(settings, { root, lock, db, userxattr: await needsUserxattr() });
   } catch (error) {
     db?.close();
+    lock?.release();
     root.held.close();
     throw toSnapshotError(error, `opening the root ${quote(root.layout.root)}`);
   }
@@ -90,12 +96,18 @@ async function openDatabaseOf(
   }
 }
 
-function connect(
-  settings: Settings,
-  { layout, held, filesystem: { ordered } }: Root,
-  db: Database,
-  userxattr: boolean,
-): Resources {
+/** What was opened of a store. */
+interface Opened {
+  readonly root: Root;
+  readonly lock: StoreLock;
+  readonly db: Database;
+  /** Whether overlays need the option `userxattr`. */
+  readonly userxattr: boolean;
+}
+
+function connect(settings: Settings, { root, lock, db, userxattr }: Opened): Resources {
+  const { layout, held, filesystem } = root;
+  const { ordered } = filesystem;
   const { busyTimeout, durability, seal, onTransaction } = settings;
   const durable = durability === 'full';
   const directories = new Directories(held, durable ? (ordered ? 'last' : 'each') : 'none');
@@ -139,6 +151,7 @@ function connect(
       sync?.close();
       snapshotsView.close();
       closeDatabase(db);
+      lock.release();
       held.close();
     },
   };

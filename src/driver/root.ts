@@ -45,12 +45,7 @@ export function openRoot(path: unknown): Root {
       );
     }
     accessSync(layout.root, constants.R_OK | constants.W_OK | constants.X_OK);
-    checkPlain(layout.restoring);
-    if (lstatSync(layout.restoring, { throwIfNoEntry: false }) !== undefined) {
-      throw new SnapshotError('FAILED_PRECONDITION', `restoring ${quote(layout.root)} was interrupted`, {
-        hint: 'run overlite restore once more, which finishes it',
-      });
-    }
+    checkRestored(layout);
     checkPlain(layout.spareSpace);
     hasDirectory(backupsOf(layout.database));
     hasDirectory(layout.lostAndFound);
@@ -70,6 +65,19 @@ export function openRoot(path: unknown): Root {
   } catch (error) {
     throw toSnapshotError(error, `opening the root ${quote(layout.root)}`);
   }
+}
+
+/**
+ * Checks that no new database waits to be put in place: the present one may be gone already.
+ *
+ * @throws {SnapshotError} FAILED_PRECONDITION if one does
+ */
+export function checkRestored({ root, restoring }: Layout): void {
+  checkPlain(restoring);
+  if (lstatSync(restoring, { throwIfNoEntry: false }) === undefined) return;
+  throw new SnapshotError('FAILED_PRECONDITION', `restoring ${quote(root)} was interrupted`, {
+    hint: 'run overlite restore once more, which finishes it',
+  });
 }
 
 /** What to do if there is no room for layers on the filesystem of a root. */

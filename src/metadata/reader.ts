@@ -1,3 +1,4 @@
+import { dirname } from 'node:path';
 import type { Database } from 'better-sqlite3';
 import { checkName } from '../arguments.ts';
 import { SnapshotError, toSnapshotError } from '../errors.ts';
@@ -5,7 +6,9 @@ import type { SnapshotRecord } from '../snapshot.ts';
 import { DEFAULT_BUSY_TIMEOUT_MS } from './busy.ts';
 import type { Span } from './listing.ts';
 import { openDatabase } from './open.ts';
+import { quote } from '../quote.ts';
 import { RowReader } from './row-reader.ts';
+import { StoreLock } from './store-lock.ts';
 import type { Found, Removal } from './rows.ts';
 
 /** How a store is opened by a service that uses the metadata alone. */
@@ -24,10 +27,12 @@ export interface MetadataOptions {
 export class MetadataReader {
   protected readonly db: Database;
   protected readonly rows: RowReader;
+  readonly #lock: StoreLock | undefined;
 
   /** Takes a database that `openDatabase` has opened. */
-  protected constructor(db: Database) {
+  protected constructor(db: Database, lock?: StoreLock) {
     this.db = db;
+    this.#lock = lock;
     this.rows = new RowReader(db);
   }
 
@@ -37,7 +42,8 @@ export class MetadataReader {
    * @throws {SnapshotError} FAILED_PRECONDITION if the database is missing, or of another version or application
    */
   static async openReader(file: string, options: MetadataOptions = {}): Promise<MetadataReader> {
-    return new MetadataReader(await openForService(file, true, options));
+    const { db, lock } = await openForService(file, true, options);
+    return new MetadataReader(db, lock);
   }
 
   /**
@@ -176,6 +182,7 @@ export class MetadataReader {
   /** Closes the database. May be called more than once. */
   close(): void {
     this.db.close();
+    this.#lock?.release();
   }
 
   /** Runs a read, and translates errors of SQLite. */
@@ -189,13 +196,20 @@ export class MetadataReader {
   }
 }
 
-/** Opens a database for synchronous use, in which SQLite itself waits for locks. */
+/** Opens a database for synchronous use, in which SQLite itself waits for locks, and keeps it from being replaced. */
 export async function openForService(
   file: string,
   readonly: boolean,
   { busyTimeout = DEFAULT_BUSY_TIMEOUT_MS }: MetadataOptions,
-): Promise<Database> {
-  const db = await openDatabase(file, { readonly, busyTimeout });
-  db.pragma(`busy_timeout = ${Math.trunc(busyTimeout)}`);
-  return db;
+): Promise<{ db: Database; lock: StoreLock }> {
+  let lock: StoreLock | undefined;
+  try {
+    lock = await StoreLock.share(dirname(file), busyTimeout);
+    const db = await openDatabase(file, { readonly, busyTimeout });
+    db.pragma(`busy_timeout = ${Math.trunc(busyTimeout)}`);
+    return { db, lock };
+  } catch (error) {
+    lock?.release();
+    throw toSnapshotError(error, `opening ${quote(file)}`);
+  }
 }

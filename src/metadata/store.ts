@@ -6,6 +6,7 @@ import { closeDatabase } from './open.ts';
 import { type MetadataOptions, MetadataReader, openForService } from './reader.ts';
 import { type Commit, RowWriter } from './row-writer.ts';
 import type { Removal } from './rows.ts';
+import type { StoreLock } from './store-lock.ts';
 import { Transactor } from './transactor.ts';
 
 /** Options of `MetadataStore.prepare`. */
@@ -39,8 +40,8 @@ export class MetadataStore extends MetadataReader {
   readonly #writer: RowWriter;
 
   /** Takes a database that `openDatabase` has opened for writing. */
-  constructor(db: Database, transactor: Transactor = new Transactor(db)) {
-    super(db);
+  constructor(db: Database, transactor: Transactor = new Transactor(db), lock?: StoreLock) {
+    super(db, lock);
     this.#transactor = transactor;
     this.#writer = new RowWriter(db, this.rows);
   }
@@ -52,7 +53,8 @@ export class MetadataStore extends MetadataReader {
    * @throws {SnapshotError} DATA_LOSS if it is not a database, or a damaged one
    */
   static async open(file: string, options: MetadataOptions = {}): Promise<MetadataStore> {
-    return new MetadataStore(await openForService(file, false, options));
+    const { db, lock } = await openForService(file, false, options);
+    return new MetadataStore(db, new Transactor(db), lock);
   }
 
   /** How many writes were rolled back so far. What was read from one of them no longer holds. */
@@ -190,6 +192,7 @@ export class MetadataStore extends MetadataReader {
   /** Closes the database, leaving its statistics up to date. May be called more than once. */
   override close(): void {
     closeDatabase(this.db);
+    super.close();
   }
 
   #create(

@@ -1,3 +1,4 @@
+import { execFileSync, spawnSync } from 'node:child_process';
 import {
   copyFileSync,
   readFileSync,
@@ -11,7 +12,7 @@ import {
 import { join } from 'node:path';
 import { copySync } from 'fs-extra/esm';
 import { describe, expect } from 'vitest';
-import { OverlayDriver, checkStore, restoreStore } from '../../src/index.ts';
+import { MetadataReader, OverlayDriver, checkStore, restoreStore } from '../../src/index.ts';
 import { test } from '../support/fixtures.ts';
 import { needs } from '../support/needs.ts';
 import { mustRun } from '../support/shell.ts';
@@ -22,6 +23,10 @@ const lacking = needs('root', 'sqlite3');
 async function withDriver<T>(root: string, work: (driver: OverlayDriver) => Promise<T>): Promise<T> {
   await using driver = await OverlayDriver.open(root, { asyncRemove: true, backups: false });
   return await work(driver);
+}
+
+function readFileIfNote(path: string): string {
+  return path.endsWith('.note') ? readFileSync(path, 'utf8') : '';
 }
 
 /** The keys and names in a store. */
@@ -150,6 +155,105 @@ describe.skipIf(lacking)(`restoreStore()${lacking}`, () => {
     await expect(OverlayDriver.open(example.root)).rejects.toMatchObject({ code: 'FAILED_PRECONDITION' });
     expect(await restoreStore(example.root, { from: backup })).toMatchObject({ finished: true });
     expect(await namesIn(example.root)).toEqual(NAMES);
+  });
+
+  test.for([
+    ['is text', (path: string) => writeFileSync(path, 'x'.repeat(9000))],
+    ['is a fifo', (path: string) => void execFileSync('mkfifo', [path])],
+    ['is a database of something else', (path: string) => void mustRun(path, 'create table t (x);')],
+    [
+      'is cut off',
+      (path: string, backup: string) => {
+        copyFileSync(backup, path);
+        truncateSync(path, 20_000);
+      },
+    ],
+    [
+      'has a trigger of somebody else',
+      (path: string, backup: string) => {
+        copyFileSync(backup, path);
+        mustRun(path, 'create trigger mine after insert on snapshot begin select 1; end;');
+      },
+    ],
+    [
+      'wants directories deleted',
+      (path: string, backup: string) => {
+        copyFileSync(backup, path);
+        mustRun(path, `insert into removal values (90, 'all', 'deleting');`);
+      },
+    ],
+    [
+      'leaves no ids',
+      (path: string, backup: string) => {
+        copyFileSync(backup, path);
+        mustRun(path, 'update high_water set id = 9007199254740991;');
+      },
+    ],
+    [
+      'has a log beside it',
+      (path: string, backup: string) => {
+        copyFileSync(backup, path);
+        writeFileSync(`${path}-wal`, 'mine');
+      },
+    ],
+  ] as const)(
+    'restore sets aside what is called like an unfinished restoration and %s',
+    async ([, make], { example, place }) => {
+      const backup = join(place, 'backup.db');
+      await withDriver(example.root, async (driver) => {
+        await driver.backup(backup);
+        await driver.prepare('later');
+      });
+      make(example.at('metadata.db-restoring'), backup);
+      const report = await restoreStore(example.root, { salvage: true });
+      expect(report).toMatchObject({ finished: false, snapshots: NAMES.length + 1 });
+      const aside = readdirSync(example.at('lost+found')).map(
+        (name) => [name, readFileIfNote(example.at('lost+found', name))] as const,
+      );
+      expect(aside.filter(([, text]) => text.includes('metadata.db-restoring'))).not.toEqual([]);
+      expect(readdirSync(example.root).filter((name) => name.includes('restor'))).toEqual([]);
+    },
+  );
+
+  test('restore removes what a killed restoration was working with, and nothing else', async ({
+    example,
+    place,
+  }) => {
+    const backup = join(place, 'backup.db');
+    await withDriver(example.root, (driver) => driver.backup(backup));
+    for (const name of ['metadata.db-restore-17', 'metadata.db-restore-17-wal', 'metadata.db-restore-mine']) {
+      writeFileSync(example.at(name), '');
+    }
+    await restoreStore(example.root, { from: backup });
+    expect(readdirSync(example.root).filter((name) => name.includes('restor'))).toEqual([
+      'metadata.db-restore-mine',
+    ]);
+  });
+
+  test('restore in another process namespace sees that a store is open, though no lock of SQLite shows it', async ({
+    example,
+    place,
+  }) => {
+    const backup = join(place, 'backup.db');
+    const cli = join(import.meta.dirname, '../../dist/cli/main.js');
+    const restoreElsewhere = (): string => {
+      const { stderr, status } = spawnSync(
+        'unshare',
+        ['--pid', '--fork', '--mount-proc', process.execPath, cli, 'restore', '--root', example.root, backup],
+        { encoding: 'utf8' },
+      );
+      return `${status} ${stderr}`;
+    };
+    await withDriver(example.root, async (driver) => {
+      await driver.backup(backup);
+      expect(restoreElsewhere()).toMatch(
+        /^1 overlite: FAILED_PRECONDITION: a process has the store in .* open/,
+      );
+    });
+    const reader = await MetadataReader.openReader(example.at('metadata.db'));
+    expect(restoreElsewhere()).toMatch(/^1 .*FAILED_PRECONDITION/);
+    reader.close();
+    expect(restoreElsewhere()).toBe('0 ');
   });
 
   test('restore refuses a store that somebody has open', async ({ example, place }) => {
