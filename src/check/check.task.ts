@@ -1,7 +1,9 @@
-import { lstatSync, realpathSync, statSync } from 'node:fs';
+import { realpathSync, statSync } from 'node:fs';
 import type { TaskContext } from '../linux/child.ts';
-import { Layout } from '../layers/layout.ts';
+import { HeldRoot } from '../layers/held-root.ts';
 import { SnapshotError, toSnapshotError } from '../errors.ts';
+import { FileStatus } from '../linux/file-status.ts';
+import { cString } from '../linux/foreign.ts';
 import { quote } from '../quote.ts';
 import type { CheckProgress, Repair, Report } from '../report.ts';
 import type { CheckSettings } from './context.ts';
@@ -30,22 +32,25 @@ export async function examine(
   { root: given, settings }: CheckInput,
   { emit, scratch }: TaskContext<CheckProgress>,
 ): Promise<Report> {
-  const root = findRoot(given);
-  const layout = new Layout(root);
-  const deadline = performance.now() + (settings.maxDuration ?? Infinity);
-  const check = (): Promise<Pass> => runPass({ layout, settings, deadline, onProgress: emit, scratch });
-  let pass = await check();
-  const repairs: Repair[] = [];
-  if (settings.repair === true) {
-    const dryRun = settings.dryRun === true;
-    for (let round = 0; round < REPAIR_ROUNDS; round += 1) {
-      const made = await repairStore(layout, pass, { dryRun });
-      repairs.push(...made);
-      if (dryRun || made.every(({ outcome }) => outcome === 'refused')) break;
-      pass = await check();
+  const held = holdRoot(given);
+  try {
+    const deadline = performance.now() + (settings.maxDuration ?? Infinity);
+    const check = (): Promise<Pass> => runPass({ held, settings, deadline, onProgress: emit, scratch });
+    let pass = await check();
+    const repairs: Repair[] = [];
+    if (settings.repair === true) {
+      const dryRun = settings.dryRun === true;
+      for (let round = 0; round < REPAIR_ROUNDS; round += 1) {
+        const made = await repairStore(held, pass, { dryRun });
+        repairs.push(...made);
+        if (dryRun || made.every(({ outcome }) => outcome === 'refused')) break;
+        pass = await check();
+      }
     }
+    return toReport(held.layout.root, pass, repairs);
+  } finally {
+    held.close();
   }
-  return toReport(root, pass, repairs);
 }
 
 function toReport(root: string, { problems, rows, steps }: Pass, repairs: readonly Repair[]): Report {
@@ -64,18 +69,22 @@ function toReport(root: string, { problems, rows, steps }: Pass, repairs: readon
   };
 }
 
-function findRoot(given: string): string {
+/** Opens the root of a store, which may be given by a path with symbolic links. */
+function holdRoot(given: string): HeldRoot {
+  let held: HeldRoot | undefined;
   try {
     const root = realpathSync(given);
     if (!statSync(root).isDirectory()) {
       throw new SnapshotError('FAILED_PRECONDITION', `the root ${quote(given)} is not a directory`);
     }
-    const { database, snapshots } = new Layout(root);
-    if ([database, snapshots].every((path) => lstatSync(path, { throwIfNoEntry: false }) === undefined)) {
-      throw new SnapshotError('FAILED_PRECONDITION', `there is no store in ${quote(given)}`);
+    held = new HeldRoot(root);
+    const status = new FileStatus();
+    for (const name of ['metadata.db', 'snapshots']) {
+      if (status.read(held.fd, cString(name))) return held;
     }
-    return root;
+    throw new SnapshotError('FAILED_PRECONDITION', `there is no store in ${quote(given)}`);
   } catch (error) {
+    held?.close();
     throw toSnapshotError(error, `checking ${quote(given)}`);
   }
 }

@@ -1,3 +1,4 @@
+import type { HeldRoot } from '../layers/held-root.ts';
 import type { Layout } from '../layers/layout.ts';
 import type { Inspector } from '../metadata/repair/inspector.ts';
 import type { CheckOptions } from '../report.ts';
@@ -10,6 +11,9 @@ export type CheckSettings = Omit<CheckOptions, 'signal' | 'onProgress'>;
 
 /** What the step `database` works with. */
 export interface DatabaseContext {
+  /** The root, below which everything is read. */
+  readonly held: HeldRoot;
+  /** Its paths, for what is reported. */
   readonly layout: Layout;
   readonly settings: CheckSettings;
   readonly inspector: Inspector;

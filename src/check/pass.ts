@@ -1,6 +1,7 @@
-import { lstatSync } from 'node:fs';
 import { SnapshotError } from '../errors.ts';
-import type { Layout } from '../layers/layout.ts';
+import type { HeldRoot } from '../layers/held-root.ts';
+import { FileStatus, isDirectory } from '../linux/file-status.ts';
+import { cString } from '../linux/foreign.ts';
 import { quote } from '../quote.ts';
 import type { CheckProgress, Step, StepResult } from '../report.ts';
 import type { CheckContext, CheckSettings, DatabaseContext } from './context.ts';
@@ -17,7 +18,7 @@ import { checkMounts } from './steps/mounts.ts';
 
 /** What is checked, and how. */
 export interface PassInput {
-  readonly layout: Layout;
+  readonly held: HeldRoot;
   readonly settings: CheckSettings;
   /** When to stop, as a time of `performance.now()`. */
   readonly deadline: number;
@@ -50,8 +51,9 @@ const CHECKS: Readonly<Record<OtherStep, (context: CheckContext) => void | Promi
 const BELOW_SNAPSHOTS: ReadonlySet<Step> = new Set(['layers', 'leftovers', 'mounts']);
 
 /** Whether something else than a directory is in the place of `snapshots/`. */
-function hasOtherSnapshots({ snapshots }: Layout): boolean {
-  return lstatSync(snapshots, { throwIfNoEntry: false })?.isDirectory() === false;
+function hasOtherSnapshots({ fd }: HeldRoot): boolean {
+  const status = new FileStatus();
+  return status.read(fd, cString('snapshots')) && !isDirectory(status.mode);
 }
 
 const NOT_READABLE = 'the database cannot be read as a whole';
@@ -62,10 +64,11 @@ const NOT_READABLE = 'the database cannot be read as a whole';
  * @throws {SnapshotError} NOT_FOUND if a snapshot in `only` does not exist
  */
 export async function runPass(input: PassInput): Promise<Pass> {
-  const { layout, settings, deadline, onProgress, scratch } = input;
+  const { held, settings, deadline, onProgress, scratch } = input;
   const problems = new Problems();
   const progress = new Progress(onProgress, deadline);
   const { wanted, names } = splitOnly(settings);
+  const { layout } = held;
   progress.begin('database');
   const inspector = openDatabase(layout, scratch, problems);
   if (inspector === undefined) {
@@ -76,7 +79,7 @@ export async function runPass(input: PassInput): Promise<Pass> {
     return { problems, rows: new Rows(), steps };
   }
   try {
-    return await runSteps({ layout, settings, inspector, progress, problems }, wanted, names);
+    return await runSteps({ held, layout, settings, inspector, progress, problems }, wanted, names);
   } finally {
     inspector.close();
   }
@@ -118,7 +121,7 @@ async function runSteps(
     rows: rows ?? new Rows(),
     only: rows === undefined || names.length === 0 ? undefined : withAncestors(rows, names),
   };
-  const unreachable = hasOtherSnapshots(context.layout) ? 'snapshots/ is not a directory' : undefined;
+  const unreachable = hasOtherSnapshots(context.held) ? 'snapshots/ is not a directory' : undefined;
   for (const step of OTHER_STEPS) {
     if (BELOW_SNAPSHOTS.has(step)) stopped ??= unreachable;
     stopped = await run(step, stopped, () => CHECKS[step](context));

@@ -1,13 +1,16 @@
+import type { HeldRoot } from '../layers/held-root.ts';
 import type { Layout } from '../layers/layout.ts';
 import { type Note, writeNote } from '../layers/lost-and-found.ts';
 import type { MountSurvey } from '../layers/store-mounts.ts';
-import { syncPath } from '../linux/sync-path.ts';
 import type { RepairWriter } from '../metadata/repair/repair-writer.ts';
 import type { Repair } from '../report.ts';
 import type { Problem } from './problem.ts';
 
 /** What repairs of the phase `files` work with: the database is not open yet. */
 export interface FileRepairContext {
+  /** The root, below which everything is changed. */
+  readonly held: HeldRoot;
+  /** Its paths. */
   readonly layout: Layout;
 }
 
@@ -48,15 +51,16 @@ export type Repairs<Table> = {
   readonly [Code in Repairable<Table>]: RepairFunction<ContextOf<Table[Code]>>;
 };
 
-/** Has a repair run with the write lock held, all or nothing. */
+/** Has a repair run with the write lock held, all or nothing, and only if the root is still in its place. */
 export function locked(run: (context: RepairContext, problem: Problem) => RepairOutcome): RepairFunction {
-  return (context, problem) => context.writer.locked(() => run(context, problem));
+  return (context, problem) =>
+    context.writer.locked(() => {
+      context.held.checkPlace();
+      return run(context, problem);
+    });
 }
 
 /** Writes a note of what a repair has removed from the database to `lost+found/`. */
-export function note(layout: Layout, text: Note): RepairOutcome {
-  const file = writeNote(layout, text);
-  syncPath(file);
-  syncPath(layout.lostAndFound);
-  return { outcome: 'done', detail: file };
+export function note(held: HeldRoot, text: Note): RepairOutcome {
+  return { outcome: 'done', detail: writeNote(held, text) };
 }

@@ -1,4 +1,4 @@
-import type { Layout } from '../layers/layout.ts';
+import type { HeldRoot } from '../layers/held-root.ts';
 import { StoreMounts } from '../layers/store-mounts.ts';
 import { SnapshotError, toSnapshotError } from '../errors.ts';
 import { RepairWriter } from '../metadata/repair/repair-writer.ts';
@@ -41,10 +41,11 @@ function isOfFiles(problem: Repairable): problem is Repairable & { readonly code
  * on.
  */
 export async function repairStore(
-  layout: Layout,
+  held: HeldRoot,
   { problems, rows }: Pass,
   { dryRun }: { dryRun: boolean },
 ): Promise<Repair[]> {
+  const { layout } = held;
   const repairs: Repair[] = [];
   const report = (problem: Repairable, result: Pick<Repair, 'outcome' | 'detail'>): void => {
     const { code, snapshot, path } = toFinding(problem, rows);
@@ -66,14 +67,16 @@ export async function repairStore(
     }
   }
   if (dryRun) return repairs;
+  held.checkPlace();
   for (const problem of possible.filter(isOfFiles)) {
     // An error ends the repair: without the copy of a damaged log, the database must not be opened.
-    report(problem, await REPAIRS[problem.code]({ layout }, problem));
+    report(problem, await REPAIRS[problem.code]({ held, layout }, problem));
   }
   if (damage !== undefined) return repairs;
   const writer = await RepairWriter.open(layout.database);
   try {
-    const context: RepairContext = { layout, writer, mounts: await new StoreMounts(layout).survey() };
+    const mounts = await new StoreMounts(layout).survey();
+    const context: RepairContext = { held, layout, writer, mounts };
     for (const problem of possible) {
       if (isOfFiles(problem)) continue;
       report(problem, await perform(context, problem));

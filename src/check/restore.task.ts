@@ -1,9 +1,21 @@
-import { existsSync, lstatSync, mkdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import {
+  closeSync,
+  existsSync,
+  fsyncSync,
+  lstatSync,
+  readFileSync,
+  realpathSync,
+  renameSync,
+  rmSync,
+} from 'node:fs';
 import type { TaskContext } from '../linux/child.ts';
-import { Layout } from '../layers/layout.ts';
-import { placeFor, setAside, writeNote } from '../layers/lost-and-found.ts';
+import { HeldRoot } from '../layers/held-root.ts';
+import type { Layout } from '../layers/layout.ts';
+import { type Place, placeFor, setAside, writeNote } from '../layers/lost-and-found.ts';
 import { SnapshotError, toSnapshotError } from '../errors.ts';
+import { createDirectory, moveFile, openDirectoryBeneath } from '../linux/file-calls.ts';
+import { FileStatus } from '../linux/file-status.ts';
+import { cString } from '../linux/foreign.ts';
 import { syncPath } from '../linux/sync-path.ts';
 import { listBackups } from '../metadata/backup/files.ts';
 import { newestFirst } from '../metadata/backup/newest.ts';
@@ -49,43 +61,49 @@ export async function restoreDatabase(input: RestoreInput, context: TaskContext)
   const { root } = input;
   if (!existsSync(root))
     throw new SnapshotError('FAILED_PRECONDITION', `there is no directory ${quote(root)}`);
-  const layout = new Layout(root);
-  // It can name the process, if that is visible here and locks the database as SQLite does.
-  checkUnused(layout);
-  const lock = StoreLock.takeAlone(root);
+  const held = new HeldRoot(realpathSync(root));
   try {
-    return await restoreAlone(layout, input, context);
+    // It can name the process, if that is visible here and locks the database as SQLite does.
+    checkUnused(held.layout);
+    const lock = StoreLock.takeAlone(held.layout.root);
+    try {
+      return await restoreAlone(held, input, context);
+    } finally {
+      lock.release();
+    }
   } finally {
-    lock.release();
+    held.close();
   }
 }
 
 /** Restores a store that nobody has open, or can open meanwhile. */
 async function restoreAlone(
-  layout: Layout,
+  held: HeldRoot,
   input: RestoreInput,
   { scratch }: TaskContext,
 ): Promise<Restored> {
+  const { layout } = held;
   const { root } = layout;
+  held.checkPlace();
   removeUnfinished(layout);
   const unfinished = lookAtUnfinished(layout, scratch);
   if (unfinished === 'a complete database') {
-    return { from: null, snapshots: 0, lost: [], journal: [], setAside: putInPlace(layout), finished: true };
+    return { from: null, snapshots: 0, lost: [], journal: [], setAside: putInPlace(held), finished: true };
   }
   const file = `${layout.database}-restore-${process.pid}`;
   try {
     const from = input.salvage ? null : findBackup(layout, input.from);
     const rebuilt =
       from === null
-        ? await salvage({ damaged: layout.database, file, scratch: scratch(), ids: idsOnDisk(layout) })
+        ? await salvage({ damaged: layout.database, file, scratch: scratch(), ids: idsOnDisk(held) })
         : await copyBackup(from, file);
-    await correctHighWater(layout, file, scratch());
+    await correctHighWater(held, file, scratch());
     syncPath(file);
-    if (unfinished === 'something else') setAsideUnfinished(layout);
+    if (unfinished === 'something else') setAsideUnfinished(held);
     // While a file of this name exists, no driver opens the store.
     renameSync(file, layout.restoring);
     syncPath(root);
-    return { from, ...rebuilt, setAside: putInPlace(layout), finished: false };
+    return { from, ...rebuilt, setAside: putInPlace(held), finished: false };
   } catch (error) {
     throw toSnapshotError(error, `restoring ${quote(root)}`);
   } finally {
@@ -94,12 +112,13 @@ async function restoreAlone(
 }
 
 /** Moves what others have put in the place of a new database to `lost+found/`, with what SQLite would take for its log. */
-function setAsideUnfinished(layout: Layout): void {
+function setAsideUnfinished(held: HeldRoot): void {
+  const { layout } = held;
   for (const suffix of FILE_SUFFIXES) {
     const path = `${layout.restoring}${suffix}`;
     if (lstatSync(path, { throwIfNoEntry: false }) === undefined) continue;
     setAside(
-      layout,
+      held,
       path,
       undefined,
       'it was in the place of a new database, and no restoration had put it there',
@@ -117,10 +136,10 @@ function findBackup(layout: Layout, given: string | undefined): string {
 }
 
 /** No id that was ever used may be assigned again, even if the new database does not know it. */
-async function correctHighWater(layout: Layout, file: string, scratch: string): Promise<void> {
+async function correctHighWater(held: HeldRoot, file: string, scratch: string): Promise<void> {
   const writer = await RepairWriter.open(file);
   try {
-    const least = Math.max(highestIdOnDisk(layout), highWaterOf(layout.database, scratch));
+    const least = Math.max(highestIdOnDisk(held), highWaterOf(held.layout.database, scratch));
     await writer.locked(() => writer.correctHighWater(least));
   } finally {
     writer.close();
@@ -144,25 +163,33 @@ function highWaterOf(database: string, scratch: string): number {
  * Moves the old database to `lost+found/` and gives the new one its name. The old log goes first: SQLite would apply
  * it to the new database.
  */
-function putInPlace(layout: Layout): string | null {
-  const old = ['', '-wal', '-shm', '-journal'].filter(
-    (suffix) => lstatSync(`${layout.database}${suffix}`, { throwIfNoEntry: false }) !== undefined,
+function putInPlace(held: HeldRoot): string | null {
+  const status = new FileStatus();
+  const old = ['', '-wal', '-shm', '-journal'].filter((suffix) =>
+    status.read(held.fd, cString(`metadata.db${suffix}`)),
   );
-  let place: string | null = null;
+  let place: Place | undefined;
+  held.checkPlace();
   if (old.length > 0) {
-    place = placeFor(layout, undefined);
-    mkdirSync(place, { mode: 0o700 });
-    writeNote(layout, { what: 'the old database', why: 'it was restored' }, place);
-    for (const suffix of old.toReversed()) {
-      renameSync(`${layout.database}${suffix}`, join(place, `metadata.db${suffix}`));
+    place = placeFor(held, undefined);
+    const lostAndFound = held.make('lost+found');
+    createDirectory(lostAndFound, cString(place.name), 0o700);
+    writeNote(held, { what: 'the old database', why: 'it was restored' }, place);
+    const directory = openDirectoryBeneath(lostAndFound, cString(place.name));
+    try {
+      for (const suffix of old.toReversed()) {
+        const name = cString(`metadata.db${suffix}`);
+        moveFile(held.fd, name, directory, name);
+      }
+      fsyncSync(directory);
+    } finally {
+      closeSync(directory);
     }
-    syncPath(place);
-    syncPath(layout.lostAndFound);
   }
-  syncPath(layout.root);
-  renameSync(layout.restoring, layout.database);
-  syncPath(dirname(layout.database));
-  return place;
+  fsyncSync(held.fd);
+  moveFile(held.fd, cString('metadata.db-restoring'), held.fd, cString('metadata.db'));
+  fsyncSync(held.fd);
+  return place?.path ?? null;
 }
 
 /**

@@ -9,7 +9,7 @@ import type { Command } from 'commander';
 import type { OverlayDriver } from '../driver/driver.ts';
 import { SnapshotError, toSnapshotError } from '../errors.ts';
 import { DirectoryLock } from '../layers/directory-lock.ts';
-import { Layout } from '../layers/layout.ts';
+import { HeldRoot } from '../layers/held-root.ts';
 import { RUN_LABEL, type RunPurpose } from '../layers/run-workspace.ts';
 import { errnoOf } from '../linux/errno.ts';
 import {
@@ -141,7 +141,12 @@ function prepareWorkspace(
   return driver.transaction((tx) => {
     tx.prepare(key, parent, { volatile: purpose === 'throw-away', labels: { [RUN_LABEL]: purpose } });
     const { id, directory } = tx.stat(key);
-    return DirectoryLock.takeNewLayer(new Layout(dirname(dirname(directory ?? ''))), id);
+    const held = new HeldRoot(dirname(dirname(directory ?? '')));
+    try {
+      return DirectoryLock.takeNewLayer(held, id);
+    } finally {
+      held.close();
+    }
   });
 }
 

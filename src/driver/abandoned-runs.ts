@@ -29,22 +29,22 @@ export async function removeAbandonedRuns(resources: Resources, signal?: AbortSi
 }
 
 async function removeIfAbandoned(
-  { access, layout, layers, reader, writer }: Resources,
+  { access, held, layers, reader, writer }: Resources,
   { id, name: key }: SnapshotRecord,
   signal: AbortSignal | undefined,
 ): Promise<void> {
-  if ((await isAbandoned(layout, id)) !== true) return;
+  if ((await isAbandoned(held, id)) !== true) return;
   let lock: DirectoryLock | undefined;
   try {
     // So that nobody mounts it between the look and the removal.
-    lock = DirectoryLock.take(layout, id);
+    lock = DirectoryLock.take(held, id);
   } catch (error) {
     if (isGone(error)) return;
     throw error;
   }
   if (lock === undefined) return;
   try {
-    if (!(await isAbandoned(layout, id)) || (await layers.inUse({ id, key, base: false }))) return;
+    if (!(await isAbandoned(held, id)) || (await layers.inUse({ id, key, base: false }))) return;
     const remove = (): void => {
       // Whoever has taken the label away wants to keep it.
       if (reader.lookUp(key)?.id === id && reader.stat(key).labels[RUN_LABEL] === THROWN_AWAY)

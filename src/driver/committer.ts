@@ -142,13 +142,13 @@ export class Committer {
     { signal }: Checked<Watched>,
     steps: (layer: Layer) => Promise<T>,
   ): Promise<T> {
-    const { reader, layout } = this.#resources;
+    const { reader, held } = this.#resources;
     const doing = `committing ${quote(key)}`;
     const find = (): FoundSnapshot => reader.findActive(key);
     const { snapshot, lock } = await lockSnapshot(this.#resources, find, { doing, signal });
     try {
       const { id, parentId, volatileBoot } = snapshot;
-      checkNotLost(layout, { id, key, volatileBoot });
+      checkNotLost(held, { id, key, volatileBoot });
       return await steps({ key, id, base: parentId === null });
     } finally {
       lock?.release();

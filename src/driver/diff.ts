@@ -1,17 +1,19 @@
 import type { Checked } from '../arguments.ts';
 import { SnapshotError, toSnapshotError } from '../errors.ts';
 import { diffTrees } from '../layers/compare.ts';
+import { Descriptors } from '../linux/descriptors.ts';
 import { isGone, isSystemError } from '../linux/errno.ts';
-import { openMount } from '../mount/mount.ts';
+import { openMountOf } from '../mount/mount.ts';
 import { quote } from '../quote.ts';
 import type { Change, DiffOptions } from '../snapshot.ts';
+import { openLayersOf } from './held-layers.ts';
 import type { ReadView } from './mount-table.ts';
 import type { Operations } from './operations.ts';
 import type { Resources } from './resources.ts';
 
 /** Compares what two snapshots hold. Both are mounted meanwhile, read-only and where nobody else sees it. */
 export async function* diffSnapshots(
-  { access, layout, reader }: Resources,
+  { access, held, reader }: Resources,
   operations: Operations,
   keyOrName: string,
   options: Checked<DiffOptions>,
@@ -25,9 +27,11 @@ export async function* diffSnapshots(
     });
   const [old, current] = await read();
   try {
-    await using before = old && (await openMount(old.mounts));
-    await using after = await openMount(current.mounts);
-    const layers = differing(old?.layers ?? [], current.layers)?.map((id) => layout.fs(id));
+    const open = openLayersOf(held);
+    await using before = old && (await openMountOf(open, old.mounts));
+    await using after = await openMountOf(open, current.mounts);
+    using opened = new Descriptors();
+    const layers = differing(old?.layers ?? [], current.layers)?.map((id) => opened.add(held.open(id, 'fs')));
     yield* diffTrees({ before: before?.fd, after: after.fd, layers }, options);
   } catch (error) {
     // If a snapshot was deleted meanwhile, this fails with NOT_FOUND instead of DATA_LOSS.

@@ -299,14 +299,19 @@ export class OverlayDriver implements OverlaySnapshotter {
   }
 
   async check(options?: CheckOptions): Promise<Report> {
-    const { access, layout } = this.#resources;
-    return access.run(() => checkStore(layout.root, options));
+    const { access, held, layout } = this.#resources;
+    return access.run(() => {
+      held.check();
+      return checkStore(layout.root, options);
+    });
   }
 
   async backup(file: string, options?: BackupOptions): Promise<void> {
     const { access, held, layout } = this.#resources;
-    held.check();
-    await access.run(() => backupDatabase(layout.database, file, options));
+    await access.run(() => {
+      held.check();
+      return backupDatabase(layout.database, file, options);
+    });
   }
 
   close(): Promise<void> {

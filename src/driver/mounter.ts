@@ -6,9 +6,11 @@ import { isGone } from '../linux/errno.ts';
 import { currentBoot } from '../linux/boot.ts';
 import { resolveParents } from '../linux/real-path.ts';
 import type { FoundSnapshot } from '../metadata/rows.ts';
-import { mount, openMount, unmount } from '../mount/mount.ts';
+import type { OpenLayer } from '../mount/layer.ts';
+import { mountOf, openMountOf, unmount } from '../mount/mount.ts';
 import { quote } from '../quote.ts';
 import type { DetachedMount, Mount, MountCallOptions } from '../snapshot.ts';
+import { openLayersOf } from './held-layers.ts';
 import type { Operations } from './operations.ts';
 import type { Resources } from './resources.ts';
 import { lockSnapshot } from './snapshot-lock.ts';
@@ -24,11 +26,11 @@ export class Mounter {
   }
 
   async mount(key: string, target: string, options?: MountCallOptions): Promise<void> {
-    await this.#mountOnce(key, (mounts) => mount(mounts, target, options));
+    await this.#mountOnce(key, (open, mounts) => mountOf(open, mounts, target, options));
   }
 
   async openMount(key: string, options?: MountCallOptions): Promise<DetachedMount> {
-    return this.#mountOnce(key, (mounts) => openMount(mounts, options));
+    return this.#mountOnce(key, (open, mounts) => openMountOf(open, mounts, options));
   }
 
   async unmount(target: string, options?: { lazy?: boolean }): Promise<void> {
@@ -49,8 +51,11 @@ export class Mounter {
   }
 
   /** Performs the mounts of a snapshot, unless it is an overlay that is mounted for writing already. */
-  async #mountOnce<T>(key: string, perform: (mounts: readonly Mount[]) => Promise<T>): Promise<T> {
-    const { access, reader, layers, gate } = this.#resources;
+  async #mountOnce<T>(
+    key: string,
+    perform: (open: OpenLayer, mounts: readonly Mount[]) => Promise<T>,
+  ): Promise<T> {
+    const { access, held, reader, layers, gate } = this.#resources;
     const doing = `mounting ${quote(key)}`;
     const { snapshot, lock } = await lockSnapshot(this.#resources, () => reader.find(key), { doing });
     try {
@@ -65,7 +70,10 @@ export class Mounter {
       if (parentId !== null) await this.#prepareVolatile(snapshot);
       const mounting = await gate.enter();
       try {
-        return await perform(await access.readOn(doing, () => this.#operations.mounts(key)));
+        return await perform(
+          openLayersOf(held),
+          await access.readOn(doing, () => this.#operations.mounts(key)),
+        );
       } finally {
         mounting[Symbol.dispose]();
       }
@@ -75,14 +83,14 @@ export class Mounter {
   }
 
   async #prepareVolatile({ id, name: key, volatileBoot }: FoundSnapshot): Promise<void> {
-    const { access, layout, writer } = this.#resources;
+    const { access, held, writer } = this.#resources;
     if (volatileBoot === null) return;
-    checkNotLost(layout, { id, key, volatileBoot });
+    checkNotLost(held, { id, key, volatileBoot });
     const boot = currentBoot();
     // Before it is mounted: from then on what it holds is of this boot.
     if (volatileBoot !== boot) {
       await access.writeOn(`mounting ${quote(key)}`, () => writer.setVolatileBoot(key, boot));
     }
-    clearMark(layout, id);
+    await clearMark(held, id);
   }
 }

@@ -1,3 +1,4 @@
+import { basename, join } from 'node:path';
 import type { Database } from 'better-sqlite3';
 import { SnapshotError, toSnapshotError } from '../errors.ts';
 import { Directories } from '../layers/directories.ts';
@@ -10,6 +11,7 @@ import { SnapshotsView } from '../layers/snapshots-view.ts';
 import { StoreMounts } from '../layers/store-mounts.ts';
 import { LayerSync } from '../layers/sync.ts';
 import { needsUserxattr } from '../linux/probe.ts';
+import { fdPath } from '../linux/tree-walk.ts';
 import { RollingBackup } from '../metadata/backup/rolling.ts';
 import { Closing } from '../metadata/closing.ts';
 import { closeDatabase, openDatabase } from '../metadata/open.ts';
@@ -67,33 +69,36 @@ export async function openResources(path: unknown, settings: Settings): Promise<
   let lock: StoreLock | undefined;
   let db: Database | undefined;
   try {
-    lock = await StoreLock.share(root.layout.root, settings.busyTimeout);
+    const { layout } = root.held;
+    lock = await StoreLock.share(layout.root, settings.busyTimeout);
     // A restoration that had it alone until now may have been interrupted.
-    checkRestored(root.layout);
-    db = await openDatabaseOf(root.layout, settings);
+    checkRestored(layout);
+    db = await openDatabaseOf(root.held, settings);
     root.held.check();
     return connect(settings, { root, lock, db, userxattr: await needsUserxattr() });
   } catch (error) {
     db?.close();
     lock?.release();
     root.held.close();
-    throw toSnapshotError(error, `opening the root ${quote(root.layout.root)}`);
+    throw toSnapshotError(error, `opening the root ${quote(root.held.layout.root)}`);
   }
 }
 
 /** Opens the database. On a full disk even that may take the spare space. */
-async function openDatabaseOf(
-  { database, spareSpace }: Layout,
-  { busyTimeout }: Settings,
-): Promise<Database> {
-  const open = (): Promise<Database> => openDatabase(database, { readonly: false, busyTimeout });
+async function openDatabaseOf(held: HeldRoot, { busyTimeout }: Settings): Promise<Database> {
+  const open = (): Promise<Database> => openDatabase(held.layout.database, { readonly: false, busyTimeout });
   try {
     return await open();
   } catch (error) {
     if (!(error instanceof SnapshotError && error.code === 'RESOURCE_EXHAUSTED')) throw error;
-    SpareSpace.free(spareSpace);
+    SpareSpace.free(spareSpaceOf(held));
     return open();
   }
+}
+
+/** The path of the spare space below the held root. */
+function spareSpaceOf(held: HeldRoot): string {
+  return join(fdPath(held.fd), basename(held.layout.spareSpace));
 }
 
 /** What was opened of a store. */
@@ -106,7 +111,8 @@ interface Opened {
 }
 
 function connect(settings: Settings, { root, lock, db, userxattr }: Opened): Resources {
-  const { layout, held, filesystem } = root;
+  const { held, filesystem } = root;
+  const { layout } = held;
   const { ordered } = filesystem;
   const { busyTimeout, durability, seal, onTransaction } = settings;
   const durable = durability === 'full';
@@ -114,18 +120,25 @@ function connect(settings: Settings, { root, lock, db, userxattr }: Opened): Res
   const transactor = new Transactor(db, directories);
   const reader = new RowReader(db);
   const writer = new RowWriter(db, reader);
-  const spareSpace = new SpareSpace(layout.spareSpace);
+  const spareSpace = new SpareSpace(spareSpaceOf(held));
   const closing = new Closing();
   const queue = new WriteQueue(db, transactor, { busyTimeout, spareSpace, closing, onTransaction });
   const access = new Access(queue, busyTimeout, closing);
   const journal = new RemovalJournal(reader, writer, queue);
   const mountTable = new MountTable(layout, settings, userxattr);
-  const snapshotsView = new SnapshotsView(layout);
-  const sync = durable ? new LayerSync({ layout, ordered, reader }) : undefined;
+  const snapshotsView = new SnapshotsView(held);
+  const sync = durable ? new LayerSync({ root: held, snapshotsView, ordered, reader }) : undefined;
   const mounts = new StoreMounts(held.layout);
-  const gate = new MountGate(held.layout);
-  const layers = new Layers({ layout, snapshotsView, mounts, sync, contents: seal === 'content', reader });
-  const reaper = new Reaper({ layout, journal, root: held, mounts, gate });
+  const gate = new MountGate(held);
+  const layers = new Layers({
+    root: held,
+    snapshotsView,
+    mounts,
+    sync,
+    contents: seal === 'content',
+    reader,
+  });
+  const reaper = new Reaper({ journal, root: held, mounts, gate });
   const backups = settings.backups && new RollingBackup(layout.database, settings.backups);
   return {
     settings,
@@ -148,7 +161,6 @@ function connect(settings: Settings, { root, lock, db, userxattr }: Opened): Res
       await Promise.all([access.close(), backups?.close()]);
       await reaper.close();
       await queue.idle();
-      sync?.close();
       snapshotsView.close();
       closeDatabase(db);
       lock.release();

@@ -1,20 +1,21 @@
-import { accessSync, closeSync, constants, lstatSync, mkdirSync, openSync } from 'node:fs';
+import { accessSync, closeSync, constants, fstatSync, lstatSync, mkdirSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { SnapshotError, toSnapshotError } from '../errors.ts';
 import { type Filesystem, filesystemOf } from '../linux/filesystem.ts';
-import { supportsDType, writeInPlace } from '../linux/file-calls.ts';
+import { openDirectoryBeneath, supportsDType, writeInPlace } from '../linux/file-calls.ts';
+import { cString } from '../linux/foreign.ts';
 import { checkPlain, hasDirectory } from '../linux/plain-file.ts';
 import { toRoot } from '../arguments.ts';
 import { quote } from '../quote.ts';
 import { resolveParents } from '../linux/real-path.ts';
 import { syncPath } from '../linux/sync-path.ts';
 import { backupsOf } from '../metadata/backup/files.ts';
-import { HeldRoot } from '../layers/held-root.ts';
-import { Layout } from '../layers/layout.ts';
+import { fdPath } from '../linux/tree-walk.ts';
+import type { Layout } from '../layers/layout.ts';
+import { HeldRoot, MOVE_THE_ROOT } from '../layers/held-root.ts';
 
 /** The root of a store, checked. */
 export interface Root {
-  readonly layout: Layout;
   readonly held: HeldRoot;
   readonly filesystem: Filesystem;
 }
@@ -30,40 +31,30 @@ export interface Root {
  */
 export function openRoot(path: unknown): Root {
   // Links may lead to a root, which is then known by where it really is. It must not be one itself.
-  const layout = new Layout(resolveParents(toRoot(path)));
+  const root = resolveParents(toRoot(path));
+  let held: HeldRoot | undefined;
   try {
-    makeDirectory(layout.root, 'the root');
-    checkOwner(layout.root);
-    const filesystem = filesystemOf(layout.root);
+    makeRoot(root);
+    held = new HeldRoot(root);
+    checkOwner(held);
+    const filesystem = filesystemOf(fdPath(held.fd));
     if (filesystem.unusable !== undefined) {
-      throw new SnapshotError(
-        'FAILED_PRECONDITION',
-        `the root ${quote(layout.root)} is on ${filesystem.unusable}`,
-        {
-          hint: 'choose a root on a local filesystem, such as ext4 or xfs',
-        },
-      );
+      throw new SnapshotError('FAILED_PRECONDITION', `the root ${quote(root)} is on ${filesystem.unusable}`, {
+        hint: 'choose a root on a local filesystem, such as ext4 or xfs',
+      });
     }
-    accessSync(layout.root, constants.R_OK | constants.W_OK | constants.X_OK);
+    accessSync(fdPath(held.fd), constants.R_OK | constants.W_OK | constants.X_OK);
+    const { layout } = held;
     checkRestored(layout);
     checkPlain(layout.spareSpace);
     hasDirectory(backupsOf(layout.database));
     hasDirectory(layout.lostAndFound);
-    makeDirectory(layout.snapshots, 'the directory of the snapshots', MOVE_THE_ROOT);
-    if (lstatSync(layout.snapshots).dev !== lstatSync(layout.root).dev) {
-      throw new SnapshotError(
-        'FAILED_PRECONDITION',
-        `${quote(layout.snapshots)} is on another filesystem than the root`,
-        {
-          hint: MOVE_THE_ROOT,
-        },
-      );
-    }
-    checkTypes(layout.snapshots);
-    if (filesystem.copiesOnWrite) keepDatabaseInPlace(layout.root);
-    return { layout, held: HeldRoot.open(layout.root), filesystem };
+    checkSnapshots(held);
+    if (filesystem.copiesOnWrite) keepDatabaseInPlace(held);
+    return { held, filesystem };
   } catch (error) {
-    throw toSnapshotError(error, `opening the root ${quote(layout.root)}`);
+    held?.close();
+    throw toSnapshotError(error, `opening the root ${quote(root)}`);
   }
 }
 
@@ -80,12 +71,8 @@ export function checkRestored({ root, restoring }: Layout): void {
   });
 }
 
-/** What to do if there is no room for layers on the filesystem of a root. */
-const MOVE_THE_ROOT =
-  'let the whole root be on one filesystem: move it to the larger one, and give its new path or mount it at the old one with mount --bind';
-
-/** Creates a directory and its missing parents, durably, unless it is there. */
-function makeDirectory(path: string, what: string, ifLink = 'give the path that it leads to'): void {
+/** Creates a root and its missing parents, durably, unless it is there. */
+function makeRoot(path: string): void {
   const found = lstatSync(path, { throwIfNoEntry: false });
   if (found === undefined) {
     const first = mkdirSync(path, { recursive: true, mode: 0o700 });
@@ -95,46 +82,54 @@ function makeDirectory(path: string, what: string, ifLink = 'give the path that 
     return;
   }
   if (found.isSymbolicLink()) {
-    throw new SnapshotError('FAILED_PRECONDITION', `${what} ${quote(path)} is a symbolic link`, {
-      hint: ifLink,
+    throw new SnapshotError('FAILED_PRECONDITION', `the root ${quote(path)} is a symbolic link`, {
+      hint: 'give the path that it leads to',
     });
   }
   if (!found.isDirectory()) {
-    throw new SnapshotError('FAILED_PRECONDITION', `${what} ${quote(path)} is not a directory`);
+    throw new SnapshotError('FAILED_PRECONDITION', `the root ${quote(path)} is not a directory`);
   }
 }
 
-/** Without the types of files in its directories, a filesystem can be mounted under an overlay, and then cannot be used. */
-function checkTypes(snapshots: string): void {
-  const fd = openSync(snapshots, constants.O_RDONLY | constants.O_DIRECTORY);
+/** Makes the directory of the snapshots unless it is there, and checks that snapshots can be in it. */
+function checkSnapshots(held: HeldRoot): void {
+  const snapshots = held.make('snapshots');
+  const path = held.layout.snapshots;
+  if (fstatSync(snapshots).dev !== fstatSync(held.fd).dev) {
+    throw new SnapshotError('FAILED_PRECONDITION', `${quote(path)} is on another filesystem than the root`, {
+      hint: MOVE_THE_ROOT,
+    });
+  }
+  if (withOpen(snapshots, supportsDType)) return;
+  // Such a filesystem can be mounted under an overlay, and then cannot be used.
+  throw new SnapshotError(
+    'FAILED_PRECONDITION',
+    `the filesystem of ${quote(path)} does not tell the types of files, which overlayfs needs`,
+    { hint: 'make it anew: ext4 with the feature filetype, xfs with ftype=1' },
+  );
+}
+
+/** Opens a directory once more, so that it is read from its beginning. */
+function withOpen<T>(directory: number, body: (fd: number) => T): T {
+  const fd = openDirectoryBeneath(directory, cString('.'));
   try {
-    if (supportsDType(fd)) return;
+    return body(fd);
   } finally {
     closeSync(fd);
   }
-  throw new SnapshotError(
-    'FAILED_PRECONDITION',
-    `the filesystem of ${quote(snapshots)} does not tell the types of files, which overlayfs needs`,
-    { hint: 'make it anew: ext4 with the feature filetype, xfs with ftype=1' },
-  );
 }
 
 /**
  * The index of the WAL is mapped into memory. Where overwriting it takes space and the disk is full, the kernel kills the
  * process. The directory of the snapshots was made before, so that layers are not concerned.
  */
-function keepDatabaseInPlace(root: string): void {
-  const fd = openSync(root, constants.O_RDONLY | constants.O_DIRECTORY);
-  try {
-    writeInPlace(fd);
-  } finally {
-    closeSync(fd);
-  }
+function keepDatabaseInPlace(held: HeldRoot): void {
+  writeInPlace(held.fd);
 }
 
 /** Layers hold other people's setuid programs, and whoever can write to a root can write to them. */
-function checkOwner(root: string): void {
-  const { uid, mode } = lstatSync(root);
+function checkOwner({ fd, layout: { root } }: HeldRoot): void {
+  const { uid, mode } = fstatSync(fd);
   if (uid !== process.geteuid?.() && uid !== 0) {
     throw new SnapshotError('PERMISSION_DENIED', `the root ${quote(root)} belongs to user ${uid}`);
   }

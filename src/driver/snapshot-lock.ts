@@ -25,7 +25,7 @@ export interface LockedSnapshot {
  * @throws the reason of `signal`
  */
 export async function lockSnapshot(
-  { access, closing, held, layout, settings }: Resources,
+  { access, closing, held, settings }: Resources,
   find: () => FoundSnapshot,
   { doing, signal }: { readonly doing: string; readonly signal?: AbortSignal | undefined },
 ): Promise<LockedSnapshot> {
@@ -37,7 +37,7 @@ export async function lockSnapshot(
     if (kind === 'view' && parentId !== null) return { snapshot: before, lock: undefined };
     let lock: DirectoryLock | undefined;
     try {
-      lock = DirectoryLock.take(layout, id);
+      lock = DirectoryLock.take(held, id);
     } catch (error) {
       if (!isGone(error)) throw toSnapshotError(error, doing);
       // It is gone together with the row if the snapshot has been removed meanwhile.

@@ -1,10 +1,11 @@
-import { constants, readlinkSync } from 'node:fs';
+import { constants } from 'node:fs';
 import type { Checked } from '../arguments.ts';
 import { Descriptors, allEnded } from '../linux/descriptors.ts';
 import { isGone, unlessGone } from '../linux/errno.ts';
 import { cString } from '../linux/foreign.ts';
-import { MAX_PATH, openDirectory } from '../linux/file-calls.ts';
+import { MAX_PATH } from '../linux/file-calls.ts';
 import { read } from '../linux/fs-promises.ts';
+import { linkTarget } from '../linux/link-target.ts';
 import { openRegular } from '../linux/regular-file.ts';
 import { TimeSlice } from '../linux/slices.ts';
 import { FileStatus, isDirectory, isRegular } from '../linux/file-status.ts';
@@ -21,8 +22,8 @@ interface Trees {
   /** The descriptors of the roots; `undefined` for no tree. */
   readonly before: number | undefined;
   readonly after: number;
-  /** The paths of the layers that only one tree has; `undefined` if they have no layer in common. */
-  readonly layers: readonly string[] | undefined;
+  /** The descriptors of the layers that only one tree has; `undefined` if they have no layer in common. */
+  readonly layers: readonly number[] | undefined;
 }
 
 /**
@@ -35,7 +36,7 @@ export async function* diffTrees(
 ): AsyncGenerator<Change, void, undefined> {
   const slice = new TimeSlice({ signal });
   await slice.renew();
-  using candidates = new Candidates(trees.layers);
+  const candidates = new Candidates(trees.layers);
   using before = new Cursor(trees.before, slice);
   using after = new Cursor(trees.after, slice);
   await Promise.all([before.next(), after.next()]);
@@ -128,19 +129,12 @@ interface ComparedDirectory {
  * them; and everything below a path where such a layer has something else than a directory, or has a directory that
  * hides those of lower layers.
  */
-class Candidates implements Disposable {
-  readonly #opened = new Descriptors();
+class Candidates {
   readonly #stack: ComparedDirectory[];
   readonly #status = new FileStatus();
 
-  constructor(layers: readonly string[] | undefined) {
-    try {
-      const opened = (layers ?? []).map((layer) => this.#opened.add(openDirectory(cString(layer))));
-      this.#stack = [{ path: '', layers: opened, whole: layers === undefined }];
-    } catch (error) {
-      this[Symbol.dispose]();
-      throw error;
-    }
+  constructor(layers: readonly number[] | undefined) {
+    this.#stack = [{ path: '', layers: layers ?? [], whole: layers === undefined }];
   }
 
   /** Whether a path can differ. To be called in the order of the paths, but not for those below a path that cannot. */
@@ -164,10 +158,6 @@ class Candidates implements Disposable {
     if (found && isDirectory(status.mode)) this.#stack.push({ path, layers, whole });
     return found;
   }
-
-  [Symbol.dispose](): void {
-    this.#opened[Symbol.dispose]();
-  }
 }
 
 /** Whether a directory of a layer hides the directories of that name in lower layers. */
@@ -179,6 +169,7 @@ function hidesLower(directory: Buffer): boolean {
 class Comparison {
   readonly #contents: boolean;
   readonly #slice: TimeSlice;
+  readonly #opened = new FileStatus();
   readonly #buffers = [Buffer.alloc(CHUNK_BYTES), Buffer.alloc(CHUNK_BYTES)] as const;
 
   constructor(contents: boolean, slice: TimeSlice) {
@@ -201,9 +192,9 @@ class Comparison {
       note('size', a.size !== b.size);
       const doubtful = this.#contents || differences.includes('time') || a.modified.endsWith('.0');
       const compared = a.size === b.size && a.size > 0 && doubtful;
-      note('contents', compared && !(await this.#sameContents(old.handle, current.handle)));
+      note('contents', compared && !(await this.#sameContents(old, current)));
     } else if (type === constants.S_IFLNK) {
-      note('target', !same(linkTarget(old.handle), linkTarget(current.handle)));
+      note('target', !same(targetOf(old.handle), targetOf(current.handle)));
     } else if (type === constants.S_IFCHR || type === constants.S_IFBLK) {
       note('device', a.device.major !== b.device.major || a.device.minor !== b.device.minor);
     }
@@ -211,12 +202,12 @@ class Comparison {
     return differences;
   }
 
-  /** Whether two files of the same size have the same contents. False if one has vanished meanwhile. */
-  async #sameContents(old: Buffer, current: Buffer): Promise<boolean> {
+  /** Whether two files of the same size have the same contents. False if one was deleted or replaced meanwhile. */
+  async #sameContents(old: TreeEntry, current: TreeEntry): Promise<boolean> {
     using opened = new Descriptors();
     try {
-      const a = opened.add(openRegular(old.subarray(0, -1)));
-      const b = opened.add(openRegular(current.subarray(0, -1)));
+      const a = opened.add(openRegular(old, this.#opened));
+      const b = opened.add(openRegular(current, this.#opened));
       const [left, right] = this.#buffers;
       for (;;) {
         const [one, other] = await allEnded([
@@ -239,8 +230,8 @@ function same(a: Buffer | undefined, b: Buffer | undefined): boolean {
 }
 
 /** The target of a symbolic link; `undefined` if it has vanished. */
-function linkTarget(handle: Buffer): Buffer | undefined {
-  return unlessGone(() => readlinkSync(handle.subarray(0, -1), 'buffer'));
+function targetOf(handle: Buffer): Buffer | undefined {
+  return unlessGone(() => linkTarget(handle.subarray(0, -1)));
 }
 
 /** The extended attributes of a file as bytes, without those of overlayfs; `undefined` if it has vanished. */

@@ -7,7 +7,6 @@ import {
   linkSync,
   mkdirSync,
   openSync,
-  readlinkSync,
   symlinkSync,
 } from 'node:fs';
 import { unlessGone } from '../linux/errno.ts';
@@ -16,17 +15,18 @@ import {
   MAX_PATH,
   cloneFile,
   copyRange,
+  createDirectory,
   makeNode,
   nextData,
   nextHole,
-  openDirectory,
   openDirectoryBeneath,
   setTimes,
 } from '../linux/file-calls.ts';
-import { openRegular, shrunk } from '../linux/regular-file.ts';
+import { linkTarget } from '../linux/link-target.ts';
+import { openRegularOrNew, shrunk } from '../linux/regular-file.ts';
 import { type SliceOptions, inSlices } from '../linux/slices.ts';
 import { FileStatus, isDirectory, isRegular } from '../linux/file-status.ts';
-import { type TreeEntry, fdPath, pathIn, walkTree } from '../linux/tree-walk.ts';
+import { type TreeEntry, type TreeWalk, fdPath, pathIn } from '../linux/tree-walk.ts';
 import { readXattrs, setXattr } from '../linux/xattrs.ts';
 import { Meter } from './usage.ts';
 
@@ -43,7 +43,7 @@ export interface CopyOptions extends SliceOptions {
 }
 
 /**
- * Copies a layer to a target that must not exist. The copy is exact: data with its holes, in shared blocks where the
+ * Copies a layer to a new directory `fs` in an open one. The copy is exact: data with its holes, in shared blocks where the
  * filesystem can do that; hard links between the files; owners, modes, and times to the nanosecond; extended
  * attributes, and with them access control lists and those of overlayfs; symbolic links, fifos, sockets and device
  * nodes, and with them whiteouts. The copy is not made durable.
@@ -55,8 +55,8 @@ export interface CopyOptions extends SliceOptions {
  * @throws a system error, like those of node:fs
  */
 export async function copyLayer(
-  source: string,
-  target: string,
+  source: TreeWalk,
+  target: number,
   { meter = new Meter(), signal, onSlice }: CopyOptions = {},
 ): Promise<void> {
   const copier = new Copier(target, (bytes) => {
@@ -69,7 +69,7 @@ export async function copyLayer(
     meter.add(entry);
   };
   try {
-    await inSlices(walkTree(source), visit, { signal, onSlice });
+    await inSlices(source, visit, { signal, onSlice });
     copier.finish();
   } finally {
     copier.close();
@@ -86,7 +86,8 @@ interface FilledDirectory {
 }
 
 class Copier {
-  readonly #target: string;
+  /** The directory that the copy is made in. */
+  readonly #target: number;
   readonly #onBytes: (bytes: number) => void;
   readonly #stack: FilledDirectory[] = [];
   /** The first path of each file with several links, by inode number. */
@@ -95,7 +96,7 @@ class Copier {
   #clones = true;
 
   /** Calls `onBytes` after each part of a large file with the bytes of it that were copied. */
-  constructor(target: string, onBytes: (bytes: number) => void) {
+  constructor(target: number, onBytes: (bytes: number) => void) {
     this.#target = target;
     this.#onBytes = onBytes;
   }
@@ -115,8 +116,9 @@ class Copier {
 
   #begin(entry: TreeEntry): void {
     const attributes = new Attributes(entry);
-    mkdirSync(this.#target, 0o700);
-    this.#stack.push({ fd: openDirectory(cString(this.#target)), path: '', attributes });
+    const name = cString('fs');
+    createDirectory(this.#target, name, 0o700);
+    this.#stack.push({ fd: openDirectoryBeneath(this.#target, name), path: '', attributes });
   }
 
   async #copy(entry: TreeEntry): Promise<void> {
@@ -153,7 +155,7 @@ class Copier {
     const type = status.mode & constants.S_IFMT;
     const found = unlessGone(() => ({
       attributes: new Attributes(entry),
-      link: type === constants.S_IFLNK ? readlinkSync(handle.subarray(0, -1), 'buffer') : undefined,
+      link: type === constants.S_IFLNK ? linkTarget(handle.subarray(0, -1)) : undefined,
     }));
     if (found === undefined) return false;
     if (found.link === undefined) makeNode(cString(copy), type, status.device);
@@ -173,23 +175,21 @@ class Copier {
     }
   }
 
-  /** Copies a regular file. @returns whether it still existed */
-  async #copyFile({ path, handle }: TreeEntry, copy: Buffer): Promise<boolean> {
-    const from = unlessGone(() => openRegular(handle.subarray(0, -1)));
+  /** Copies a regular file, or the one that has replaced it. @returns whether it was still there itself */
+  async #copyFile(entry: TreeEntry, copy: Buffer): Promise<boolean> {
+    const from = unlessGone(() => openRegularOrNew(entry, this.#status));
     if (from === undefined) return false;
     try {
-      this.#status.readOpen(from);
-      if (!isRegular(this.#status.mode)) return false;
       const to = openSync(copy, NEW_FILE, 0o600);
       try {
-        (await this.#copyData(from, to, path)).applyTo(copy);
+        (await this.#copyData(from, to, entry.path)).applyTo(copy);
       } finally {
         closeSync(to);
       }
+      return this.#status.isSameAs(entry.status);
     } finally {
       closeSync(from);
     }
-    return true;
   }
 
   /** Copies the data of a file, again if it changes meanwhile. @returns the attributes that it had with this data */

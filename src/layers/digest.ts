@@ -1,7 +1,8 @@
 import { type Hash, createHash } from 'node:crypto';
-import { closeSync, constants, readSync, readlinkSync } from 'node:fs';
+import { closeSync, constants, readSync } from 'node:fs';
 import { cString } from '../linux/foreign.ts';
 import { read } from '../linux/fs-promises.ts';
+import { linkTarget } from '../linux/link-target.ts';
 import { openRegular, shrunk } from '../linux/regular-file.ts';
 import { FileStatus, isDirectory, isRegular } from '../linux/file-status.ts';
 import type { TreeEntry } from '../linux/tree-walk.ts';
@@ -56,7 +57,7 @@ export class MetadataDigest {
     const { uid, gid, modified } = status;
     this.#fields.addTexts(text, `${mode.toString(8)} ${uid} ${gid} ${size} ${modified} ${device}`);
     if (type === constants.S_IFLNK) {
-      this.#fields.add(readlinkSync(entry.handle.subarray(0, -1), 'buffer'));
+      this.#fields.add(linkTarget(entry.handle.subarray(0, -1)));
     }
     // Files have them only if their data is in another layer, and then no blocks.
     if (isDirectory(mode) || (isRegular(mode) && status.blocks === 0 && status.size > 0)) {
@@ -163,9 +164,8 @@ class Reader {
     }
   }
 
-  #begin({ handle }: TreeEntry): { fd: number; size: number; hash: Hash } {
-    const fd = openRegular(handle.subarray(0, -1));
-    this.#status.readOpen(fd);
+  #begin(entry: TreeEntry): { fd: number; size: number; hash: Hash } {
+    const fd = openRegular(entry, this.#status);
     return { fd, size: this.#status.size, hash: createHash('sha256') };
   }
 }

@@ -1,23 +1,15 @@
-import {
-  chmodSync,
-  chownSync,
-  type Dirent,
-  lstatSync,
-  mkdirSync,
-  readdirSync,
-  rmdirSync,
-  type Stats,
-} from 'node:fs';
-import { join } from 'node:path';
+import { closeSync, type Dirent, fchmodSync, fchownSync, fsyncSync, readdirSync } from 'node:fs';
 import { SnapshotError, toSnapshotError } from '../errors.ts';
-import { errnoOf, isGone } from '../linux/errno.ts';
-import { syncPath } from '../linux/sync-path.ts';
+import { errnoOf, ignoreMissing, unlessGone } from '../linux/errno.ts';
+import { createDirectory, openDirectoryBeneath, removeDirectory } from '../linux/file-calls.ts';
+import { FileStatus, isDirectory } from '../linux/file-status.ts';
+import { cString } from '../linux/foreign.ts';
+import { fdPath } from '../linux/tree-walk.ts';
 import type { Participant } from '../metadata/transactor.ts';
 import { quote } from '../quote.ts';
 import type { Labels } from '../snapshot.ts';
 import { GID_MAPPING, UID_MAPPING, mappedRoot } from './id-mapping.ts';
-import type { HeldRoot } from './held-root.ts';
-import type { Layout } from './layout.ts';
+import { type HeldRoot, unlessHidden } from './held-root.ts';
 import { DirectoryLock } from './directory-lock.ts';
 import { setAside } from './lost-and-found.ts';
 
@@ -31,76 +23,121 @@ export interface NewDirectories {
   readonly labels: Labels;
 }
 
-/** The directories of an id that were made in the present transaction. */
+/** The directory of an id that was made in the present transaction. */
 interface NewDirectory {
   readonly id: number;
   /** The directories in it. */
-  readonly parts: readonly string[];
+  readonly parts: readonly ('fs' | 'work')[];
   /** The lock on it, if it is for a copy: that is made and synced later. */
   readonly reservation?: DirectoryLock;
 }
 
+const FS = cString('fs');
+const WORK = cString('work');
+
 /**
- * Makes the layer of a new snapshot, with owner and mode of the parent's layer. The owner is mapped if labels say so.
+ * Makes the layer of a new snapshot in its open directory, with owner and mode of the parent's layer. The owner is
+ * mapped if labels say so.
  */
-export function makeLayer(layout: Layout, { id, parentId, labels }: Omit<NewDirectories, 'writable'>): void {
-  const fs = layout.fs(id);
-  const model = parentId === null ? undefined : layerOf(layout, parentId);
-  mkdirSync(fs, 0o700);
-  chownSync(
-    fs,
-    mappedRoot(labels, UID_MAPPING) ?? model?.uid ?? process.geteuid?.() ?? 0,
-    mappedRoot(labels, GID_MAPPING) ?? model?.gid ?? process.getegid?.() ?? 0,
-  );
-  // After the owner, since that resets bits of the mode, and not by mkdir, which obeys the umask.
-  chmodSync(fs, model === undefined ? 0o755 : model.mode & 0o7777);
+export function makeLayer(
+  root: HeldRoot,
+  directory: number,
+  { parentId, labels }: Pick<NewDirectories, 'parentId' | 'labels'>,
+): void {
+  const model = parentId === null ? undefined : statusOfLayer(root, parentId);
+  makeIn(directory, FS, {
+    uid: mappedRoot(labels, UID_MAPPING) ?? model?.uid ?? process.geteuid?.() ?? 0,
+    gid: mappedRoot(labels, GID_MAPPING) ?? model?.gid ?? process.getegid?.() ?? 0,
+    mode: model === undefined ? 0o755 : model.mode & 0o7777,
+  });
 }
 
-/** Makes the directory that overlayfs needs to write to a layer. */
-export function makeWork(layout: Layout, id: number): void {
-  mkdirSync(layout.work(id), 0o711);
-  chmodSync(layout.work(id), 0o711);
+/** Makes the directory that overlayfs needs to write to a layer, in the open directory of a snapshot. */
+export function makeWork(directory: number): void {
+  makeIn(directory, WORK, { uid: process.geteuid?.() ?? 0, gid: process.getegid?.() ?? 0, mode: 0o711 });
 }
 
-/** The entries of a directory; none if it is gone, or this process may not read it. */
-export function entriesOf(path: string): Dirent<Buffer>[] {
+/** Makes a directory in an open one, with that owner and mode. */
+function makeIn(
+  directory: number,
+  name: Buffer,
+  { uid, gid, mode }: { readonly uid: number; readonly gid: number; readonly mode: number },
+): void {
+  createDirectory(directory, name, mode);
+  // It mostly is as it should be, and a look costs less than to open it.
+  found.read(directory, name);
+  if (found.uid === uid && found.gid === gid && (found.mode & 0o7777) === mode) return;
+  const fd = openDirectoryBeneath(directory, name);
   try {
-    return readdirSync(path, { withFileTypes: true, encoding: 'buffer' });
+    fchownSync(fd, uid, gid);
+    // After the owner, since that resets bits of the mode, and not by mkdir alone, which obeys the umask.
+    fchmodSync(fd, mode);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+// Each look fills one of these in again.
+const found = new FileStatus();
+const parent = new FileStatus();
+
+/** The entries of an open directory. */
+function entriesOf(fd: number): Dirent<Buffer>[] {
+  return readdirSync(fdPath(fd), { withFileTypes: true, encoding: 'buffer' });
+}
+
+/** Whether the directory of an id holds at most an empty `fs` and an empty `work`, as a new snapshot's does. */
+export function isSkeleton(root: HeldRoot, id: number): boolean {
+  return entriesWithin(root, id).every((entry) => {
+    const name = entry.name.toString('latin1');
+    if ((name !== 'fs' && name !== 'work') || !entry.isDirectory()) return false;
+    return entriesWithin(root, id, name).length === 0;
+  });
+}
+
+/** The entries of the directory of an id; none if it is gone or mounted over, or this process may not read it. */
+export function entriesWithin(root: HeldRoot, id: number, inside?: 'fs' | 'work'): Dirent<Buffer>[] {
+  try {
+    return unlessHidden(() => root.with(id, inside, entriesOf)) ?? [];
   } catch (error) {
-    if (isGone(error) || errnoOf(error) === 'EACCES') return [];
+    if (errnoOf(error) === 'EACCES') return [];
     throw error;
   }
 }
 
-/** Whether the directory of an id holds at most an empty `fs` and an empty `work`, as a new snapshot's does. */
-export function isSkeleton(path: string): boolean {
-  return entriesOf(path).every((entry) => {
-    const name = entry.name.toString('latin1');
-    return (
-      (name === 'fs' || name === 'work') && entry.isDirectory() && entriesOf(join(path, name)).length === 0
-    );
-  });
-}
-
 /** Removes the directories of an id if they are empty, never what they hold. @returns whether they are gone */
-export function removeSkeleton(layout: Layout, id: number): boolean {
-  for (const path of [layout.work(id), layout.fs(id), layout.directory(id)]) {
-    try {
-      rmdirSync(path);
-    } catch (error) {
-      if (errnoOf(error) !== 'ENOENT') return false;
-    }
+export function removeSkeleton(root: HeldRoot, id: number): boolean {
+  try {
+    root.with(id, undefined, (directory) => {
+      for (const name of [WORK, FS]) removeIfThere(directory, name);
+    });
+    removeIfThere(root.snapshots, cString(String(id)));
+    return true;
+  } catch (error) {
+    return errnoOf(error) === 'ENOENT';
   }
-  return true;
 }
 
-function layerOf(layout: Layout, id: number): Stats {
-  const found = lstatSync(layout.fs(id), { throwIfNoEntry: false });
-  if (found?.isDirectory() === true) return found;
-  const fs = quote(layout.show(layout.fs(id)));
-  throw new SnapshotError('DATA_LOSS', `the layer ${fs} of the parent is missing`, {
-    hint: 'delete the parent and all of its descendants, and build them again',
-  });
+function removeIfThere(directory: number, name: Buffer): void {
+  try {
+    removeDirectory(directory, name);
+  } catch (error) {
+    ignoreMissing(error);
+  }
+}
+
+/** The status of the layer of a parent, which need not be readable. It is valid until the next call. */
+function statusOfLayer(root: HeldRoot, id: number): FileStatus {
+  const status = parent;
+  const isThere = unlessGone(() => root.with(id, undefined, (directory) => status.read(directory, FS)));
+  if (isThere !== true || !isDirectory(status.mode)) {
+    throw new SnapshotError('DATA_LOSS', `the layer ${quote(root.layout.fs(id))} of the parent is missing`, {
+      hint: 'delete the parent and all of its descendants, and build them again',
+    });
+  }
+  // This says so.
+  if (status.isMountRoot) closeSync(root.open(id, 'fs'));
+  return status;
 }
 
 /**
@@ -108,7 +145,6 @@ function layerOf(layout: Layout, id: number): Stats {
  * before its COMMIT, and removed if it is rolled back.
  */
 export class Directories implements Participant {
-  readonly #layout: Layout;
   /** Which directories are synced: none, the last one, which an ordered journal makes enough, or each. */
   readonly #sync: 'none' | 'last' | 'each';
   readonly #root: HeldRoot;
@@ -116,17 +152,18 @@ export class Directories implements Participant {
 
   constructor(root: HeldRoot, sync: 'none' | 'last' | 'each') {
     this.#root = root;
-    this.#layout = root.layout;
     this.#sync = sync;
   }
 
   /** Makes the directories of a snapshot whose row has just been inserted. */
   make({ id, writable, parentId, labels }: NewDirectories): void {
     try {
-      this.#mkdir(id, this.#layout.directory(id));
-      this.#made.push({ id, parts: [this.#layout.fs(id), ...(writable ? [this.#layout.work(id)] : [])] });
-      makeLayer(this.#layout, { id, parentId, labels });
-      if (writable) makeWork(this.#layout, id);
+      this.#mkdir(id);
+      this.#made.push({ id, parts: writable ? ['fs', 'work'] : ['fs'] });
+      this.#root.with(id, undefined, (directory) => {
+        makeLayer(this.#root, directory, { parentId, labels });
+        if (writable) makeWork(directory);
+      });
     } catch (error) {
       throw toSnapshotError(error, `making the directories of snapshot ${id}`);
     }
@@ -135,9 +172,9 @@ export class Directories implements Participant {
   /** Makes the directory of a copy whose id has just been reserved, and locks it before anyone else can see it. */
   reserve(id: number): DirectoryLock {
     try {
-      this.#mkdir(id, this.#layout.directory(id));
+      this.#mkdir(id);
       this.#made.push({ id, parts: [] });
-      const reservation = DirectoryLock.takeNew(this.#layout, id);
+      const reservation = DirectoryLock.takeNew(this.#root, id);
       this.#made[this.#made.length - 1] = { id, parts: [], reservation };
       return reservation;
     } catch (error) {
@@ -155,7 +192,7 @@ export class Directories implements Participant {
 
   undo(mark: number): void {
     for (const { id, reservation } of this.#made.splice(mark).toReversed()) {
-      removeSkeleton(this.#layout, id);
+      removeSkeleton(this.#root, id);
       reservation?.release();
     }
   }
@@ -170,13 +207,13 @@ export class Directories implements Participant {
     if (last === undefined || this.#sync === 'none') return;
     try {
       if (this.#sync === 'last') {
-        syncPath(this.#layout.directory(last.id));
+        this.#root.with(last.id, undefined, fsyncSync);
         return;
       }
       for (const { id, parts } of made) {
-        for (const path of [...parts, this.#layout.directory(id)]) syncPath(path);
+        for (const part of [...parts, undefined]) this.#root.with(id, part, fsyncSync);
       }
-      syncPath(this.#layout.snapshots);
+      fsyncSync(this.#root.snapshots);
     } catch (error) {
       throw toSnapshotError(error, 'making new directories durable');
     }
@@ -187,13 +224,15 @@ export class Directories implements Participant {
   }
 
   /** Makes the directory of a new id. If it exists already, it belongs to no row, since an id is never used twice. */
-  #mkdir(id: number, directory: string): void {
+  #mkdir(id: number): void {
+    const { snapshots } = this.#root;
+    const name = cString(String(id));
     try {
-      mkdirSync(directory, 0o700);
+      createDirectory(snapshots, name, 0o700);
     } catch (error) {
       if (errnoOf(error) !== 'EEXIST') throw error;
-      this.#clearTheWay(id, directory);
-      mkdirSync(directory, 0o700);
+      this.#clearTheWay(id);
+      createDirectory(snapshots, name, 0o700);
     }
   }
 
@@ -201,9 +240,9 @@ export class Directories implements Participant {
    * Clears away what a crash between mkdir and COMMIT has left, which is empty. Anything else is kept in
    * `lost+found/`.
    */
-  #clearTheWay(id: number, directory: string): void {
-    if (removeSkeleton(this.#layout, id)) return;
+  #clearTheWay(id: number): void {
+    if (removeSkeleton(this.#root, id)) return;
     const why = `it was in the way of the new snapshot ${id} and belonged to no snapshot`;
-    setAside(this.#layout, directory, id, why);
+    setAside(this.#root, this.#root.layout.directory(id), id, why);
   }
 }

@@ -1,7 +1,7 @@
-import { closeSync, constants, openSync } from 'node:fs';
+import { closeSync } from 'node:fs';
 import { SnapshotError } from '../errors.ts';
 import { tryLock } from '../linux/file-calls.ts';
-import type { Layout } from './layout.ts';
+import type { HeldRoot } from './held-root.ts';
 
 /**
  * The lock on the directory of an id. It ends with the process that holds it, even in another container, where a
@@ -22,9 +22,10 @@ export class DirectoryLock {
    *
    * @returns `undefined` if someone else has it
    * @throws a system error if the directory is missing
+   * @throws {SnapshotError} FAILED_PRECONDITION if something is mounted on it
    */
-  static take(layout: Layout, id: number): DirectoryLock | undefined {
-    return DirectoryLock.#take(layout.directory(id), id);
+  static take(root: HeldRoot, id: number): DirectoryLock | undefined {
+    return DirectoryLock.#take(root.open(id), id);
   }
 
   /**
@@ -34,8 +35,8 @@ export class DirectoryLock {
    * @returns `undefined` if someone else has it
    * @throws a system error if the layer is missing
    */
-  static takeLayer(layout: Layout, id: number): DirectoryLock | undefined {
-    return DirectoryLock.#take(layout.fs(id), id);
+  static takeLayer(root: HeldRoot, id: number): DirectoryLock | undefined {
+    return DirectoryLock.#take(root.open(id, 'fs'), id);
   }
 
   /**
@@ -43,12 +44,11 @@ export class DirectoryLock {
    *
    * @throws {SnapshotError} FAILED_PRECONDITION if someone else has it
    */
-  static takeNewLayer(layout: Layout, id: number): DirectoryLock {
-    return DirectoryLock.#mustTake(DirectoryLock.takeLayer(layout, id), id);
+  static takeNewLayer(root: HeldRoot, id: number): DirectoryLock {
+    return DirectoryLock.#mustTake(DirectoryLock.takeLayer(root, id), id);
   }
 
-  static #take(path: string, id: number): DirectoryLock | undefined {
-    const fd = openSync(path, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW);
+  static #take(fd: number, id: number): DirectoryLock | undefined {
     try {
       if (tryLock(fd)) return new DirectoryLock(id, fd);
     } catch (error) {
@@ -64,8 +64,8 @@ export class DirectoryLock {
    *
    * @throws {SnapshotError} FAILED_PRECONDITION if someone else has it
    */
-  static takeNew(layout: Layout, id: number): DirectoryLock {
-    return DirectoryLock.#mustTake(DirectoryLock.take(layout, id), id);
+  static takeNew(root: HeldRoot, id: number): DirectoryLock {
+    return DirectoryLock.#mustTake(DirectoryLock.take(root, id), id);
   }
 
   static #mustTake(lock: DirectoryLock | undefined, id: number): DirectoryLock {

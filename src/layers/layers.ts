@@ -1,3 +1,4 @@
+import { closeSync } from 'node:fs';
 import { SnapshotError, toSnapshotError } from '../errors.ts';
 import { isGone, isSystemError } from '../linux/errno.ts';
 import type { SliceOptions } from '../linux/slices.ts';
@@ -6,6 +7,7 @@ import { quote } from '../quote.ts';
 import type { Checked } from '../arguments.ts';
 import type { Progress, Seal, Usage, Watched } from '../snapshot.ts';
 import { copyLayer } from './copy.ts';
+import type { HeldRoot } from './held-root.ts';
 import type { SnapshotsView } from './snapshots-view.ts';
 import type { StoreMounts } from './store-mounts.ts';
 import type { LayerSync } from './sync.ts';
@@ -26,7 +28,7 @@ export interface Layer {
 export type LayerSeal = Omit<Seal, 'key' | 'id'>;
 
 interface LayersOptions {
-  readonly layout: Layout;
+  readonly root: HeldRoot;
   readonly snapshotsView: SnapshotsView;
   readonly mounts: StoreMounts;
   /** Absent if layers are not to be made durable. */
@@ -43,6 +45,7 @@ interface LayersOptions {
  * `DATA_LOSS`.
  */
 export class Layers {
+  readonly #root: HeldRoot;
   readonly #layout: Layout;
   readonly #snapshotsView: SnapshotsView;
   readonly #mounts: StoreMounts;
@@ -50,8 +53,9 @@ export class Layers {
   readonly #contents: boolean;
   readonly #reader: RowReader;
 
-  constructor({ layout, snapshotsView, mounts, sync, contents, reader }: LayersOptions) {
-    this.#layout = layout;
+  constructor({ root, snapshotsView, mounts, sync, contents, reader }: LayersOptions) {
+    this.#root = root;
+    this.#layout = root.layout;
     this.#snapshotsView = snapshotsView;
     this.#mounts = mounts;
     this.#sync = sync;
@@ -96,7 +100,12 @@ export class Layers {
     return this.#reading(layer, 'copying', async () => {
       const meter = new Meter();
       const options = beginPhase(watched, 'copying', meter);
-      await copyLayer(this.#layout.fs(layer.id), this.#layout.fs(target), { ...options, meter });
+      const directory = this.#root.open(target);
+      try {
+        await copyLayer(this.#snapshotsView.walk(layer.id), directory, { ...options, meter });
+      } finally {
+        closeSync(directory);
+      }
       return { ...(await this.#seal(target, watched, false)), inUse: false };
     });
   }

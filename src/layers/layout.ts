@@ -21,15 +21,8 @@ export class Layout {
   readonly lostAndFound: string;
   readonly run: string;
 
-  readonly #shown: string;
-
-  /**
-   * @param root the path of the root
-   * @param shown the path that people know it by
-   */
-  constructor(root: string, shown: string = root) {
+  constructor(root: string) {
     this.root = root;
-    this.#shown = shown;
     this.database = join(root, 'metadata.db');
     this.spareSpace = join(root, 'metadata.db-reserve');
     this.restoring = join(root, 'metadata.db-restoring');
@@ -51,11 +44,6 @@ export class Layout {
   /** The directory that overlayfs needs to write to the layer of a snapshot. */
   work(id: number): string {
     return `${this.snapshots}/${id}/work`;
-  }
-
-  /** A path below the root as people know it. */
-  show(path: string): string {
-    return path.startsWith(this.root) ? `${this.#shown}${path.slice(this.root.length)}` : path;
   }
 
   /** The id of the snapshot that a path belongs to, if any. The path is absolute or relative to the root. */

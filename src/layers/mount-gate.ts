@@ -1,7 +1,8 @@
-import { closeSync, constants, openSync } from 'node:fs';
+import { closeSync } from 'node:fs';
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
-import { tryLock } from '../linux/file-calls.ts';
-import type { Layout } from './layout.ts';
+import { openDirectoryBeneath, tryLock } from '../linux/file-calls.ts';
+import { cString } from '../linux/foreign.ts';
+import type { HeldRoot } from './held-root.ts';
 
 /** How long a deletion waits for a moment in which nothing is being mounted, in milliseconds. */
 const PATIENCE_MS = 2000;
@@ -12,11 +13,11 @@ const PATIENCE_MS = 2000;
  * of the removed snapshot is listed, and later ones do not find that row.
  */
 export class MountGate {
-  readonly #layout: Layout;
+  readonly #root: HeldRoot;
   #next: Promise<boolean> | undefined;
 
-  constructor(layout: Layout) {
-    this.#layout = layout;
+  constructor(root: HeldRoot) {
+    this.#root = root;
   }
 
   /** Lets a mount begin; it ends when the result is disposed of. */
@@ -57,9 +58,7 @@ export class MountGate {
   }
 
   #open(): number {
-    return openSync(
-      this.#layout.snapshots,
-      constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW,
-    );
+    // Opened each time, since the lock belongs to what is open.
+    return openDirectoryBeneath(this.#root.snapshots, cString('.'));
   }
 }

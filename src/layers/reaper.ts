@@ -1,13 +1,11 @@
-import { constants, existsSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Checked } from '../arguments.ts';
 import { toSnapshotError } from '../errors.ts';
 import { deleteEntry } from '../linux/delete.ts';
 import { Descriptors } from '../linux/descriptors.ts';
-import { errnoOf, ignoreMissing, isGone } from '../linux/errno.ts';
-import { cString } from '../linux/foreign.ts';
-import { openDirectoryBeneath } from '../linux/file-calls.ts';
-import { close, fsync, open } from '../linux/fs-promises.ts';
+import { errnoOf, ignoreMissing, isGone, unlessGone } from '../linux/errno.ts';
+import { close, fsync } from '../linux/fs-promises.ts';
 import type { RemovalJournal } from '../metadata/removal-journal.ts';
 import type { Removal } from '../metadata/rows.ts';
 import { escapeHidden } from '../quote.ts';
@@ -31,7 +29,6 @@ const PATIENCE_MS = 2000;
 const GROUP_SIZE = 16;
 
 interface ReaperOptions {
-  readonly layout: Layout;
   readonly journal: RemovalJournal;
   readonly root: HeldRoot;
   readonly mounts: StoreMounts;
@@ -57,11 +54,11 @@ export class Reaper {
   #settling: Promise<void> = Promise.resolve();
   readonly #closing = new AbortController();
 
-  constructor({ layout, journal, root, mounts, gate }: ReaperOptions) {
+  constructor({ journal, root, mounts, gate }: ReaperOptions) {
     this.#mounts = mounts;
     this.#gate = gate;
     this.#root = root;
-    this.#layout = layout;
+    this.#layout = root.layout;
     this.#journal = journal;
   }
 
@@ -118,14 +115,9 @@ export class Reaper {
     const removals = [...this.#deleted.values()];
     if (removals.length === 0) return;
     this.#deleted.clear();
-    const snapshots = await open(this.#layout.snapshots, constants.O_RDONLY | constants.O_DIRECTORY);
-    try {
-      await fsync(snapshots);
-      for (const { id, part } of removals) {
-        if (part === 'work') await this.#syncDirectory(id);
-      }
-    } finally {
-      await close(snapshots);
+    await fsync(this.#root.snapshots);
+    for (const { id, part } of removals) {
+      if (part === 'work') await this.#syncDirectory(id);
     }
     await this.#journal.forget(removals);
   }
@@ -187,7 +179,7 @@ export class Reaper {
   async #takeAbandoned(id: number): Promise<string | undefined> {
     let reservation: DirectoryLock | undefined;
     try {
-      reservation = DirectoryLock.take(this.#layout, id);
+      reservation = DirectoryLock.take(this.#root, id);
       if (reservation !== undefined) await this.#journal.abandon(id);
       return undefined;
     } catch (error) {
@@ -216,8 +208,7 @@ export class Reaper {
   }
 
   async #syncDirectory(id: number): Promise<void> {
-    const flags = constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW;
-    const fd = await open(this.#layout.directory(id), flags).catch(ignoreMissing);
+    const fd = unlessGone(() => this.#root.open(id));
     if (fd === undefined) return;
     try {
       await fsync(fd);
@@ -257,7 +248,7 @@ export class Reaper {
     const until = performance.now() + PATIENCE_MS;
     try {
       for (;;) {
-        const lock = DirectoryLock.take(this.#layout, id);
+        const lock = DirectoryLock.take(this.#root, id);
         if (lock !== undefined) return lock;
         if (performance.now() > until) return 'taken';
         await sleep(5);
@@ -280,15 +271,13 @@ export class Reaper {
   }
 
   async #delete({ id, part }: Removal, signal?: AbortSignal): Promise<void> {
-    const name = String(id);
     using opened = new Descriptors();
     try {
-      const snapshots = opened.add(openDirectoryBeneath(this.#root.fd, cString('snapshots')));
       if (part === 'all') {
-        await deleteEntry(snapshots, Buffer.from(name), signal);
+        await deleteEntry(this.#root.snapshots, Buffer.from(String(id)), signal);
         return;
       }
-      const directory = opened.add(openDirectoryBeneath(snapshots, cString(name)));
+      const directory = opened.add(this.#root.open(id));
       await deleteEntry(directory, Buffer.from('work'), signal);
     } catch (error) {
       ignoreMissing(error);

@@ -1,6 +1,6 @@
 import { isSystemError } from '../linux/errno.ts';
 import { DirectoryLock } from './directory-lock.ts';
-import type { Layout } from './layout.ts';
+import type { HeldRoot } from './held-root.ts';
 import { isInOverlay } from './overlay-use.ts';
 
 /**
@@ -20,12 +20,12 @@ export type RunPurpose = (typeof RUN_PURPOSES)[number];
  *
  * @returns `undefined` where this process cannot find out whether an overlay does
  */
-export async function isAbandoned(layout: Layout, id: number): Promise<boolean | undefined> {
+export async function isAbandoned(root: HeldRoot, id: number): Promise<boolean | undefined> {
   try {
-    const lock = DirectoryLock.takeLayer(layout, id);
+    const lock = DirectoryLock.takeLayer(root, id);
     if (lock === undefined) return false;
     lock.release();
-    const inUse = await isInOverlay(layout, id);
+    const inUse = await isInOverlay(root.layout, id);
     return inUse === undefined ? undefined : !inUse;
   } catch (error) {
     // Without its layer it is damaged, which is another matter.

@@ -1,10 +1,10 @@
 import { closeSync } from 'node:fs';
 import { ignoreGone, unlessGone } from '../linux/errno.ts';
 import { isOpenForWriting } from '../linux/file-calls.ts';
-import { isRegular } from '../linux/file-status.ts';
-import { openRegular } from '../linux/regular-file.ts';
+import { FileStatus, isRegular } from '../linux/file-status.ts';
+import { openRegularOrNew } from '../linux/regular-file.ts';
 import { type SliceOptions, inSlices } from '../linux/slices.ts';
-import { type TreeEntry, type TreeWalk, walkTree } from '../linux/tree-walk.ts';
+import type { TreeEntry, TreeWalk } from '../linux/tree-walk.ts';
 import type { Usage } from '../snapshot.ts';
 import { ContentDigest, MetadataDigest } from './digest.ts';
 import { BufferedHash } from './buffered-hash.ts';
@@ -112,16 +112,18 @@ export interface SecondLook {
 export async function lookAgain(layer: TreeWalk, options?: SliceOptions): Promise<SecondLook> {
   const version = new Version();
   let written = false;
+  const opened = new FileStatus();
   const look = (entry: TreeEntry): void => {
     version.add(entry);
-    if (!written && isRegular(entry.status.mode)) written = unlessGone(() => hasWriter(entry)) === true;
+    if (!written && isRegular(entry.status.mode))
+      written = unlessGone(() => hasWriter(entry, opened)) === true;
   };
   await inSlices(layer, look, options);
   return { version: version.digest(), written };
 }
 
-function hasWriter({ handle }: TreeEntry): boolean {
-  const fd = openRegular(handle.subarray(0, -1));
+function hasWriter(entry: TreeEntry, status: FileStatus): boolean {
+  const fd = openRegularOrNew(entry, status);
   try {
     return isOpenForWriting(fd) === true;
   } finally {
@@ -144,14 +146,14 @@ export interface Verdict {
  * @throws as `measure`
  */
 export async function verifySeal(
-  directory: string,
+  layer: TreeWalk,
   seal: string | null,
   measuring: MeasureOptions = {},
 ): Promise<Verdict> {
   const sealed = seal?.split(' ') ?? [];
   const known = sealed.filter((digest) => /^(metadata1|content1):[0-9a-f]{64}$/.test(digest));
   const contents = measuring.contents === true && known.some((digest) => digest.startsWith('content1:'));
-  const { usage, digest } = await measure(walkTree(directory), { ...measuring, contents });
+  const { usage, digest } = await measure(layer, { ...measuring, contents });
   const found = new Map(digest.split(' ').map((text) => [kindOfDigest(text), text]));
   const comparable = known.filter((text) => found.has(kindOfDigest(text)));
   if (comparable.length === 0) return { seal: 'unknown', usage };

@@ -1,15 +1,15 @@
-import { closeSync, constants, openSync, readFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { SnapshotError } from '../errors.ts';
 import { Descriptors } from '../linux/descriptors.ts';
 import { unlessGone } from '../linux/errno.ts';
 import { syncFilesystem, syncFilesystemNow } from '../linux/file-calls.ts';
 import { fsync } from '../linux/fs-promises.ts';
 import { inSlices } from '../linux/slices.ts';
-import { isDirectory, isRegular, isWhiteout } from '../linux/file-status.ts';
-import { openRegular } from '../linux/regular-file.ts';
-import { walkTree } from '../linux/tree-walk.ts';
+import { FileStatus, isDirectory, isRegular, isWhiteout } from '../linux/file-status.ts';
+import { openToSync } from '../linux/regular-file.ts';
 import type { RowReader } from '../metadata/row-reader.ts';
-import type { Layout } from './layout.ts';
+import type { HeldRoot } from './held-root.ts';
+import type { SnapshotsView } from './snapshots-view.ts';
 
 /**
  * A layer of up to so many files is synced file by file if the machine has much to write: syncfs(2) would wait for
@@ -21,15 +21,16 @@ const FEW_INODES = 64;
 const MUCH_BYTES = 64 * 1024 * 1024;
 
 interface LayerSyncOptions {
-  readonly layout: Layout;
+  readonly root: HeldRoot;
+  readonly snapshotsView: SnapshotsView;
   /** Whether the filesystem has an ordered journal. */
   readonly ordered: boolean;
   readonly reader: RowReader;
 }
 
 /**
- * Makes the contents of layers durable. Calls that wait at the same moment share one syncfs(2). It uses a descriptor
- * that stays open, since syncfs(2) reports the disk errors since the descriptor was opened.
+ * Makes the contents of layers durable. Calls that wait at the same moment share one syncfs(2). That is called on the
+ * descriptor of `snapshots/`, which stays open: syncfs(2) reports the disk errors since a descriptor was opened.
  */
 export class LayerSync {
   readonly #options: LayerSyncOptions;
@@ -45,7 +46,7 @@ export class LayerSync {
 
   constructor(options: LayerSyncOptions) {
     this.#options = options;
-    this.#fd = openSync(options.layout.snapshots, constants.O_RDONLY | constants.O_DIRECTORY);
+    this.#fd = options.root.snapshots;
   }
 
   /**
@@ -68,10 +69,6 @@ export class LayerSync {
     // An empty layer is synced together with its directory.
     if (inodes > 1) syncFilesystemNow(this.#fd);
     this.#checkKept(id);
-  }
-
-  close(): void {
-    closeSync(this.#fd);
   }
 
   #checkKept(id: number): void {
@@ -120,12 +117,14 @@ export class LayerSync {
    */
   async #syncEach(id: number): Promise<boolean> {
     using opened = new Descriptors();
+    const found = new FileStatus();
     let every = true;
-    await inSlices(walkTree(this.#options.layout.fs(id)), ({ handle, status }) => {
+    await inSlices(this.#options.snapshotsView.walk(id), (entry) => {
+      const { status } = entry;
       const whiteout = isWhiteout(status);
       every &&= whiteout || isDirectory(status.mode) || isRegular(status.mode);
       if (!every || whiteout || opened.all.length > FEW_INODES) return;
-      const fd = unlessGone(() => openRegular(handle.subarray(0, -1)));
+      const fd = unlessGone(() => openToSync(entry, found));
       if (fd !== undefined) opened.add(fd);
     });
     if (!every || opened.all.length > FEW_INODES) return false;

@@ -18,14 +18,17 @@ import {
   ioctlOn,
   littleEndian,
   lseek,
+  mkdirat,
   mknodat,
   offThread,
   openTree,
   openat2,
   poll,
+  renameat,
   statx,
   syncfs,
   systemError,
+  unlinkat,
   utimensat,
 } from './foreign.ts';
 
@@ -40,6 +43,7 @@ const RESOLVE_NO_SYMLINKS = 0x04;
 const RESOLVE_BENEATH = 0x08;
 const RESOLVE_IN_ROOT = 0x10;
 const AT_SYMLINK_NOFOLLOW = 0x100;
+const AT_REMOVEDIR = 0x200;
 const AT_NO_AUTOMOUNT = 0x800;
 const STATX_BASIC_STATS = 0x7ff;
 const FICLONE = 0x40049409;
@@ -62,17 +66,20 @@ export const MAX_PATH = 4000;
 
 // Opening -------------------------------------------------------------------------------------------------------
 
-function openHow(resolve: number, flags: number = constants.O_RDONLY | constants.O_NOFOLLOW): Buffer {
+function openHow(flags: number, resolve: number): Buffer {
   const how = new DataView(new ArrayBuffer(24));
-  how.setBigUint64(0, BigInt(flags | constants.O_DIRECTORY | O_CLOEXEC), littleEndian);
+  how.setBigUint64(0, BigInt(flags | O_CLOEXEC), littleEndian);
   how.setBigUint64(16, BigInt(resolve), littleEndian);
   return Buffer.from(how.buffer);
 }
 
-const plainly = openHow(RESOLVE_NO_SYMLINKS);
-const beneath = openHow(RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV);
-
-const inRoot = openHow(RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS, O_PATH);
+const DIRECTORY = constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW;
+const BENEATH = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS;
+const plainly = openHow(DIRECTORY, RESOLVE_NO_SYMLINKS);
+const beneath = openHow(DIRECTORY, BENEATH | RESOLVE_NO_XDEV);
+const mounted = openHow(DIRECTORY, BENEATH);
+const held = openHow(O_PATH | constants.O_NOFOLLOW, BENEATH);
+const inRoot = openHow(O_PATH | constants.O_DIRECTORY, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS);
 
 /**
  * Opens a directory by a path that is valid for a process with another root directory: absolute symbolic links on the
@@ -94,6 +101,19 @@ export function openDirectory(path: Buffer): number {
  */
 export function openDirectoryBeneath(dir: number, path: Buffer): number {
   return checked(openat2(SYS_OPENAT2, dir, path, beneath, beneath.length), 'openat2', path);
+}
+
+/** The same, except that it opens what is mounted on a part of the path. */
+export function openDirectoryOrMount(dir: number, path: Buffer): number {
+  return checked(openat2(SYS_OPENAT2, dir, path, mounted, mounted.length), 'openat2', path);
+}
+
+/**
+ * Holds a file of any type below an open directory, with O_PATH: that opens nothing, and so has no effect on a device or
+ * a fifo. A symbolic link at the end of the path is held itself; one before that makes it fail with `ELOOP`.
+ */
+export function holdBeneath(dir: number, path: Buffer): number {
+  return checked(openat2(SYS_OPENAT2, dir, path, held, held.length), 'openat2', path);
 }
 
 /**
@@ -148,7 +168,22 @@ export function hasChanged(fd: number): boolean {
   return poll(Buffer.from(asked.buffer), 1, 0) !== 0;
 }
 
-// Creating --------------------------------------------------------------------------------------------------------
+// Creating, moving, removing ---------------------------------------------------------------------------------------
+
+/** Creates a directory in an open one. The umask takes bits of its mode away. */
+export function createDirectory(dir: number, name: Buffer, mode: number): void {
+  checked(mkdirat(dir, name, mode), 'mkdirat', name);
+}
+
+/** Removes an empty directory from an open one. */
+export function removeDirectory(dir: number, name: Buffer): void {
+  checked(unlinkat(dir, name, AT_REMOVEDIR), 'unlinkat', name);
+}
+
+/** Moves a file from one open directory to another. */
+export function moveFile(dir: number, name: Buffer, toDir: number, toName: Buffer): void {
+  checked(renameat(dir, name, toDir, toName), 'renameat', name);
+}
 
 /** Creates a fifo, a socket or a device node. */
 export function makeNode(

@@ -79,6 +79,13 @@ export class FileStatus {
     }
     return true;
   }
+  /** Whether the other one is of the same file. */
+  isSameAs(other: FileStatus): boolean {
+    for (const offset of IDENTITY_OFFSETS) {
+      if (this.#view.getUint32(offset) !== other.#view.getUint32(offset)) return false;
+    }
+    return true;
+  }
   get inode(): bigint {
     return this.#view.getBigUint64(32, littleEndian);
   }

@@ -67,6 +67,11 @@ export const mknodat = foreign(
 export const statx = foreign(
   'int statx(int dir, const uint8_t *name, int flags, uint32_t mask, uint8_t *result)',
 );
+export const mkdirat = foreign('int mkdirat(int dir, const uint8_t *path, uint32_t mode)');
+export const unlinkat = foreign('int unlinkat(int dir, const uint8_t *path, int flags)');
+export const renameat = foreign(
+  'int renameat(int dir, const uint8_t *path, int toDir, const uint8_t *toPath)',
+);
 export const utimensat = foreign(
   'int utimensat(int dir, const uint8_t *path, const uint8_t *times, int flags)',
 );
@@ -144,9 +149,9 @@ export function offThread<Args extends unknown[]>(
 
 /** The bytes of a file name, ended with NUL. */
 export function cString(name: Buffer | string): Buffer {
-  const bytes = typeof name === 'string' ? Buffer.from(name) : name;
-  const result = Buffer.allocUnsafe(bytes.length + 1);
-  bytes.copy(result);
-  result[bytes.length] = 0;
+  if (typeof name === 'string') return Buffer.from(`${name}\0`);
+  const result = Buffer.allocUnsafe(name.length + 1);
+  name.copy(result);
+  result[name.length] = 0;
   return result;
 }

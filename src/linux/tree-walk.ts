@@ -2,7 +2,7 @@ import { closeSync } from 'node:fs';
 import { errnoOf, isGone } from './errno.ts';
 import { cString } from './foreign.ts';
 import { type DirectoryEntry, readBatches } from './directory-entries.ts';
-import { openDirectory, openDirectoryBeneath, openWithoutMounts } from './file-calls.ts';
+import { holdBeneath, openDirectory, openDirectoryBeneath, openWithoutMounts } from './file-calls.ts';
 import { mergeSorted } from './merge-sorted.ts';
 import { FileStatus, isDirectory } from './file-status.ts';
 
@@ -15,6 +15,8 @@ export interface TreeEntry {
   /** A path by which this process can open the file while the entry is valid, with a NUL at the end. */
   readonly handle: Buffer;
   readonly status: FileStatus;
+  /** Holds the file, as `holdBeneath` does. @returns a descriptor, for the caller to close */
+  hold(): number;
   /** Makes the walk leave out what is below this directory. */
   skip(): void;
 }
@@ -77,6 +79,10 @@ class CurrentEntry implements TreeEntry {
     return true;
   }
 
+  hold(): number {
+    return holdBeneath(this.#directory, this.name);
+  }
+
   skip(): void {
     this.skipped = true;
   }
@@ -109,7 +115,10 @@ export function walkOpen(fd: number): TreeWalk {
   return walk(() => openTop(openDirectoryBeneath(fd, cString('.'))));
 }
 
-/** Walks a directory below one from `openWithoutMounts` in the same way: there are no mounts in it. */
+/**
+ * Walks a directory below an open one in the same way, except that it leaves out what is mounted over; one from
+ * `openWithoutMounts` has no mounts in it.
+ */
 export function walkBeneath(fd: number, path: string): TreeWalk {
   return walk(() => openDirectoryBeneath(fd, cString(path)));
 }

@@ -1,7 +1,7 @@
 import { closeSync } from 'node:fs';
 import { cloneMounts, setMountAttributes } from '../linux/mount-calls.ts';
 import { withMappedIds } from './idmap.ts';
-import { openLayer } from './layer.ts';
+import type { OpenLayer } from './layer.ts';
 import type { MountOptions } from './options.ts';
 
 /**
@@ -11,8 +11,8 @@ import type { MountOptions } from './options.ts';
  * @returns its descriptor
  * @throws {SnapshotError} DATA_LOSS if the source is missing
  */
-export async function openBind(source: string, options: MountOptions): Promise<number> {
-  const directory = openLayer(source);
+export async function openBind(source: string, options: MountOptions, open: OpenLayer): Promise<number> {
+  const directory = open(source);
   try {
     return await withMappedIds(options, async (map) => {
       const mount = map === undefined ? cloneMounts(directory, options) : map(directory);

@@ -15,6 +15,7 @@ import { kindOf } from '../arguments.ts';
 import { quote } from '../quote.ts';
 import type { DetachedMount, Mount, MountCallOptions, MountMethod } from '../snapshot.ts';
 import { openBind } from './bind.ts';
+import { type OpenLayer, openLayer } from './layer.ts';
 import { toMountError } from './mount-error.ts';
 import { bestMethod } from './method.ts';
 import { type MountOptions, parseOptions } from './options.ts';
@@ -47,6 +48,16 @@ function inTurn<T>(body: () => Promise<T>): Promise<T> {
 export async function mount(
   mounts: readonly Mount[],
   target: string,
+  options: MountCallOptions = {},
+): Promise<void> {
+  await mountOf(openLayer, mounts, target, options);
+}
+
+/** The same for directories that `open` opens: right before they are mounted, where that is by path. */
+export async function mountOf(
+  open: OpenLayer,
+  mounts: readonly Mount[],
+  target: string,
   { by = bestMethod() }: MountCallOptions = {},
 ): Promise<void> {
   const path = toTarget(target);
@@ -55,7 +66,7 @@ export async function mount(
   let done = 0;
   try {
     for (const one of parsed) {
-      await inTurn(() => mountOne(one, path, by));
+      await inTurn(() => mountOne(one, path, by, open));
       done += 1;
     }
   } catch (error) {
@@ -119,6 +130,15 @@ export async function withMount<T>(
  */
 export async function openMount(
   mounts: readonly Mount[],
+  options: MountCallOptions = {},
+): Promise<DetachedMount> {
+  return openMountOf(openLayer, mounts, options);
+}
+
+/** The same for directories that `open` opens. */
+export async function openMountOf(
+  open: OpenLayer,
+  mounts: readonly Mount[],
   { by = bestMethod() }: MountCallOptions = {},
 ): Promise<DetachedMount> {
   const [one, ...others] = parseMounts(mounts);
@@ -127,7 +147,7 @@ export async function openMount(
   }
   let fd: number | undefined;
   try {
-    fd = await inTurn(() => openOne(one, by));
+    fd = await inTurn(() => openOne(one, by, open));
   } catch (error) {
     throw toMountError(error, 'mounting');
   }
@@ -146,11 +166,16 @@ interface ParsedMount {
   readonly options: MountOptions;
 }
 
-async function mountOne(parsed: ParsedMount, target: string, by: MountMethod): Promise<void> {
+async function mountOne(
+  parsed: ParsedMount,
+  target: string,
+  by: MountMethod,
+  open: OpenLayer,
+): Promise<void> {
   const { given, options } = parsed;
   if (given.type === 'overlay' && (by === 'mount(2)' || by === 'mount(8)')) {
     const mountBy = by === 'mount(2)' ? mountOverlayByString : mountOverlayByCommand;
-    await mountBy(given.source, given.options, options, target);
+    await mountBy(given.source, given.options, options, target, open);
     try {
       checkWritable(target, options);
     } catch (error) {
@@ -159,7 +184,7 @@ async function mountOne(parsed: ParsedMount, target: string, by: MountMethod): P
     }
     return;
   }
-  const fd = await openOne(parsed, by);
+  const fd = await openOne(parsed, by, open);
   try {
     const directory = openTarget(target, { again: true });
     try {
@@ -175,9 +200,9 @@ async function mountOne(parsed: ParsedMount, target: string, by: MountMethod): P
   closeSync(fd);
 }
 
-async function openOne({ given, options }: ParsedMount, by: MountMethod): Promise<number> {
-  if (given.type === 'bind') return openBind(given.source, options);
-  if (by === 'descriptors' || by === 'strings') return openOverlay(given.source, options, by);
+async function openOne({ given, options }: ParsedMount, by: MountMethod, open: OpenLayer): Promise<number> {
+  if (given.type === 'bind') return openBind(given.source, options, open);
+  if (by === 'descriptors' || by === 'strings') return openOverlay(given.source, options, by, open);
   throw new SnapshotError('UNIMPLEMENTED', `${by} cannot mount on a file descriptor`, {
     hint: 'it takes Linux 6.8',
   });

@@ -18,7 +18,7 @@ import {
 import { fdPath } from '../linux/tree-walk.ts';
 import { quote } from '../quote.ts';
 import { withMappedIds } from './idmap.ts';
-import { openLayer } from './layer.ts';
+import type { OpenLayer } from './layer.ts';
 import { ATTRIBUTES, type MountOptions, READ_ONLY } from './options.ts';
 
 const run = promisify(execFile);
@@ -58,13 +58,14 @@ export async function openOverlay(
   source: string,
   options: MountOptions,
   by: 'descriptors' | 'strings',
+  open: OpenLayer,
 ): Promise<number> {
   using opened = new Descriptors();
   return await withMappedIds(options, async (map) => {
     const context = opened.add(beginFilesystem('overlay'));
     setString(context, 'source', source);
     const setLayer = (key: string, path: string, mapped: boolean): void => {
-      const directory = opened.add(openLayer(path));
+      const directory = opened.add(open(path));
       const layer = mapped && map !== undefined ? opened.add(map(directory)) : directory;
       if (by === 'descriptors') setDirectory(context, key, layer);
       else setString(context, key, toValue(key, layer === directory ? path : undefined, layer));
@@ -102,14 +103,17 @@ function toValue(key: string, path: string | undefined, fd: number): string {
  * @throws {SnapshotError} UNIMPLEMENTED if ids are to be mapped
  * @throws {SnapshotError} DATA_LOSS if a layer is missing
  */
-function checkLayers({ uidMappings, gidMappings, lowers, data, upper, work }: MountOptions): void {
+function checkLayers(
+  { uidMappings, gidMappings, lowers, data, upper, work }: MountOptions,
+  open: OpenLayer,
+): void {
   if (uidMappings !== undefined || gidMappings !== undefined) {
     throw new SnapshotError('UNIMPLEMENTED', 'this kernel cannot map the ids of the layers of an overlay', {
       hint: 'it takes Linux 6.13',
     });
   }
   for (const layer of [...lowers, ...data, ...[upper, work].filter((path) => path !== undefined)]) {
-    closeSync(openLayer(layer));
+    closeSync(open(layer));
   }
 }
 
@@ -124,8 +128,9 @@ export async function mountOverlayByString(
   given: readonly string[],
   options: MountOptions,
   target: string,
+  open: OpenLayer,
 ): Promise<void> {
-  checkLayers(options);
+  checkLayers(options, open);
   const data = given.filter((option) => !isAttribute(option)).join(',');
   if (Buffer.byteLength(data) > MAX_STRING) throw tooLong(data);
   const flags = given.reduce((all, option) => all | (ATTRIBUTES.get(option)?.flag ?? 0), 0);
@@ -144,8 +149,9 @@ export async function mountOverlayByCommand(
   given: readonly string[],
   options: MountOptions,
   target: string,
+  open: OpenLayer,
 ): Promise<void> {
-  checkLayers(options);
+  checkLayers(options, open);
   const whole = given.join(',');
   // mount(8) treats quotes as syntax.
   const relative = Buffer.byteLength(whole) > MAX_STRING || whole.includes('"');

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { describe, expect } from 'vitest';
 import { OverlayDriver } from '../../src/index.ts';
 import { DirectoryLock } from '../../src/layers/directory-lock.ts';
-import { Layout } from '../../src/layers/layout.ts';
+import { HeldRoot } from '../../src/layers/held-root.ts';
 import { RUN_LABEL } from '../../src/layers/run-workspace.ts';
 import { test as base } from '../support/fixtures.ts';
 import { idsOnDisk } from '../support/layers.ts';
@@ -50,7 +50,9 @@ describe.skipIf(lacking)(`workspaces that killed runs have left${lacking}`, () =
     leave,
   }) => {
     const id = await leave('held');
-    const lock = DirectoryLock.takeLayer(new Layout(root), id);
+    const held = new HeldRoot(root);
+    const lock = DirectoryLock.takeLayer(held, id);
+    held.close();
     await using other = await OverlayDriver.open(root, { asyncRemove: true, backups: false });
     expect(await other.cleanup()).toEqual({ removed: 0, deferred: [] });
     // It can be mounted meanwhile.

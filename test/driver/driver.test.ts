@@ -3,7 +3,7 @@ import Database from 'better-sqlite3';
 import { describe, expect } from 'vitest';
 import { OverlayDriver } from '../../src/index.ts';
 import { DirectoryLock } from '../../src/layers/directory-lock.ts';
-import { Layout } from '../../src/layers/layout.ts';
+import { HeldRoot } from '../../src/layers/held-root.ts';
 import { test } from '../support/fixtures.ts';
 import { commitLayer, idsOnDisk } from '../support/layers.ts';
 
@@ -44,7 +44,9 @@ describe('writes that wait', () => {
     const driver = await OverlayDriver.open(root, { busyTimeout: 600_000, backups: false });
     await driver.prepare('k');
     const id = (await driver.stat('k')).id;
-    const lock = DirectoryLock.take(new Layout(root), id);
+    const held = new HeldRoot(root);
+    const lock = DirectoryLock.take(held, id);
+    held.close();
     undo(() => lock?.release());
     const other = new Database(join(root, 'metadata.db'));
     undo(() => other.close());

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { describe, expect } from 'vitest';
 import { OverlayDriver } from '../../src/index.ts';
 import { DirectoryLock } from '../../src/layers/directory-lock.ts';
-import { Layout } from '../../src/layers/layout.ts';
+import { HeldRoot } from '../../src/layers/held-root.ts';
 import { test } from '../support/fixtures.ts';
 import { commitLayer, idsOnDisk, layerOf } from '../support/layers.ts';
 import { unmount } from '../support/mount.ts';
@@ -80,7 +80,9 @@ describe.skipIf(lacking)(`one lock a snapshot${lacking}`, () => {
     await commitLayer(driver, 'base');
     await driver.prepare('k', 'base');
     const { id } = await driver.stat('k');
-    const lock = DirectoryLock.takeNew(new Layout(root), id);
+    const held = new HeldRoot(root);
+    const lock = DirectoryLock.takeNew(held, id);
+    held.close();
     for (const attempt of [
       () => driver.mount('k', target),
       () => driver.commit('n', 'k'),

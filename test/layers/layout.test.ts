@@ -37,10 +37,3 @@ describe('idOf()', () => {
     ]);
   });
 });
-
-test('show() replaces the root by the one for messages, and leaves other paths', () => {
-  const held = new Layout('/proc/self/fd/9', '/srv/store');
-  expect(held.show(held.fs(12))).toBe('/srv/store/snapshots/12/fs');
-  expect(held.show('/elsewhere')).toBe('/elsewhere');
-  expect(layout.show(layout.database)).toBe('/srv/store/metadata.db');
-});

@@ -10,13 +10,20 @@ import {
 import { join } from 'node:path';
 import { outputFileSync } from 'fs-extra/esm';
 import { expect } from 'vitest';
-import { Layout } from '../../src/layers/layout.ts';
+import { HeldRoot } from '../../src/layers/held-root.ts';
+import type { Layout } from '../../src/layers/layout.ts';
 import { placeFor, setAside, writeNote } from '../../src/layers/lost-and-found.ts';
 import { test as base } from '../support/fixtures.ts';
 
-const test = base.extend<{ layout: Layout }>({
-  layout: async ({ place }, use) => {
-    await use(new Layout(join(place, 'root')));
+const test = base.extend<{ held: HeldRoot; layout: Layout }>({
+  held: async ({ place }, use) => {
+    mkdirSync(join(place, 'root', 'snapshots'), { recursive: true });
+    const held = new HeldRoot(join(place, 'root'));
+    await use(held);
+    held.close();
+  },
+  layout: async ({ held }, use) => {
+    await use(held.layout);
   },
 });
 
@@ -24,9 +31,12 @@ function readNote(place: string): unknown {
   return JSON.parse(readFileSync(`${place}.note`, 'utf8'));
 }
 
-test('setAside() moves a directory to lost+found/, with a note of what it was and why', ({ layout }) => {
+test('setAside() moves a directory to lost+found/, with a note of what it was and why', ({
+  held,
+  layout,
+}) => {
   outputFileSync(join(layout.fs(7), 'precious'), 'x');
-  const place = setAside(layout, layout.directory(7), 7, 'it was in the way');
+  const place = setAside(held, layout.directory(7), 7, 'it was in the way');
   expect(place).toMatch(/\/lost\+found\/snapshot-7-[^/]+$/);
   expect(existsSync(layout.directory(7))).toBe(false);
   expect(readFileSync(join(place, 'fs/precious'), 'utf8')).toBe('x');
@@ -39,11 +49,10 @@ test('setAside() moves a directory to lost+found/, with a note of what it was an
   expect(statSync(`${place}.note`).mode & 0o777).toBe(0o600);
 });
 
-test('setAside() keeps a name that is not UTF-8 in the note, in hexadecimal', ({ layout }) => {
-  mkdirSync(layout.snapshots, { recursive: true });
+test('setAside() keeps a name that is not UTF-8 in the note, in hexadecimal', ({ held, layout }) => {
   const path = Buffer.concat([Buffer.from(`${layout.snapshots}/`), Buffer.from([0xff, 0xfe])]);
   writeFileSync(path, 'x');
-  const place = setAside(layout, path, undefined, 'it is foreign');
+  const place = setAside(held, path, undefined, 'it is foreign');
   expect(readNote(place)).toMatchObject({
     what: `${layout.snapshots}/\ufffd\ufffd`,
     pathInHexadecimal: path.toString('hex'),
@@ -52,11 +61,12 @@ test('setAside() keeps a name that is not UTF-8 in the note, in hexadecimal', ({
 });
 
 test('setAside() never replaces what is in lost+found/ already, however quickly one follows another', ({
+  held,
   layout,
 }) => {
   const places = Array.from({ length: 50 }, (_, index) => {
     outputFileSync(join(layout.directory(7), 'file'), String(index));
-    return setAside(layout, layout.directory(7), 7, 'again');
+    return setAside(held, layout.directory(7), 7, 'again');
   });
   expect(places.map((place) => readFileSync(join(place, 'file'), 'utf8'))).toEqual(
     places.map((_, index) => String(index)),
@@ -64,17 +74,17 @@ test('setAside() never replaces what is in lost+found/ already, however quickly 
   expect(readdirSync(layout.lostAndFound)).toHaveLength(100);
 });
 
-test('writeNote() writes a note of its own, and replaces none', ({ layout }) => {
-  mkdirSync(layout.root);
-  const note = writeNote(layout, { what: 'rows', why: 'they were damaged', rows: [1, 2] });
+test('writeNote() writes a note of its own, and replaces none', ({ held }) => {
+  const place = placeFor(held, undefined);
+  const note = writeNote(held, { what: 'rows', why: 'they were damaged', rows: [1, 2] }, place);
+  expect(note).toBe(`${place.path}.note`);
   expect(JSON.parse(readFileSync(note, 'utf8'))).toMatchObject({ what: 'rows', rows: [1, 2] });
-  expect(() => writeNote(layout, { what: 'other', why: '' }, note.replace(/\.note$/, ''))).toThrow(/EEXIST/);
+  expect(() => writeNote(held, { what: 'other', why: '' }, place)).toThrow(/EEXIST/);
 });
 
-test('placeFor() refuses a lost+found/ that leads out of the store', ({ layout, target }) => {
-  mkdirSync(layout.root);
+test('placeFor() refuses a lost+found/ that leads out of the store', ({ held, layout, target }) => {
   symlinkSync(target, layout.lostAndFound);
-  expect(() => placeFor(layout, 1)).toThrow(
+  expect(() => placeFor(held, 1)).toThrow(
     expect.objectContaining({
       code: 'FAILED_PRECONDITION',
       message: expect.stringContaining('is a symbolic link'),

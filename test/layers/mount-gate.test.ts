@@ -1,7 +1,7 @@
 import { closeSync, openSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect } from 'vitest';
-import { Layout } from '../../src/layers/layout.ts';
+import { HeldRoot } from '../../src/layers/held-root.ts';
 import { MountGate } from '../../src/layers/mount-gate.ts';
 import { tryLock } from '../../src/linux/file-calls.ts';
 import { test } from '../support/fixtures.ts';
@@ -11,7 +11,8 @@ import { needs } from '../support/needs.ts';
 const lacking = needs('root');
 
 test('mounts may overlap, and drain() waits for all of them', async ({ driver: _driver, root }) => {
-  const gate = new MountGate(new Layout(root));
+  const held = new HeldRoot(root);
+  const gate = new MountGate(held);
   const first = await gate.enter();
   const second = await gate.enter();
   let drained = false;
@@ -23,6 +24,7 @@ test('mounts may overlap, and drain() waits for all of them', async ({ driver: _
   expect(await draining).toBe(true);
   const third = await gate.enter();
   third[Symbol.dispose]();
+  held.close();
 });
 
 test('a deletion waits for a mount that is being made in another process', async ({ driver, root }) => {

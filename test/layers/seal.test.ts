@@ -13,6 +13,7 @@ import { outputFileSync } from 'fs-extra/esm';
 import { describe, expect } from 'vitest';
 import type { Info, OverlayDriver } from '../../src/index.ts';
 import { verifySeal } from '../../src/layers/seal.ts';
+import { walkTree } from '../../src/linux/tree-walk.ts';
 import { test } from '../support/fixtures.ts';
 import { layerOf } from '../support/layers.ts';
 import { needs } from '../support/needs.ts';
@@ -29,7 +30,7 @@ async function commit(driver: OverlayDriver): Promise<{ info: Info; layer: strin
 }
 
 async function verdict(layer: string, seal: string | null, contents = false): Promise<string> {
-  return (await verifySeal(layer, seal, { contents })).seal;
+  return (await verifySeal(walkTree(layer), seal, { contents })).seal;
 }
 
 describe('a seal over contents', () => {
@@ -40,7 +41,7 @@ describe('a seal over contents', () => {
     expect(info.seal).toMatch(/^metadata1:[0-9a-f]{64} content1:[0-9a-f]{64}$/);
     expect(await verdict(layer, info.seal)).toBe('whole');
     expect(await verdict(layer, info.seal, true)).toBe('whole');
-    expect((await verifySeal(layer, info.seal)).usage).toEqual(await driver.usage('n'));
+    expect((await verifySeal(walkTree(layer), info.seal)).usage).toEqual(await driver.usage('n'));
   });
 
   const lackingTools = needs('root', ...treeCommands);
@@ -121,7 +122,7 @@ describe('a seal over contents', () => {
 
   test('verifySeal() rejects with ENOENT if the layer is gone', async ({ driver }) => {
     const { info, layer } = await commit(driver);
-    await expect(verifySeal(`${layer}-gone`, info.seal)).rejects.toMatchObject({ code: 'ENOENT' });
+    await expect(verifySeal(walkTree(`${layer}-gone`), info.seal)).rejects.toMatchObject({ code: 'ENOENT' });
   });
 
   test('commit() of a key that was prepared in the same transaction seals its contents too', async ({

@@ -2,7 +2,7 @@ import type { CheckContext } from '../../src/check/context.ts';
 import { Problems } from '../../src/check/problems.ts';
 import { Progress } from '../../src/check/progress.ts';
 import { Rows } from '../../src/check/rows.ts';
-import { Layout } from '../../src/layers/layout.ts';
+import { HeldRoot } from '../../src/layers/held-root.ts';
 import { Inspector } from '../../src/metadata/repair/inspector.ts';
 
 /** What a step of a check works with, on the database of a store that is open nowhere in this process. */
@@ -11,9 +11,11 @@ export function openCheckContext(
   scratch: () => string,
   changes: Partial<CheckContext> = {},
 ): CheckContext {
-  const layout = new Layout(root);
+  const held = new HeldRoot(root);
+  const { layout } = held;
   const inspector = Inspector.open(layout.database, scratch);
   return {
+    held,
     layout,
     settings: {},
     inspector,

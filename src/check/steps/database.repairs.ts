@@ -1,9 +1,12 @@
-import { closeSync, constants, fsyncSync, lstatSync, mkdirSync, renameSync, writeFileSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { closeSync, constants, fsyncSync, lstatSync, writeFileSync } from 'node:fs';
+import { basename, join } from 'node:path';
 import { placeFor, setAside, writeNote } from '../../layers/lost-and-found.ts';
 import { copyFile } from '../../linux/copy-file.ts';
+import { createDirectory, moveFile, openDirectoryBeneath } from '../../linux/file-calls.ts';
+import { cString } from '../../linux/foreign.ts';
 import { openPlain, statPlain } from '../../linux/plain-file.ts';
 import { syncPath } from '../../linux/sync-path.ts';
+import { fdPath } from '../../linux/tree-walk.ts';
 import { backupsOf } from '../../metadata/backup/files.ts';
 import type { SchemaDifference } from '../../metadata/schema.ts';
 import type { Problem } from '../problem.ts';
@@ -28,7 +31,7 @@ export const databaseRepairs: Repairs<typeof DATABASE_FINDINGS> = {
   'foreign-key': locked(moveStrayLabels),
 };
 
-function moveWrongType({ layout }: FileRepairContext, { path, message }: Problem): RepairOutcome {
+function moveWrongType({ held, layout }: FileRepairContext, { path, message }: Problem): RepairOutcome {
   const found = path === undefined ? undefined : lstatSync(path, { throwIfNoEntry: false });
   if (path === undefined || found === undefined) return GONE;
   const { lostAndFound } = layout;
@@ -37,49 +40,52 @@ function moveWrongType({ layout }: FileRepairContext, { path, message }: Problem
   let from = path;
   if (path === lostAndFound) {
     from = `${lostAndFound}-${Date.now()}-${process.pid}`;
-    renameSync(path, from);
+    moveFile(held.fd, cString(basename(path)), held.fd, cString(basename(from)));
   }
-  const place = setAside(layout, from, undefined, message);
-  syncPath(layout.root);
-  syncPath(dirname(path.toString()));
-  return { outcome: 'done', detail: place };
+  return { outcome: 'done', detail: setAside(held, from, undefined, message) };
 }
 
-function keepCopy({ layout }: FileRepairContext, { message }: Problem): RepairOutcome {
+function keepCopy({ held, layout }: FileRepairContext, { message }: Problem): RepairOutcome {
   if (statPlain(`${layout.database}-wal`) === undefined) return GONE;
-  const place = placeFor(layout, undefined);
-  mkdirSync(place, { mode: 0o700 });
-  for (const suffix of ['', '-wal']) {
-    const copy = join(place, `metadata.db${suffix}`);
-    copyFile(`${layout.database}${suffix}`, copy);
-    syncPath(copy);
+  const place = placeFor(held, undefined);
+  const lostAndFound = held.make('lost+found');
+  createDirectory(lostAndFound, cString(place.name), 0o700);
+  const directory = openDirectoryBeneath(lostAndFound, cString(place.name));
+  try {
+    for (const suffix of ['', '-wal']) {
+      const copy = join(fdPath(directory), `metadata.db${suffix}`);
+      copyFile(`${layout.database}${suffix}`, copy);
+      syncPath(copy);
+    }
+    fsyncSync(directory);
+  } finally {
+    closeSync(directory);
   }
-  writeNote(layout, { what: 'a copy of the database and its write-ahead log', why: message }, place);
-  syncPath(place);
-  syncPath(layout.lostAndFound);
-  return { outcome: 'done', detail: place };
+  writeNote(held, { what: 'a copy of the database and its write-ahead log', why: message }, place);
+  return { outcome: 'done', detail: place.path };
 }
 
 function correctSchema(context: RepairContext, { difference, message }: Problem): RepairOutcome {
-  const { layout, writer } = context;
+  const { held, writer } = context;
   if (difference === undefined) return GONE;
   const sql = writer.sqlOf(difference);
   if (difference.problem !== 'extra') {
     writer.remake(difference);
     return sql === undefined
       ? DONE
-      : note(layout, { what: `the ${difference.type} as it was`, why: message, sql });
+      : note(held, { what: `the ${difference.type} as it was`, why: message, sql });
   }
   if (sql === undefined) return GONE;
   const kept = difference.type === 'table' ? keepRows(context, difference) : {};
-  const outcome = note(layout, { what: `a ${difference.type} that was added`, why: message, sql, ...kept });
+  const outcome = note(held, { what: `a ${difference.type} that was added`, why: message, sql, ...kept });
   writer.drop(difference);
   return outcome;
 }
 
 /** Writes the rows of a table that was added to a file, one JSON object a line. @returns where they are */
-function keepRows({ layout, writer }: RepairContext, table: SchemaDifference): { rows: string } {
-  const file = placeFor(layout, undefined);
+function keepRows({ held, writer }: RepairContext, table: SchemaDifference): { rows: string } {
+  const place = placeFor(held, undefined);
+  const file = join(fdPath(held.make('lost+found')), place.name);
   const fd = openPlain(file, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, 0o600);
   try {
     for (const row of writer.rowsOf(table)) {
@@ -93,7 +99,7 @@ function keepRows({ layout, writer }: RepairContext, table: SchemaDifference): {
   } finally {
     closeSync(fd);
   }
-  return { rows: file };
+  return { rows: place.path };
 }
 
 function reindex({ writer }: RepairContext): RepairOutcome {
@@ -101,8 +107,8 @@ function reindex({ writer }: RepairContext): RepairOutcome {
   return DONE;
 }
 
-function moveStrayLabels({ layout, writer }: RepairContext, { message }: Problem): RepairOutcome {
+function moveStrayLabels({ held, writer }: RepairContext, { message }: Problem): RepairOutcome {
   const labels = writer.takeStrayLabels();
   if (labels.length === 0) return GONE;
-  return note(layout, { what: 'labels of snapshots that do not exist', why: message, labels });
+  return note(held, { what: 'labels of snapshots that do not exist', why: message, labels });
 }

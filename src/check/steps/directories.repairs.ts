@@ -1,9 +1,12 @@
-import { chmodSync, existsSync, lstatSync, mkdirSync } from 'node:fs';
-import { dirname, relative } from 'node:path';
+import { chmodSync, fsyncSync, statSync } from 'node:fs';
+import { relative } from 'node:path';
 import { isSkeleton, makeLayer, makeWork, removeSkeleton } from '../../layers/directories.ts';
-import { setAside } from '../../layers/lost-and-found.ts';
-import { errnoOf, isGone } from '../../linux/errno.ts';
-import { syncPath } from '../../linux/sync-path.ts';
+import { setAside, withParent } from '../../layers/lost-and-found.ts';
+import { errnoOf, isGone, unlessGone } from '../../linux/errno.ts';
+import { createDirectory } from '../../linux/file-calls.ts';
+import { FileStatus, isDirectory } from '../../linux/file-status.ts';
+import { cString } from '../../linux/foreign.ts';
+import { fdPath } from '../../linux/tree-walk.ts';
 import type { Problem } from '../problem.ts';
 import {
   DONE,
@@ -17,9 +20,9 @@ import type { DIRECTORY_FINDINGS } from './directories.findings.ts';
 
 /** What repair does about the findings of the step `directories`. */
 export const directoryRepairs: Repairs<typeof DIRECTORY_FINDINGS> = {
-  'root-mode': ({ layout }) => setMode(layout.root, 0o700),
+  'root-mode': ({ held }) => setMode(fdPath(held.fd), 0o700),
   'database-mode': ({ layout }) => setMode(layout.database, 0o600),
-  'snapshots-missing': locked(({ layout }) => createDirectory(layout.snapshots)),
+  'snapshots-missing': locked(createSnapshots),
   'not-a-directory': locked(moveUnlessDirectory),
   'directory-unknown': locked(moveUnknown),
   'entry-extra': locked(moveExtra),
@@ -30,26 +33,23 @@ export const directoryRepairs: Repairs<typeof DIRECTORY_FINDINGS> = {
 };
 
 function setMode(path: string, mode: number): RepairOutcome {
-  if ((lstatSync(path).mode & 0o7777) === mode) return GONE;
+  if ((statSync(path).mode & 0o7777) === mode) return GONE;
   chmodSync(path, mode);
   return DONE;
 }
 
-function createDirectory(path: string): RepairOutcome {
-  if (existsSync(path)) return GONE;
-  mkdirSync(path, { mode: 0o700 });
-  syncPath(dirname(path));
+function createSnapshots({ held }: RepairContext): RepairOutcome {
+  if (new FileStatus().read(held.fd, cString('snapshots'))) return GONE;
+  held.make('snapshots');
   return DONE;
 }
 
-function move({ layout, mounts }: RepairContext, { id, path, message }: Problem): RepairOutcome {
-  if (path === undefined || lstatSync(path, { throwIfNoEntry: false }) === undefined) return GONE;
+function move({ held, layout, mounts }: RepairContext, { id, path, message }: Problem): RepairOutcome {
+  if (path === undefined) return GONE;
   const use = mounts.findUse(relative(layout.snapshots, path.toString()));
   if (use !== undefined) return { outcome: 'refused', detail: use.what };
   try {
-    const place = setAside(layout, path, id, message);
-    syncPath(dirname(path.toString()));
-    return { outcome: 'done', detail: place };
+    return { outcome: 'done', detail: setAside(held, path, id, message) };
   } catch (error) {
     if (isGone(error)) return GONE;
     if (!['EBUSY', 'EXDEV'].includes(errnoOf(error))) throw error;
@@ -59,8 +59,10 @@ function move({ layout, mounts }: RepairContext, { id, path, message }: Problem)
 
 function moveUnlessDirectory(context: RepairContext, problem: Problem): RepairOutcome {
   const { path } = problem;
-  const now = path === undefined ? undefined : lstatSync(path, { throwIfNoEntry: false });
-  return now === undefined || now.isDirectory() ? GONE : move(context, problem);
+  if (path === undefined) return GONE;
+  const status = new FileStatus();
+  const found = unlessGone(() => withParent(context.held, path, (parent, name) => status.read(parent, name)));
+  return found !== true || isDirectory(status.mode) ? GONE : move(context, problem);
 }
 
 function moveUnknown(context: RepairContext, problem: Problem): RepairOutcome {
@@ -80,9 +82,9 @@ function moveExtra(context: RepairContext, problem: Problem): RepairOutcome {
 
 /** Removes what is empty, and never what it holds. */
 function removeIfEmpty(context: RepairContext, { id }: Problem): RepairOutcome {
-  const { layout } = context;
-  if (id === undefined || isKnown(context, id) || !existsSync(layout.directory(id))) return GONE;
-  if (isSkeleton(layout.directory(id)) && removeSkeleton(layout, id)) return DONE;
+  const { held } = context;
+  if (id === undefined || isKnown(context, id) || !isThere(held.snapshots, String(id))) return GONE;
+  if (isSkeleton(held, id) && removeSkeleton(held, id)) return DONE;
   return { outcome: 'refused', detail: 'it is not empty any more, or in use' };
 }
 
@@ -91,22 +93,29 @@ function isKnown({ writer }: RepairContext, id: number): boolean {
 }
 
 /** Creates the directories of an open snapshot that are missing, empty. */
-function createMissing({ layout, writer }: RepairContext, { id }: Problem): RepairOutcome {
+function createMissing({ held, writer }: RepairContext, { id }: Problem): RepairOutcome {
   const row = id === undefined ? undefined : writer.snapshot(id);
   if (id === undefined || row === undefined || row.kind === 'committed') return GONE;
   const { kind, parentId } = row;
   let created = false;
-  const create = (path: string, body: () => void): void => {
-    if (lstatSync(path, { throwIfNoEntry: false }) !== undefined) return;
+  const create = (directory: number, name: string, body: () => void): void => {
+    if (isThere(directory, name)) return;
     body();
     created = true;
   };
-  create(layout.directory(id), () => mkdirSync(layout.directory(id), { mode: 0o700 }));
-  create(layout.fs(id), () => makeLayer(layout, { id, parentId, labels: writer.labels(id) }));
-  if (kind === 'active') create(layout.work(id), () => makeWork(layout, id));
-  if (!created) return GONE;
-  syncPath(layout.fs(id));
-  syncPath(layout.directory(id));
-  syncPath(layout.snapshots);
-  return DONE;
+  const { snapshots } = held;
+  create(snapshots, String(id), () => createDirectory(snapshots, cString(String(id)), 0o700));
+  held.with(id, undefined, (directory) => {
+    create(directory, 'fs', () => makeLayer(held, directory, { parentId, labels: writer.labels(id) }));
+    if (kind === 'active') create(directory, 'work', () => makeWork(directory));
+    if (!created) return;
+    held.with(id, 'fs', fsyncSync);
+    fsyncSync(directory);
+    fsyncSync(snapshots);
+  });
+  return created ? DONE : GONE;
+}
+
+function isThere(directory: number, name: string): boolean {
+  return new FileStatus().read(directory, cString(name));
 }

@@ -1,8 +1,9 @@
-import { lstatSync, readlinkSync, type Stats } from 'node:fs';
-import { entriesOf, isSkeleton } from '../../layers/directories.ts';
+import { fstatSync, lstatSync, readlinkSync, type Stats } from 'node:fs';
+import { entriesWithin, isSkeleton } from '../../layers/directories.ts';
 import { type DirectoryEntry, readBatchesOf } from '../../linux/directory-entries.ts';
 import { FileStatus } from '../../linux/file-status.ts';
-import { AT_FDCWD, cString } from '../../linux/foreign.ts';
+import { cString } from '../../linux/foreign.ts';
+import { fdPath, pathIn } from '../../linux/tree-walk.ts';
 import { StoreMounts } from '../../layers/store-mounts.ts';
 import { plausibleId } from '../../metadata/repair/plausible-id.ts';
 import type { SeenRemoval, SeenSnapshot } from '../../metadata/repair/inspector.ts';
@@ -12,7 +13,7 @@ import { type Problem, problem } from '../problem.ts';
 
 /** Checks the directories of the snapshots against the rows, and the directories that hold them all. */
 export async function checkDirectories(context: CheckContext): Promise<void> {
-  const { layout, rows, inspector, progress, problems } = context;
+  const { held, rows, inspector, progress, problems } = context;
   checkModes(context);
   const covered = await findCovered(context);
   const top = checkTop(context);
@@ -23,7 +24,7 @@ export async function checkDirectories(context: CheckContext): Promise<void> {
   for (const [id, row] of rows.snapshots) {
     progress.advance();
     if (!isWanted(context, id) || covered.has(id)) continue;
-    const entry = listed === undefined ? undefined : (listed.get(id) ?? entryOf(layout.directory(id)));
+    const entry = listed === undefined ? undefined : (listed.get(id) ?? entryOf(held.snapshots, String(id)));
     suspects.set(id, checkDirectory(context, { id, row, removals: rows.removals.get(id) ?? [], entry }));
   }
   for (const [id, entry] of context.only === undefined ? (listed ?? []) : []) {
@@ -34,7 +35,7 @@ export async function checkDirectories(context: CheckContext): Promise<void> {
   const confirmed = await confirm(context, suspects, (id) => {
     const row = inspector.snapshot(id);
     const removals = inspector.removalsOf(id);
-    const entry = listed === undefined ? undefined : entryOf(layout.directory(id));
+    const entry = listed === undefined ? undefined : entryOf(held.snapshots, String(id));
     return row === undefined
       ? checkUnknown(context, { id, removals, entry })
       : checkDirectory(context, { id, row, removals, entry });
@@ -54,8 +55,8 @@ function checkAge({ rows, inspector, layout, problems }: CheckContext, found: re
 }
 
 /** Checks the owner and the modes of the root and the database. */
-function checkModes({ layout, problems }: CheckContext): void {
-  const root = lstatSync(layout.root);
+function checkModes({ held, layout, problems }: CheckContext): void {
+  const root = fstatSync(held.fd);
   const me = process.geteuid?.() ?? 0;
   if (root.uid !== me && root.uid !== 0) {
     problems.add('root-owner', { uid: root.uid, me, path: layout.root });
@@ -66,9 +67,9 @@ function checkModes({ layout, problems }: CheckContext): void {
 }
 
 /** Finds the mounts over directories of the store. @returns the ids whose directories they hide */
-async function findCovered({ layout, rows, problems }: CheckContext): Promise<Set<number>> {
+async function findCovered({ held, layout, rows, problems }: CheckContext): Promise<Set<number>> {
   const covered = new Set<number>();
-  if (isMountRoot(layout.snapshots)) {
+  if (isMountRoot(held.fd, 'snapshots')) {
     problems.add('mounted-over', { path: layout.snapshots, hidden: 'all directories' });
   }
   for (const { below, mountPoint: path } of await new StoreMounts(layout).mountPoints()) {
@@ -85,22 +86,25 @@ async function findCovered({ layout, rows, problems }: CheckContext): Promise<Se
   return covered;
 }
 
-function isMountRoot(path: string): boolean {
+function isMountRoot(directory: number, name: string): boolean {
   const status = new FileStatus();
-  return status.read(AT_FDCWD, cString(path)) && status.isMountRoot;
+  return status.read(directory, cString(name)) && status.isMountRoot;
 }
 
 /** Checks the directory of all snapshots. @returns what is in its place; a link is not followed */
-function checkTop({ layout, problems }: CheckContext): 'a directory' | 'nothing' | 'something else' {
+function checkTop({ held, layout, problems }: CheckContext): 'a directory' | 'nothing' | 'something else' {
   const path = layout.snapshots;
-  const top = entryOf(path);
+  const top = entryOf(held.fd, 'snapshots');
   if (top === undefined) {
     problems.add('snapshots-missing', { path });
   } else if (top.isSymbolicLink()) {
-    problems.add('snapshots-link', { path, target: readlinkSync(path) });
+    problems.add('snapshots-link', {
+      path,
+      target: readlinkSync(pathIn(held.fd, Buffer.from('snapshots')), 'utf8'),
+    });
   } else if (!top.isDirectory()) {
     problems.add('not-a-directory', { what: path, type: typeOf(top), path });
-  } else if (top.dev !== lstatSync(layout.root).dev) {
+  } else if (top.dev !== fstatSync(held.fd).dev) {
     problems.add('snapshots-filesystem', { path });
   }
   if (top === undefined) return 'nothing';
@@ -108,9 +112,9 @@ function checkTop({ layout, problems }: CheckContext): 'a directory' | 'nothing'
 }
 
 /** Lists the directories that are named after an id, and reports other names. */
-function list({ layout, only, progress, problems }: CheckContext): Map<number, DirectoryEntry> {
+function list({ held, layout, only, progress, problems }: CheckContext): Map<number, DirectoryEntry> {
   const listed = new Map<number, DirectoryEntry>();
-  for (const batch of readBatchesOf(layout.snapshots)) {
+  for (const batch of readBatchesOf(fdPath(held.snapshots))) {
     for (const entry of batch) {
       if (/^[1-9]\d{0,15}$/.test(entry.text)) {
         listed.set(Number(entry.text), entry);
@@ -137,10 +141,10 @@ interface Known extends Unknown {
 }
 
 /** Checks what is named after an id without a row. */
-function checkUnknown({ layout }: CheckContext, { id, removals, entry }: Unknown): Problem[] {
+function checkUnknown({ held, layout }: CheckContext, { id, removals, entry }: Unknown): Problem[] {
   if (entry === undefined || removals.some(({ part }) => part === 'all')) return [];
   const path = layout.directory(id);
-  return entry.isDirectory() && isSkeleton(path)
+  return entry.isDirectory() && isSkeleton(held, id)
     ? [problem('skeleton', { id, path })]
     : [problem('directory-unknown', { id, name: String(id), path })];
 }
@@ -163,11 +167,11 @@ function checkDirectory(context: CheckContext, known: Known): Problem[] {
 }
 
 /** Checks what the directory of a snapshot holds. */
-function checkEntries({ layout, rows }: CheckContext, { id, row, removals }: Known): Problem[] {
+function checkEntries({ held, layout, rows }: CheckContext, { id, row, removals }: Known): Problem[] {
   const { kind } = row;
   const snapshot = rows.quote(id);
   const directory = layout.directory(id);
-  const entries = new Map(entriesOf(directory).map((entry) => [entry.name.toString('latin1'), entry]));
+  const entries = new Map(entriesWithin(held, id).map((entry) => [entry.name.toString('latin1'), entry]));
   const problems: Problem[] = [];
   const fs = entries.get('fs');
   entries.delete('fs');
@@ -196,9 +200,9 @@ function checkEntries({ layout, rows }: CheckContext, { id, row, removals }: Kno
   return problems;
 }
 
-/** What is at a path, if anything is. */
-function entryOf(path: string): Stats | undefined {
-  return lstatSync(path, { throwIfNoEntry: false });
+/** What has a name in an open directory, if anything has. */
+function entryOf(directory: number, name: string): Stats | undefined {
+  return lstatSync(pathIn(directory, Buffer.from(name)), { throwIfNoEntry: false });
 }
 
 /** What something is instead of a directory. */

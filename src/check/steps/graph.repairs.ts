@@ -1,5 +1,7 @@
+import type { HeldRoot } from '../../layers/held-root.ts';
+import { SnapshotsView } from '../../layers/snapshots-view.ts';
 import { measureUsage } from '../../layers/usage.ts';
-import { walkTree } from '../../linux/tree-walk.ts';
+import type { Usage } from '../../snapshot.ts';
 import { highestIdOnDisk } from '../ids-on-disk.ts';
 import type { Problem } from '../problem.ts';
 import {
@@ -21,11 +23,10 @@ export const graphRepairs: Repairs<typeof GRAPH_FINDINGS> = {
   'high-water-high': locked(correctHighWater),
 };
 
-async function setUsage({ layout, writer }: RepairContext, { id, message }: Problem): Promise<RepairOutcome> {
+async function setUsage({ held, writer }: RepairContext, { id, message }: Problem): Promise<RepairOutcome> {
   if (id === undefined) return GONE;
   // Before the lock is taken, since it takes long. The layer of a committed snapshot does not change.
-  const usage =
-    writer.snapshot(id)?.kind === 'committed' ? await measureUsage(walkTree(layout.fs(id))) : undefined;
+  const usage = writer.snapshot(id)?.kind === 'committed' ? await usageOf(held, id) : undefined;
   return writer.locked(() => {
     const row = writer.snapshot(id);
     if (row === undefined) return GONE;
@@ -36,16 +37,25 @@ async function setUsage({ layout, writer }: RepairContext, { id, message }: Prob
       return { outcome: 'refused', detail: 'its layer could not be measured' };
     }
     writer.setUsage(id, committed && usage !== undefined ? usage : null);
-    return note(layout, { what: 'the row of a snapshot, as it was', why: message, row });
+    return note(held, { what: 'the row of a snapshot, as it was', why: message, row });
   });
 }
 
-function takeContradictions({ layout, writer }: RepairContext, { id, message }: Problem): RepairOutcome {
-  const entries = id === undefined ? [] : writer.takeContradictions(id);
-  if (entries.length === 0) return GONE;
-  return note(layout, { what: 'entries of the removal journal', why: message, entries });
+async function usageOf(held: HeldRoot, id: number): Promise<Usage> {
+  const view = new SnapshotsView(held);
+  try {
+    return await measureUsage(view.walk(id));
+  } finally {
+    view.close();
+  }
 }
 
-function correctHighWater({ layout, writer }: RepairContext): RepairOutcome {
-  return writer.correctHighWater(highestIdOnDisk(layout)) ? DONE : GONE;
+function takeContradictions({ held, writer }: RepairContext, { id, message }: Problem): RepairOutcome {
+  const entries = id === undefined ? [] : writer.takeContradictions(id);
+  if (entries.length === 0) return GONE;
+  return note(held, { what: 'entries of the removal journal', why: message, entries });
+}
+
+function correctHighWater({ held, writer }: RepairContext): RepairOutcome {
+  return writer.correctHighWater(highestIdOnDisk(held)) ? DONE : GONE;
 }

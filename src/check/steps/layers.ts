@@ -1,5 +1,6 @@
 import { SnapshotError, toSnapshotError } from '../../errors.ts';
-import { type Verdict, verifySeal } from '../../layers/seal.ts';
+import { type MeasureOptions, type Verdict, verifySeal } from '../../layers/seal.ts';
+import { SnapshotsView } from '../../layers/snapshots-view.ts';
 import { Meter } from '../../layers/usage.ts';
 import { isSystemError } from '../../linux/errno.ts';
 import type { SeenSnapshot } from '../../metadata/repair/inspector.ts';
@@ -25,30 +26,38 @@ export async function checkLayers(context: CheckContext): Promise<void> {
     ({ id, kind }) => kind === 'committed' && isWanted(context, id) && !unreadable.has(id),
   );
   progress.expect(layers.reduce((sum, { inodes }) => sum + (inodes ?? 0), 0));
-  for (const row of layers) {
-    const meter = new Meter();
-    let counted = 0;
-    const count = (): void => {
-      const more = meter.entries - counted;
-      counted = meter.entries;
-      progress.advance(more);
-    };
-    await checkLayer(context, row, meter, count);
-    count();
+  const view = new SnapshotsView(context.held);
+  try {
+    for (const row of layers) {
+      const meter = new Meter();
+      let counted = 0;
+      const count = (): void => {
+        const more = meter.entries - counted;
+        counted = meter.entries;
+        progress.advance(more);
+      };
+      await checkLayer(context, row, view, { meter, onSlice: count });
+      count();
+    }
+  } finally {
+    view.close();
   }
 }
 
 async function checkLayer(
   context: CheckContext,
   row: SeenSnapshot,
-  meter: Meter,
-  onSlice: () => void,
+  view: SnapshotsView,
+  measuring: Pick<MeasureOptions, 'meter' | 'onSlice'>,
 ): Promise<void> {
   const { layout, settings, inspector, rows, problems } = context;
   const { id, seal } = row;
   const path = layout.fs(id);
   try {
-    const verdict = await verifySeal(path, seal, { contents: settings.contents === true, meter, onSlice });
+    const verdict = await verifySeal(view.walk(id), seal, {
+      contents: settings.contents === true,
+      ...measuring,
+    });
     addVerdict(context, row, verdict);
   } catch (error) {
     if (!isSystemError(error) && !(error instanceof SnapshotError)) throw error;

@@ -1,10 +1,12 @@
-import { existsSync, lstatSync } from 'node:fs';
 import { join } from 'node:path';
 import { DirectoryLock } from '../../layers/directory-lock.ts';
+import { type HeldRoot, unlessHidden } from '../../layers/held-root.ts';
+import { withParent } from '../../layers/lost-and-found.ts';
 import { RUN_LABEL, RUN_PURPOSES, isAbandoned } from '../../layers/run-workspace.ts';
 import { type MountSurvey, StoreMounts } from '../../layers/store-mounts.ts';
+import { hasMark } from '../../layers/volatile.ts';
 import { currentBoot } from '../../linux/boot.ts';
-import { isSystemError } from '../../linux/errno.ts';
+import { FileStatus } from '../../linux/file-status.ts';
 import type { SeenRemoval, SeenSnapshot } from '../../metadata/repair/inspector.ts';
 import { confirm } from '../confirm.ts';
 import { type CheckContext, isWanted } from '../context.ts';
@@ -40,14 +42,14 @@ export async function checkLeftovers(context: CheckContext): Promise<void> {
 
 /** Checks whether a workspace was left behind by a command. @returns whether it was, and is to be thrown away */
 async function checkRun(
-  { layout, inspector, rows, problems }: CheckContext,
+  { held, layout, inspector, rows, problems }: CheckContext,
   mounts: MountSurvey,
   { id }: SeenSnapshot,
   label: string | undefined,
 ): Promise<boolean> {
   const purpose = RUN_PURPOSES.find((known) => known === label);
   if (purpose === undefined || mounts.findUse(`${id}`) !== undefined) return false;
-  const abandoned = await isAbandoned(layout, id);
+  const abandoned = await isAbandoned(held, id);
   // Its process may have ended it while this was found out.
   if (abandoned === false || inspector.snapshot(id)?.kind !== 'active') return false;
   const certain = abandoned === true;
@@ -62,7 +64,7 @@ async function checkRun(
 }
 
 function checkRemovals(
-  { layout }: CheckContext,
+  { held, layout }: CheckContext,
   mounts: MountSurvey,
   id: number,
   entries: readonly SeenRemoval[],
@@ -70,9 +72,12 @@ function checkRemovals(
   return entries.flatMap(({ part, state }): Problem[] => {
     const path = part === 'work' ? layout.work(id) : layout.directory(id);
     if (state === 'reserved') {
-      return isLocked(layout, id) ? [] : [problem('reservation-abandoned', { id, path })];
+      return isLocked(held, id) ? [] : [problem('reservation-abandoned', { id, path })];
     }
-    if (lstatSync(path, { throwIfNoEntry: false }) === undefined) return [];
+    const isThere = unlessHidden(() =>
+      withParent(held, path, (above, name) => new FileStatus().read(above, name)),
+    );
+    if (isThere !== true) return [];
     return [
       problem('removal-waiting', {
         id,
@@ -83,15 +88,13 @@ function checkRemovals(
   });
 }
 
-function isLocked(layout: CheckContext['layout'], id: number): boolean {
-  try {
-    const lock = DirectoryLock.take(layout, id);
+function isLocked(held: HeldRoot, id: number): boolean {
+  const isFree = unlessHidden(() => {
+    const lock = DirectoryLock.take(held, id);
     lock?.release();
-    return lock === undefined;
-  } catch (error) {
-    if (isSystemError(error)) return false;
-    throw error;
-  }
+    return lock !== undefined;
+  });
+  return isFree === false;
 }
 
 function checkAge({ settings, rows, problems }: CheckContext, { id, createdUs }: SeenSnapshot): void {
@@ -105,16 +108,15 @@ function checkAge({ settings, rows, problems }: CheckContext, { id, createdUs }:
 
 /** overlayfs marks the work directory of a volatile mount. After a crash, the mark means that writes may be lost. */
 function checkVolatile(
-  { layout, rows, problems }: CheckContext,
+  { held, layout, rows, problems }: CheckContext,
   { id, volatileBoot }: SeenSnapshot,
   boot: string,
 ): void {
-  const mark = join(layout.work(id), 'work', 'incompat', 'volatile');
-  if (volatileBoot === boot || !existsSync(mark)) return;
+  if (volatileBoot === boot || unlessHidden(() => hasMark(held, id)) !== true) return;
   problems.add('volatile-lost', {
     snapshot: rows.quote(id),
     unrecorded: volatileBoot === null,
     id,
-    path: mark,
+    path: join(layout.work(id), 'work', 'incompat', 'volatile'),
   });
 }
