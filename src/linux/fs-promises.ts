@@ -7,6 +7,5 @@ import { promisify } from 'node:util';
  */
 export const close = promisify(fs.close);
 export const fsync = promisify(fs.fsync);
-export const open = promisify(fs.open);
 export const read = promisify(fs.read);
 export const unlink = promisify(fs.unlink);
