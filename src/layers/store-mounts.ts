@@ -1,4 +1,4 @@
-import { closeSync, constants, openSync, readlinkSync, realpathSync } from 'node:fs';
+import { closeSync, constants, openSync, readlinkSync } from 'node:fs';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { Descriptors } from '../linux/descriptors.ts';
 import { isGone, isSystemError, unlessGone } from '../linux/errno.ts';
@@ -61,6 +61,9 @@ interface Place {
 /** How many lines are looked at without interruption. */
 const LINES = 1000;
 
+/** The longest table that is looked at without interruption, in bytes. */
+const SHORT_TABLE = LINES * 100;
+
 /** More levels than any path has: it ends a walk that never comes to the root directory. */
 const MAX_LEVELS = 2048;
 
@@ -69,8 +72,8 @@ interface OwnMounts {
   readonly changes: number;
   readonly place: Place | undefined;
   readonly placed: PlacedMounts;
-  /** Read only for a survey. */
-  overlays?: Overlays;
+  /** Looked for only in a survey. */
+  layers?: { readonly found: LayerSearch; readonly count: number };
 }
 
 /** Finds the mounts of the directories in a store: bind mounts, overlays, and mounts on them. */
@@ -123,18 +126,18 @@ export class StoreMounts {
 
   /** Whether the mount on a directory is of this store. @throws a system error if the directory is missing */
   async isMountOf(target: string): Promise<boolean> {
-    const status = statusOf(target);
-    if (!status.isMountRoot) return false;
+    const id = withDirectory(target, ({ isMountRoot, mountId }) => (isMountRoot ? mountId : undefined));
+    if (id === undefined) return false;
     const table = await readOwnMounts();
-    const entry = entryOf(table, status.mountId);
+    const entry = entryOf(table, id);
     if (entry === undefined) return false;
     if (entry.type !== 'overlay') {
       const place = placeOf(this.#layout, table);
       const below = place?.device === entry.device ? pathBelow(entry.root, place.path) : undefined;
       return below !== undefined && below !== '';
     }
-    using layers = new LayerSearch(this.#layout);
-    await layers.addAll(undefined, [entry]);
+    const layers = new LayerSearch();
+    await layers.addAll(this.#layout, undefined, [entry], { firstOnly: true });
     return layers.mounts.length > 0;
   }
 
@@ -144,24 +147,34 @@ export class StoreMounts {
     const table = await readOwnMounts();
     const place = placeOf(this.#layout, table);
     const placed = new PlacedMounts();
-    await inSlices(placed.search(table, place), () => {});
+    await drain(placed.search(table, place), table);
     return (this.#own = { changes, place, placed });
   }
 
   async #survey(): Promise<MountSurvey> {
     const own = await this.#readOwn();
-    own.overlays ??= await overlaysOf(await readOwnMounts());
-    let { count } = own.overlays;
-    const others = new PlacedMounts();
-    using layers = new LayerSearch(this.#layout);
-    await layers.addAll(undefined, own.overlays.entries);
+    own.layers ??= await this.#searchOwn();
+    let { count } = own.layers;
+    const placed = new PlacedMounts();
+    const layers = new LayerSearch();
     for (const table of await readOtherMounts()) {
-      await inSlices(others.search(table, own.place), () => {});
+      await drain(placed.search(table, own.place), table);
       const overlays = await overlaysOf(table);
-      await layers.addAll(table.process, overlays.entries);
+      await layers.addAll(this.#layout, table.process, overlays.entries);
       count += overlays.count;
     }
-    return new MountSurvey(this.#layout, { count, placed: [own.placed, others], layers });
+    return new MountSurvey(this.#layout, {
+      count,
+      placed: [own.placed, placed],
+      layers: [own.layers.found, layers],
+    });
+  }
+
+  async #searchOwn(): Promise<{ found: LayerSearch; count: number }> {
+    const { entries, count } = await overlaysOf(await readOwnMounts());
+    const found = new LayerSearch();
+    await found.addAll(this.#layout, undefined, entries);
+    return { found, count };
   }
 }
 
@@ -173,20 +186,17 @@ export class MountSurvey {
   readonly overlays: readonly LayerMount[];
   readonly #layout: Layout;
   readonly #placed: readonly PlacedMounts[];
-  readonly #certain: ReadonlyMap<string, string>;
-  readonly #possible: ReadonlyMap<string, string>;
+  readonly #layers: readonly LayerSearch[];
 
   constructor(
     layout: Layout,
-    found: { count: number; placed: readonly PlacedMounts[]; layers: LayerSearch },
+    found: { count: number; placed: readonly PlacedMounts[]; layers: readonly LayerSearch[] },
   ) {
     this.#layout = layout;
-    const { count, placed, layers } = found;
-    this.count = count;
-    this.#placed = placed;
-    this.#certain = layers.certain;
-    this.#possible = layers.possible;
-    this.overlays = layers.mounts;
+    this.count = found.count;
+    this.#placed = found.placed;
+    this.#layers = found.layers;
+    this.overlays = found.layers.flatMap(({ mounts }) => mounts);
   }
 
   /**
@@ -198,13 +208,16 @@ export class MountSurvey {
   findUse(below: string): Use | undefined {
     const bind = this.#findBind(below);
     if (bind !== undefined) return { what: bind, certain: true };
-    if (this.#certain.size === 0 && this.#possible.size === 0) return undefined;
+    if (this.#layers.every(({ isEmpty }) => isEmpty)) return undefined;
     const keys = ['', '/fs', '/work'].flatMap((part) => this.#keyOf(`${below}${part}`));
-    for (const [certain, uses] of [[true, this.#certain] as const, [false, this.#possible] as const]) {
-      const what = keys.map((key) => uses.get(key)).find((use) => use !== undefined);
-      if (what !== undefined) return { what, certain };
-    }
-    return undefined;
+    const find = (uses: 'certain' | 'possible'): string | undefined =>
+      this.#layers
+        .flatMap((layers) => keys.map((key) => layers[uses].get(key)))
+        .find((what) => what !== undefined);
+    const certain = find('certain');
+    if (certain !== undefined) return { what: certain, certain: true };
+    const possible = find('possible');
+    return possible === undefined ? undefined : { what: possible, certain: false };
   }
 
   #findBind(below: string): string | undefined {
@@ -229,13 +242,13 @@ function pathBelow(path: string, directory: string): string | undefined {
   return path.startsWith(prefix) ? path.slice(prefix.length) : undefined;
 }
 
-/** The status of a directory. @throws a system error if there is none */
-function statusOf(directory: string): FileStatus {
+/** Opens a directory while `read` runs. @throws a system error if there is none */
+function withDirectory<T>(directory: string, read: (status: FileStatus, fd: number) => T): T {
   const fd = openSync(directory, O_PATH | constants.O_DIRECTORY | constants.O_NOFOLLOW);
   try {
     const status = new FileStatus();
     status.readOpen(fd);
-    return status;
+    return read(status, fd);
   } finally {
     closeSync(fd);
   }
@@ -243,13 +256,14 @@ function statusOf(directory: string): FileStatus {
 
 /** Where `snapshots/` is, going by the mount that it is reached by. */
 function placeOf(layout: Layout, table: MountTable): Place | undefined {
-  const found = unlessGone(() => ({
-    entry: entryOf(table, statusOf(layout.snapshots).mountId),
-    path: realpathSync(layout.snapshots),
-  }));
-  const rest = found?.entry && pathBelow(found.path, found.entry.mountPoint);
-  if (found?.entry === undefined || rest === undefined) return undefined;
-  return { device: found.entry.device, path: join(found.entry.root, rest) };
+  return unlessGone(() =>
+    withDirectory(layout.snapshots, ({ mountId }, fd) => {
+      const entry = entryOf(table, mountId);
+      const rest = entry && pathBelow(readlinkSync(fdPath(fd)), entry.mountPoint);
+      if (entry === undefined || rest === undefined) return undefined;
+      return { device: entry.device, path: join(entry.root, rest) };
+    }),
+  );
 }
 
 function join(directory: string, rest: string): string {
@@ -264,6 +278,15 @@ function entryOf(table: MountTable, id: number): MountEntry | undefined {
   return undefined;
 }
 
+/** Takes all steps, in slices if the table is long. */
+async function drain(steps: Iterable<undefined>, { text }: MountTable): Promise<void> {
+  if (text.length > SHORT_TABLE) {
+    await inSlices(steps, () => {});
+    return;
+  }
+  for (const _ of steps) continue;
+}
+
 /** The overlays in a table, and how many mounts are in it. */
 interface Overlays {
   readonly entries: readonly MountEntry[];
@@ -273,17 +296,15 @@ interface Overlays {
 async function overlaysOf(table: MountTable): Promise<Overlays> {
   const entries: MountEntry[] = [];
   let count = 0;
-  const lines = function* (): Generator<string | undefined, void, undefined> {
+  const search = function* (): Generator<undefined, void, undefined> {
     for (const line of linesOf(table)) {
       count += 1;
-      if (parseHead(line).isOverlay) yield line;
-      else if (count % LINES === 0) yield undefined;
+      if (count % LINES === 0) yield undefined;
+      const entry = parseHead(line).isOverlay ? parseLine(line) : undefined;
+      if (entry !== undefined) entries.push(entry);
     }
   };
-  await inSlices(lines(), (line) => {
-    const entry = parseLine(line);
-    if (entry !== undefined) entries.push(entry);
-  });
+  await drain(search(), table);
   return { entries, count };
 }
 
@@ -347,86 +368,62 @@ class PlacedMounts {
 }
 
 /** Finds the layers of overlays by device and inode. */
-class LayerSearch implements Disposable {
+class LayerSearch {
   readonly mounts: LayerMount[] = [];
   /** What uses a directory or something in it, by the identity of the directory. */
   readonly certain = new Map<string, string>();
   /** What may use it. */
   readonly possible = new Map<string, string>();
-  readonly #opened = new Descriptors();
   readonly #status = new FileStatus();
-  /** The directories that relative names may begin at: `snapshots/` and the root of the store. */
-  readonly #starts: readonly number[];
-  /** The device and the identity of `snapshots/`; empty if that is missing. */
-  readonly #device: string = '';
-  readonly #snapshots: string = '';
+  /** The device and the identity of `snapshots/`. */
+  #device = '';
+  #snapshots = '';
   /** The identities of directories that are not in the store. */
   readonly #elsewhere = new Set<string>();
 
-  constructor({ root, snapshots }: Layout) {
-    this.#starts = [snapshots, `${root}/.`].flatMap((path) => this.#openStart(path));
-    const [held] = this.#starts;
-    if (held === undefined) return;
-    this.#status.readOpen(held);
+  get isEmpty(): boolean {
+    return this.certain.size === 0 && this.possible.size === 0;
+  }
+
+  /**
+   * Adds the layers of overlays in the namespace of a process; `undefined` is this one.
+   *
+   * @param firstOnly whether the first layer that is found is enough (default: false)
+   */
+  async addAll(
+    { root, snapshots }: Layout,
+    process: number | undefined,
+    overlays: readonly MountEntry[],
+    { firstOnly = false } = {},
+  ): Promise<void> {
+    if (overlays.length === 0) return;
+    using opened = new Descriptors();
+    // The directories that relative names may begin at.
+    const starts = [openHere(snapshots, opened), openHere(`${root}/.`, opened)];
+    if (starts[0] === undefined) return;
+    this.#status.readOpen(starts[0]);
     this.#device = this.#status.deviceKey;
     this.#snapshots = this.#status.identityKey;
-  }
-
-  #openStart(path: string): number[] {
-    try {
-      return [this.#opened.add(openSync(path, O_PATH | constants.O_DIRECTORY | constants.O_NOFOLLOW))];
-    } catch (error) {
-      if (isGone(error)) return [];
-      throw error;
-    }
-  }
-
-  [Symbol.dispose](): void {
-    this.#opened[Symbol.dispose]();
-  }
-
-  /** Adds the layers of overlays in the namespace of a process; `undefined` is this one. */
-  async addAll(process: number | undefined, overlays: readonly MountEntry[]): Promise<void> {
-    const named = new Map<string, MountEntry[]>();
-    for (const entry of overlays) {
-      for (const path of entry.layers) {
-        const known = named.get(path);
-        if (known === undefined) named.set(path, [entry]);
-        else known.push(entry);
-      }
-    }
-    if (named.size === 0 || this.#starts.length < 2) return;
-    const here = this.#openRoot('/');
-    const there = process === undefined ? here : this.#openRoot(`/proc/${process}/root`);
-    for (const [path, entries] of named) {
+    const here = openHere('/', opened);
+    const there = process === undefined ? here : openHere(`/proc/${process}/root/.`, opened);
+    for (const [path, entries] of byLayer(overlays)) {
       const where = entries.map(({ mountPoint }) => whereOf(process, mountPoint));
       const mount = `the overlay at ${where[0]}`;
       if (!path.startsWith('/')) {
-        await this.#addPossible(
-          this.#starts,
-          path,
-          `${mount}, which names its layers by relative paths, may use it`,
-        );
+        const what = `${mount}, which names its layers by relative paths, may use it`;
+        for (const start of starts) await this.#addPossible(start, path, what);
         continue;
       }
-      const id = await this.#withOpened(there, path, (fd) => this.#addLayer(fd, `${mount} uses it`));
+      const id = await withOpened(there, path, (fd) => this.#addLayer(fd, `${mount} uses it`));
       if (typeof id === 'number') {
-        entries.forEach(({ mountPoint }, number) =>
-          this.mounts.push({ id, mountPoint, where: where[number] ?? '' }),
-        );
+        for (const [number, { mountPoint }] of entries.entries()) {
+          this.mounts.push({ id, mountPoint, where: where[number] ?? '' });
+        }
+        if (firstOnly) return;
       } else if (id === undefined && there !== here) {
         // A mount that was made from here may be seen by a process with another root directory.
-        await this.#addPossible([here], path, `${mount}, whose layers are not found there, may use it`);
+        await this.#addPossible(here, path, `${mount}, whose layers are not found there, may use it`);
       }
-    }
-  }
-
-  #openRoot(path: string): number | undefined {
-    try {
-      return this.#opened.add(openSync(path, O_PATH | constants.O_DIRECTORY));
-    } catch {
-      // The process has ended.
-      return undefined;
     }
   }
 
@@ -437,30 +434,8 @@ class LayerSearch implements Disposable {
     return /^[1-9]\d{0,15}$/.test(name) ? Number(name) : null;
   }
 
-  async #addPossible(starts: readonly (number | undefined)[], path: string, what: string): Promise<void> {
-    for (const start of starts) {
-      await this.#withOpened(start, path, (fd) => this.#addAncestors(fd, this.possible, what));
-    }
-  }
-
-  /** Runs `body` on the directory at a path. @returns `undefined` if there is none, or it may not be read */
-  async #withOpened<T>(
-    root: number | undefined,
-    path: string,
-    body: (fd: number) => T,
-  ): Promise<T | undefined> {
-    if (root === undefined) return undefined;
-    try {
-      const fd = await openDirectoryInRoot(root, cString(path));
-      try {
-        return body(fd);
-      } finally {
-        closeSync(fd);
-      }
-    } catch (error) {
-      if (isSystemError(error)) return undefined;
-      throw error;
-    }
+  async #addPossible(start: number | undefined, path: string, what: string): Promise<void> {
+    await withOpened(start, path, (fd) => this.#addAncestors(fd, this.possible, what));
   }
 
   /** Adds a directory and all above it, if it is in the store. @returns how far below `snapshots/` it is */
@@ -481,5 +456,48 @@ class LayerSearch implements Disposable {
     }
     for (const one of passed) this.#elsewhere.add(one);
     return undefined;
+  }
+}
+
+/** Overlays by the paths of their layers. */
+function byLayer(overlays: readonly MountEntry[]): Map<string, MountEntry[]> {
+  const named = new Map<string, MountEntry[]>();
+  for (const entry of overlays) {
+    for (const path of entry.layers) {
+      const known = named.get(path);
+      if (known === undefined) named.set(path, [entry]);
+      else known.push(entry);
+    }
+  }
+  return named;
+}
+
+/** Opens a directory. @returns `undefined` if it is gone, or may not be read */
+function openHere(path: string, opened: Descriptors): number | undefined {
+  try {
+    return opened.add(openSync(path, O_PATH | constants.O_DIRECTORY | constants.O_NOFOLLOW));
+  } catch (error) {
+    if (isSystemError(error)) return undefined;
+    throw error;
+  }
+}
+
+/** Runs `body` on the directory at a path. @returns `undefined` if there is none, or it may not be read */
+async function withOpened<T>(
+  root: number | undefined,
+  path: string,
+  body: (fd: number) => T,
+): Promise<T | undefined> {
+  if (root === undefined) return undefined;
+  try {
+    const fd = await openDirectoryInRoot(root, cString(path));
+    try {
+      return body(fd);
+    } finally {
+      closeSync(fd);
+    }
+  } catch (error) {
+    if (isSystemError(error)) return undefined;
+    throw error;
   }
 }
