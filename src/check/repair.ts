@@ -75,7 +75,7 @@ export async function repairStore(
   if (damage !== undefined) return repairs;
   const writer = await RepairWriter.open(layout.database);
   try {
-    const mounts = await new StoreMounts(layout).survey();
+    const mounts = await new StoreMounts(held).survey();
     const context: RepairContext = { held, layout, writer, mounts };
     for (const problem of possible) {
       if (isOfFiles(problem)) continue;

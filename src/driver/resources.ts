@@ -128,7 +128,7 @@ function connect(settings: Settings, { root, lock, db, userxattr }: Opened): Res
   const mountTable = new MountTable(layout, settings, userxattr);
   const snapshotsView = new SnapshotsView(held);
   const sync = durable ? new LayerSync({ root: held, snapshotsView, ordered, reader }) : undefined;
-  const mounts = new StoreMounts(held.layout);
+  const mounts = new StoreMounts(held);
   const gate = new MountGate(held);
   const layers = new Layers({
     root: held,

@@ -1,10 +1,10 @@
 import { closeSync, constants, openSync, readlinkSync } from 'node:fs';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { Descriptors } from '../linux/descriptors.ts';
-import { isGone, isSystemError, unlessGone } from '../linux/errno.ts';
+import { isGone, isSystemError } from '../linux/errno.ts';
 import { openDirectoryInRoot } from '../linux/file-calls.ts';
 import { FileStatus } from '../linux/file-status.ts';
-import { AT_FDCWD, O_PATH, cString } from '../linux/foreign.ts';
+import { O_PATH, cString } from '../linux/foreign.ts';
 import {
   type MountEntry,
   type MountTable,
@@ -20,7 +20,7 @@ import {
 import { inSlices } from '../linux/slices.ts';
 import { fdPath } from '../linux/tree-walk.ts';
 import { quote } from '../quote.ts';
-import type { Layout } from './layout.ts';
+import type { HeldRoot } from './held-root.ts';
 
 /*
  * The kernel names a bind mount by its filesystem and the path in that, which is exact in every namespace. Of an overlay
@@ -78,12 +78,12 @@ interface OwnMounts {
 
 /** Finds the mounts of the directories in a store: bind mounts, overlays, and mounts on them. */
 export class StoreMounts {
-  readonly #layout: Layout;
+  readonly #root: HeldRoot;
   #own: OwnMounts | undefined;
   #next: Promise<MountSurvey> | undefined;
 
-  constructor(layout: Layout) {
-    this.#layout = layout;
+  constructor(root: HeldRoot) {
+    this.#root = root;
   }
 
   /**
@@ -101,7 +101,7 @@ export class StoreMounts {
     const changes = ownMountChanges();
     if (this.#own?.changes !== changes) {
       const table = readOwnMountsNow();
-      const place = placeOf(this.#layout, table);
+      const place = placeOf(this.#root, table);
       const placed = new PlacedMounts();
       for (const _ of placed.search(table, place)) continue;
       this.#own = { changes, place, placed };
@@ -126,18 +126,18 @@ export class StoreMounts {
 
   /** Whether the mount on a directory is of this store. @throws a system error if the directory is missing */
   async isMountOf(target: string): Promise<boolean> {
-    const id = withDirectory(target, ({ isMountRoot, mountId }) => (isMountRoot ? mountId : undefined));
+    const id = mountOn(target);
     if (id === undefined) return false;
     const table = await readOwnMounts();
     const entry = entryOf(table, id);
     if (entry === undefined) return false;
     if (entry.type !== 'overlay') {
-      const place = placeOf(this.#layout, table);
+      const place = placeOf(this.#root, table);
       const below = place?.device === entry.device ? pathBelow(entry.root, place.path) : undefined;
       return below !== undefined && below !== '';
     }
     const layers = new LayerSearch();
-    await layers.addAll(this.#layout, undefined, [entry], { firstOnly: true });
+    await layers.addAll(this.#root, undefined, [entry], { firstOnly: true });
     return layers.mounts.length > 0;
   }
 
@@ -145,7 +145,7 @@ export class StoreMounts {
     const changes = ownMountChanges();
     if (this.#own?.changes === changes) return this.#own;
     const table = await readOwnMounts();
-    const place = placeOf(this.#layout, table);
+    const place = placeOf(this.#root, table);
     const placed = new PlacedMounts();
     await drain(placed.search(table, place), table);
     return (this.#own = { changes, place, placed });
@@ -160,10 +160,10 @@ export class StoreMounts {
     for (const table of await readOtherMounts()) {
       await drain(placed.search(table, own.place), table);
       const overlays = await overlaysOf(table);
-      await layers.addAll(this.#layout, table.process, overlays.entries);
+      await layers.addAll(this.#root, table.process, overlays.entries);
       count += overlays.count;
     }
-    return new MountSurvey(this.#layout, {
+    return new MountSurvey(this.#root, {
       count,
       placed: [own.placed, placed],
       layers: [own.layers.found, layers],
@@ -173,7 +173,7 @@ export class StoreMounts {
   async #searchOwn(): Promise<{ found: LayerSearch; count: number }> {
     const { entries, count } = await overlaysOf(await readOwnMounts());
     const found = new LayerSearch();
-    await found.addAll(this.#layout, undefined, entries);
+    await found.addAll(this.#root, undefined, entries);
     return { found, count };
   }
 }
@@ -184,15 +184,15 @@ export class MountSurvey {
   readonly count: number;
   /** The overlays with layers of the store. */
   readonly overlays: readonly LayerMount[];
-  readonly #layout: Layout;
+  readonly #root: HeldRoot;
   readonly #placed: readonly PlacedMounts[];
   readonly #layers: readonly LayerSearch[];
 
   constructor(
-    layout: Layout,
+    root: HeldRoot,
     found: { count: number; placed: readonly PlacedMounts[]; layers: readonly LayerSearch[] },
   ) {
-    this.#layout = layout;
+    this.#root = root;
     this.count = found.count;
     this.#placed = found.placed;
     this.#layers = found.layers;
@@ -227,7 +227,7 @@ export class MountSurvey {
   #keyOf(below: string): string[] {
     const status = new FileStatus();
     try {
-      return status.read(AT_FDCWD, cString(`${this.#layout.snapshots}/${below}`)) ? [status.identityKey] : [];
+      return status.read(this.#root.snapshots, cString(below)) ? [status.identityKey] : [];
     } catch (error) {
       if (isGone(error)) return [];
       throw error;
@@ -242,28 +242,27 @@ function pathBelow(path: string, directory: string): string | undefined {
   return path.startsWith(prefix) ? path.slice(prefix.length) : undefined;
 }
 
-/** Opens a directory while `read` runs. @throws a system error if there is none */
-function withDirectory<T>(directory: string, read: (status: FileStatus, fd: number) => T): T {
+/** The mount on a directory, as mountinfo numbers it. @throws a system error if the directory is missing */
+function mountOn(directory: string): number | undefined {
   const fd = openSync(directory, O_PATH | constants.O_DIRECTORY | constants.O_NOFOLLOW);
   try {
     const status = new FileStatus();
     status.readOpen(fd);
-    return read(status, fd);
+    return status.isMountRoot ? status.mountId : undefined;
   } finally {
     closeSync(fd);
   }
 }
 
 /** Where `snapshots/` is, going by the mount that it is reached by. */
-function placeOf(layout: Layout, table: MountTable): Place | undefined {
-  return unlessGone(() =>
-    withDirectory(layout.snapshots, ({ mountId }, fd) => {
-      const entry = entryOf(table, mountId);
-      const rest = entry && pathBelow(readlinkSync(fdPath(fd)), entry.mountPoint);
-      if (entry === undefined || rest === undefined) return undefined;
-      return { device: entry.device, path: join(entry.root, rest) };
-    }),
-  );
+function placeOf(root: HeldRoot, table: MountTable): Place | undefined {
+  if (!root.has('snapshots')) return undefined;
+  const status = new FileStatus();
+  status.readOpen(root.snapshots);
+  const entry = entryOf(table, status.mountId);
+  const rest = entry && pathBelow(readlinkSync(fdPath(root.snapshots)), entry.mountPoint);
+  if (entry === undefined || rest === undefined) return undefined;
+  return { device: entry.device, path: join(entry.root, rest) };
 }
 
 function join(directory: string, rest: string): string {
@@ -391,17 +390,16 @@ class LayerSearch {
    * @param firstOnly whether the first layer that is found is enough (default: false)
    */
   async addAll(
-    { root, snapshots }: Layout,
+    root: HeldRoot,
     process: number | undefined,
     overlays: readonly MountEntry[],
     { firstOnly = false } = {},
   ): Promise<void> {
-    if (overlays.length === 0) return;
+    if (overlays.length === 0 || !root.has('snapshots')) return;
     using opened = new Descriptors();
     // The directories that relative names may begin at.
-    const starts = [openHere(snapshots, opened), openHere(`${root}/.`, opened)];
-    if (starts[0] === undefined) return;
-    this.#status.readOpen(starts[0]);
+    const starts = [root.snapshots, root.fd];
+    this.#status.readOpen(root.snapshots);
     this.#device = this.#status.deviceKey;
     this.#snapshots = this.#status.identityKey;
     const here = openHere('/', opened);

@@ -1,7 +1,7 @@
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect } from 'vitest';
-import { Layout } from '../../src/layers/layout.ts';
+import { HeldRoot } from '../../src/layers/held-root.ts';
 import { StoreMounts, type Use } from '../../src/layers/store-mounts.ts';
 import { mount } from '../../src/mount/mount.ts';
 import type { MountMethod } from '../../src/snapshot.ts';
@@ -21,15 +21,17 @@ interface Store {
   readonly use: (id: number) => Promise<Use | undefined>;
 }
 
-function makeStore(root: string): Store {
+/** Makes the directories of a store. `closing` gets what closes it. */
+function makeStore(root: string, closing: (close: () => void) => void): Store {
   for (const id of [1, 2, 3, 4, 12]) {
     mkdirSync(join(root, 'snapshots', String(id), 'fs', 'd'), { recursive: true });
     mkdirSync(join(root, 'snapshots', String(id), 'work'));
   }
-  const layout = new Layout(root);
-  const mounts = new StoreMounts(layout);
+  const held = new HeldRoot(root);
+  closing(() => held.close());
+  const mounts = new StoreMounts(held);
   const use = async (id: number): Promise<Use | undefined> => (await mounts.survey()).findUse(String(id));
-  return { root, mounts, use, fs: (id) => layout.fs(id) };
+  return { root, mounts, use, fs: (id) => held.layout.fs(id) };
 }
 
 const test = base.extend<{
@@ -40,7 +42,7 @@ const test = base.extend<{
   /** Starts a script in another namespace, in `place`, until the test ends. It has to print "ready". */
   start: (script: string, ...options: string[]) => Promise<StartedProcess>;
 }>({
-  layers: async ({ place }, use) => use(makeStore(join(place, 'layers'))),
+  layers: async ({ place, undo }, use) => use(makeStore(join(place, 'layers'), undo)),
   run: async ({ place, undo }, use) => {
     undo(() => sh('findmnt -rno TARGET | grep "^$PWD/" | tac | xargs -rd "\\n" -n1 umount', place));
     await use((script) => void sh(script, place));
@@ -112,9 +114,10 @@ describe.skipIf(lacking)(`the mounts of a store${lacking}`, () => {
     place,
     target,
     run,
+    undo,
   }) => {
     run('mkdir disk; mount -t tmpfs none disk; mkdir disk/a; mount --bind disk/a disk');
-    const { use } = makeStore(join(place, 'disk', 'layers'));
+    const { use } = makeStore(join(place, 'disk', 'layers'), undo);
     run('mount --bind disk/layers/snapshots/2/fs target');
     expect(await use(2)).toEqual({ what: `it is mounted at "${target}"`, certain: true });
     expect(await use(1)).toBeUndefined();
@@ -137,8 +140,8 @@ describe.skipIf(lacking)(`the mounts of a store${lacking}`, () => {
 
   test.for(['a:b', 'a,b', 'a\\b', 'a b\nc'])(
     'an overlay uses its layers below a directory called %j',
-    async (name, { place, target, run: _undone }) => {
-      const store = makeStore(join(place, name));
+    async (name, { place, target, run: _undone, undo }) => {
+      const store = makeStore(join(place, name), undo);
       await mountOverlay(store, [1, 2], target, 'mount(2)');
       expect((await store.use(2))?.certain).toBe(true);
       expect(await store.use(3)).toBeUndefined();

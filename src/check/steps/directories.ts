@@ -72,7 +72,7 @@ async function findCovered({ held, layout, rows, problems }: CheckContext): Prom
   if (isMountRoot(held.fd, 'snapshots')) {
     problems.add('mounted-over', { path: layout.snapshots, hidden: 'all directories' });
   }
-  for (const { below, mountPoint: path } of await new StoreMounts(layout).mountPoints()) {
+  for (const { below, mountPoint: path } of await new StoreMounts(held).mountPoints()) {
     const [, text, inside] = /^([1-9]\d{0,15})(?:\/(?:fs|work)(\/.+)?)?$/s.exec(below) ?? [];
     if (text === undefined) continue;
     const id = Number(text);

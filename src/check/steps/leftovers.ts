@@ -14,10 +14,10 @@ import { type Problem, problem } from '../problem.ts';
 
 /** Checks for what is still to be deleted, what crashes left behind, and what has been open for long. */
 export async function checkLeftovers(context: CheckContext): Promise<void> {
-  const { layout, inspector, rows, progress, problems } = context;
+  const { held, inspector, rows, progress, problems } = context;
   const { removals, snapshots } = rows;
   progress.expect(removals.size + snapshots.size);
-  const mounts = await new StoreMounts(layout).survey();
+  const mounts = await new StoreMounts(held).survey();
   const suspects = new Map<number, Problem[]>();
   for (const [id, entries] of removals) {
     progress.advance();

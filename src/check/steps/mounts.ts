@@ -4,10 +4,10 @@ import { damagedIds } from '../rebuild.ts';
 
 /** Checks for live overlays on layers that are damaged, to be deleted, or of no snapshot. */
 export async function checkMounts(context: CheckContext): Promise<void> {
-  const { layout, rows, progress, problems } = context;
+  const { held, rows, progress, problems } = context;
   const damaged = damagedIds(problems, rows);
   const seen = new Set<string>();
-  const survey = await new StoreMounts(layout).survey();
+  const survey = await new StoreMounts(held).survey();
   progress.advance(survey.count);
   for (const { id, mountPoint, where } of survey.overlays) {
     if (!isWanted(context, id) || seen.has(`${id} ${where}`)) continue;
