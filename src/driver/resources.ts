@@ -12,7 +12,7 @@ import { StoreMounts } from '../layers/store-mounts.ts';
 import { LayerSync } from '../layers/sync.ts';
 import { needsUserxattr } from '../linux/probe.ts';
 import { fdPath } from '../linux/tree-walk.ts';
-import { RollingBackup } from '../metadata/backup/rolling.ts';
+import { type BackedUpStore, RollingBackup } from '../metadata/backup/rolling.ts';
 import { Closing } from '../metadata/closing.ts';
 import { closeDatabase, openDatabase } from '../metadata/open.ts';
 import { RemovalJournal } from '../metadata/removal-journal.ts';
@@ -86,7 +86,12 @@ export async function openResources(path: unknown, settings: Settings): Promise<
 
 /** Opens the database. On a full disk even that may take the spare space. */
 async function openDatabaseOf(held: HeldRoot, { busyTimeout }: Settings): Promise<Database> {
-  const open = (): Promise<Database> => openDatabase(held.layout.database, { readonly: false, busyTimeout });
+  const open = (): Promise<Database> =>
+    openDatabase(held.layout.database, {
+      readonly: false,
+      busyTimeout,
+      backups: () => fdPath(held.make('backups')),
+    });
   try {
     return await open();
   } catch (error) {
@@ -94,6 +99,15 @@ async function openDatabaseOf(held: HeldRoot, { busyTimeout }: Settings): Promis
     SpareSpace.free(spareSpaceOf(held));
     return open();
   }
+}
+
+/** The store as rolling backups need it. */
+function backedUp(held: HeldRoot): BackedUpStore {
+  return {
+    database: held.layout.database,
+    check: () => held.check(),
+    openBackups: () => held.make('backups'),
+  };
 }
 
 /** The path of the spare space below the held root. */
@@ -139,7 +153,7 @@ function connect(settings: Settings, { root, lock, db, userxattr }: Opened): Res
     reader,
   });
   const reaper = new Reaper({ journal, root: held, mounts, gate });
-  const backups = settings.backups && new RollingBackup(layout.database, settings.backups);
+  const backups = settings.backups && new RollingBackup(backedUp(held), settings.backups);
   return {
     settings,
     layout,

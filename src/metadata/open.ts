@@ -1,5 +1,5 @@
 import { chmodSync, existsSync, lstatSync, mkdirSync } from 'node:fs';
-import { dirname } from 'node:path';
+import { dirname, join } from 'node:path';
 import BetterSqlite3, { type Database } from 'better-sqlite3';
 import { SnapshotError, toSnapshotError } from '../errors.ts';
 import { hasDirectory } from '../linux/plain-file.ts';
@@ -19,6 +19,8 @@ export interface OpenDatabaseOptions {
   busyTimeout: number;
   /** Whether to keep a copy beside the database before it is migrated (default: true). */
   backup?: boolean;
+  /** Gives the path by which the directory of the copies is reached, and makes that (default: `backups/` beside it). */
+  backups?: () => string;
   /** Opens it for a repair: it may hold what is not ours, and is not migrated (default: false). */
   repair?: boolean;
 }
@@ -44,11 +46,16 @@ export async function openDatabase(file: string, options: OpenDatabaseOptions): 
     }
     checkFiles(file);
     const { readonly, busyTimeout, backup = true, repair = false } = options;
+    const { backups = () => makeBackups(file) } = options;
     // The busy timeout comes first of all, as an option: the pragmas below already need locks.
     db = new BetterSqlite3(file, { readonly, fileMustExist: readonly, timeout: SQLITE_BUSY_TIMEOUT_MS });
     const opened = db;
     // A new root is opened by several processes at once, and the switch to WAL does not wait its turn.
-    await retryWhileBusy(() => configure(opened, file, { readonly, backup, repair }), busyTimeout, doing);
+    await retryWhileBusy(
+      () => configure(opened, file, { readonly, backup, backups, repair }),
+      busyTimeout,
+      doing,
+    );
     checkFiles(file);
     return opened;
   } catch (error) {
@@ -71,7 +78,7 @@ export function closeDatabase(db: Database): void {
 function configure(
   db: Database,
   file: string,
-  { readonly, backup, repair }: Required<Omit<OpenDatabaseOptions, 'busyTimeout'>>,
+  { readonly, backup, backups, repair }: Required<Omit<OpenDatabaseOptions, 'busyTimeout'>>,
 ): void {
   db.pragma('trusted_schema = off');
   // Of one moment: another process may be migrating it.
@@ -100,21 +107,27 @@ function configure(
   db.pragma('cell_size_check = on');
   db.function('overlite_matches', { deterministic: true }, matchesPattern);
   if (readonly || repair) return;
-  migrate(db, backup ? (version) => backUpBeforeMigration(file, version) : undefined);
+  migrate(db, backup ? (version) => backUpBeforeMigration(file, version, backups()) : undefined);
 }
 
 /** How many copies from before migrations are kept. */
 const KEPT_BEFORE_MIGRATIONS = 3;
 
+/** Makes `backups/` beside a database, unless it is there. @returns its path */
+function makeBackups(file: string): string {
+  const directory = backupsOf(file);
+  if (!hasDirectory(directory)) mkdirSync(directory, { mode: 0o700 });
+  return directory;
+}
+
 /** Keeps a copy of a database that is about to be migrated. Called while the write lock is held. */
-function backUpBeforeMigration(file: string, version: number): void {
-  if (!hasDirectory(backupsOf(file))) mkdirSync(backupsOf(file), { mode: 0o700 });
+function backUpBeforeMigration(file: string, version: number, directory: string): void {
   // VACUUM cannot run within a transaction. Another connection reads the database as it is before this one.
   const db = new BetterSqlite3(file, { readonly: true, timeout: SQLITE_BUSY_TIMEOUT_MS });
   try {
-    copyInto(db, nameBackup(file, version));
+    copyInto(db, join(directory, nameBackup(file, version)));
   } finally {
     db.close();
   }
-  pruneBackups(file, 'migration', KEPT_BEFORE_MIGRATIONS);
+  pruneBackups(file, 'migration', KEPT_BEFORE_MIGRATIONS, directory);
 }

@@ -1,8 +1,11 @@
 import { existsSync, lstatSync, statSync } from 'node:fs';
-import { dirname } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { Database } from 'better-sqlite3';
 import type { TaskContext } from '../../linux/child.ts';
+import { Descriptors } from '../../linux/descriptors.ts';
+import { type Identity, checkIdentity, openSame } from '../../linux/identity.ts';
+import { fdPath } from '../../linux/tree-walk.ts';
 import { SnapshotError, toSnapshotError } from '../../errors.ts';
 import { quote } from '../../quote.ts';
 import { copyInto, partialOf, pruneBackups } from './files.ts';
@@ -13,8 +16,10 @@ import { openDatabase } from '../open.ts';
 export interface BackupInput {
   readonly database: string;
   readonly file: string;
-  /** How many rolling backups to keep afterwards, if it is one (default: all). */
-  readonly keep?: number;
+  /** What the database was when the backup was asked for, if it was there. */
+  readonly identity: Identity | undefined;
+  /** If it is a rolling backup: the directory of the backups, and how many to keep afterwards. */
+  readonly rolling?: { readonly directory: Identity; readonly keep: number };
 }
 
 /** Sent when the copy begins. */
@@ -30,20 +35,25 @@ export interface BackupBegun {
  * complete and durable.
  */
 export async function writeBackup(
-  { database, file, keep }: BackupInput,
+  { database, file: given, identity, rolling }: BackupInput,
   { emit }: TaskContext<BackupBegun>,
 ): Promise<void> {
+  using opened = new Descriptors();
   let db: Database | undefined;
   try {
+    // A rolling backup is made where the driver has found its directory to be, wherever the path leads by now.
+    const directory = rolling && fdPath(opened.add(openSame(dirname(given), rolling.directory)));
+    const file = directory === undefined ? given : join(directory, basename(given));
     checkFree(file);
     db = await openDatabase(database, { readonly: true, busyTimeout: DEFAULT_BUSY_TIMEOUT_MS });
+    if (identity !== undefined) checkIdentity(database, identity);
     emit({ partial: partialOf(file), total: statSync(database).size });
     // The event is sent in the next turn; the copy blocks this process.
     await nextTurn();
     copyInto(db, file);
-    if (keep !== undefined) pruneBackups(database, 'rolling', keep);
+    if (rolling !== undefined) pruneBackups(database, 'rolling', rolling.keep, directory);
   } catch (error) {
-    throw toSnapshotError(error, `backing up to ${quote(file)}`);
+    throw toSnapshotError(error, `backing up to ${quote(given)}`);
   } finally {
     db?.close();
   }

@@ -1,6 +1,8 @@
 import { statSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { defineTask, runInChild } from '../../linux/child.ts';
+import { unlessGone } from '../../linux/errno.ts';
+import { identityOf } from '../../linux/identity.ts';
 import { SnapshotError } from '../../errors.ts';
 import { checkOptions, kindOf, watchedOptions } from '../../arguments.ts';
 import { quote } from '../../quote.ts';
@@ -46,7 +48,11 @@ export async function backupDatabase(database: string, file: string, options?: B
   };
   const timer = onProgress && setInterval(report, PROGRESS_MS);
   try {
-    const input: BackupInput = { database, file: resolve(file) };
+    const input: BackupInput = {
+      database,
+      file: resolve(file),
+      identity: unlessGone(() => identityOf(database)),
+    };
     await runInChild(backupTask, input, { signal: ended, onEvent });
   } catch (error) {
     if (begun !== undefined) removePartial(begun.partial);

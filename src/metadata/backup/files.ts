@@ -33,6 +33,10 @@ export function copyInto(db: Database, file: string): void {
   try {
     writeFileSync(partial, '', { mode: 0o600, flag: 'wx' });
     fill(partial, db);
+    // SQLite resolves the path by itself, and what it came to can be another file by then.
+    if (statSync(partial).size === 0) {
+      throw new SnapshotError('FAILED_PRECONDITION', `the path of ${quote(partial)} leads elsewhere`);
+    }
     verify(partial);
     syncPath(partial);
     // Unlike a rename, a link never replaces an existing file.
@@ -49,7 +53,7 @@ export function copyInto(db: Database, file: string): void {
 
 /** Writes a copy, which is made durable later. */
 function fill(partial: string, db: Database): void {
-  const copy = new BetterSqlite3(partial);
+  const copy = new BetterSqlite3(partial, { fileMustExist: true });
   try {
     copy.pragma('journal_mode = off');
     copy.pragma('synchronous = off');
@@ -77,17 +81,27 @@ export function backupsOf(database: string): string {
   return join(dirname(database), 'backups');
 }
 
+/** The same, if it is there. */
+function findBackups(database: string): string | undefined {
+  const directory = backupsOf(database);
+  return hasDirectory(directory) ? directory : undefined;
+}
+
 /** The names of automatic backups of a store. */
 export const BACKUP_NAME = /^metadata(?:-v\d+)?-\d{8}T\d{9}Z\.db$/;
 
 /**
  * The automatic backups of one kind, in no order.
  *
+ * @param directory the path by which their directory is reached (default: where it should be)
  * @throws {SnapshotError} FAILED_PRECONDITION if something else is in the place of their directory
  */
-export function listBackups(database: string, kind: 'rolling' | 'migration' | 'any'): string[] {
-  const directory = backupsOf(database);
-  if (!hasDirectory(directory)) return [];
+export function listBackups(
+  database: string,
+  kind: 'rolling' | 'migration' | 'any',
+  directory: string | undefined = findBackups(database),
+): string[] {
+  if (directory === undefined) return [];
   const stem = basename(database, '.db').replace(/\W/g, '\\$&');
   const version = { rolling: '', migration: '-v\\d+', any: '(?:-v\\d+)?' }[kind];
   const pattern = new RegExp(`^${stem}${version}-\\d{8}T\\d{9}Z\\.db$`);
@@ -96,20 +110,24 @@ export function listBackups(database: string, kind: 'rolling' | 'migration' | 'a
     .map(({ name }) => join(directory, name));
 }
 
-/** The path of a new automatic backup. The time in it is for people. */
+/** The name of a new automatic backup. The time in it is for people. */
 export function nameBackup(database: string, version?: number): string {
   const time = new Date().toISOString().replace(/[-:.]/g, '');
   const kind = version === undefined ? '' : `-v${version}`;
-  return join(backupsOf(database), `${basename(database, '.db')}${kind}-${time}.db`);
+  return `${basename(database, '.db')}${kind}-${time}.db`;
 }
 
 /** After how long a partial file is removed, in milliseconds: until then its process may still be writing. */
 const ABANDONED_MS = 24 * 60 * 60 * 1000;
 
 /** Deletes all but the newest `keep` backups of a kind, and the partial files that crashes left. */
-export function pruneBackups(database: string, kind: 'rolling' | 'migration', keep: number): void {
-  const directory = backupsOf(database);
-  if (!hasDirectory(directory)) return;
+export function pruneBackups(
+  database: string,
+  kind: 'rolling' | 'migration',
+  keep: number,
+  directory: string | undefined = findBackups(database),
+): void {
+  if (directory === undefined) return;
   const partial = readdirSync(directory)
     .filter((name) => name.includes('.db.partial-'))
     .map((name) => join(directory, name))
@@ -118,7 +136,7 @@ export function pruneBackups(database: string, kind: 'rolling' | 'migration', ke
       // Also one from the future.
       return Math.abs(Date.now() - mtimeMs) > ABANDONED_MS;
     });
-  for (const old of [...newestFirst(listBackups(database, kind)).slice(keep), ...partial]) {
+  for (const old of [...newestFirst(listBackups(database, kind, directory)).slice(keep), ...partial]) {
     try {
       unlinkSync(old);
     } catch (error) {

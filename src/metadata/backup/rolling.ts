@@ -1,6 +1,8 @@
-import { mkdirSync, statSync } from 'node:fs';
+import { statSync } from 'node:fs';
+import { join } from 'node:path';
 import { runInChild } from '../../linux/child.ts';
-import { hasDirectory } from '../../linux/plain-file.ts';
+import { identityOf } from '../../linux/identity.ts';
+import { fdPath } from '../../linux/tree-walk.ts';
 import { escapeHidden } from '../../quote.ts';
 import { backupTask } from './backup.ts';
 import { backupsOf, listBackups, nameBackup } from './files.ts';
@@ -16,15 +18,24 @@ export interface BackupSettings {
 /** The longest time between two checks of the newest backup's age, in milliseconds, and the time until the first. */
 const CHECK_MS = 60_000;
 
+/** The store whose database is backed up. */
+export interface BackedUpStore {
+  readonly database: string;
+  /** Throws if the path of the database leads elsewhere by now. */
+  readonly check: () => void;
+  /** Opens `backups/`, which is made if it is missing. The descriptor stays open. */
+  readonly openBackups: () => number;
+}
+
 /** Copies the database to `backups/` at intervals, while a driver is open. */
 export class RollingBackup {
-  readonly #database: string;
+  readonly #store: BackedUpStore;
   readonly #settings: BackupSettings;
   readonly #timer: NodeJS.Timeout;
   #running: Promise<void> | undefined;
 
-  constructor(database: string, settings: BackupSettings) {
-    this.#database = database;
+  constructor(store: BackedUpStore, settings: BackupSettings) {
+    this.#store = store;
     this.#settings = settings;
     // Not at once: a process that opens the store only for a moment must not wait for a backup.
     this.#timer = setInterval(() => this.#start(), Math.min(settings.every, CHECK_MS)).unref();
@@ -49,13 +60,15 @@ export class RollingBackup {
 
   async #makeIfDue(): Promise<void> {
     const { every, keep } = this.#settings;
-    if (listBackups(this.#database, 'rolling').some((file) => isYoung(file, every))) return;
-    const directory = backupsOf(this.#database);
-    if (!hasDirectory(directory)) mkdirSync(directory, { mode: 0o700 });
+    const { database, check, openBackups } = this.#store;
+    check();
+    const directory = openBackups();
+    if (listBackups(database, 'rolling', fdPath(directory)).some((file) => isYoung(file, every))) return;
     await runInChild(backupTask, {
-      database: this.#database,
-      file: nameBackup(this.#database),
-      keep,
+      database,
+      file: join(backupsOf(database), nameBackup(database)),
+      identity: identityOf(database),
+      rolling: { directory: identityOf(directory), keep },
     });
   }
 }

@@ -3,7 +3,13 @@ import { join } from 'node:path';
 import BetterSqlite3 from 'better-sqlite3';
 import { outputFileSync } from 'fs-extra/esm';
 import { describe, expect } from 'vitest';
-import { copyInto, listBackups, nameBackup, pruneBackups } from '../../../src/metadata/backup/files.ts';
+import {
+  backupsOf,
+  copyInto,
+  listBackups,
+  nameBackup,
+  pruneBackups,
+} from '../../../src/metadata/backup/files.ts';
 import { openDatabase } from '../../../src/metadata/open.ts';
 import { test } from '../../support/fixtures.ts';
 
@@ -46,8 +52,8 @@ describe('lists of backups', () => {
   test('listBackups() finds what nameBackup() names', ({ place }) => {
     const database = join(place, 'metadata.db');
     outputFileSync(join(place, 'backups', 'metadata-20000101T000000000Z.db'), '');
-    const rolling = nameBackup(database);
-    const migration = nameBackup(database, 3);
+    const rolling = join(backupsOf(database), nameBackup(database));
+    const migration = join(backupsOf(database), nameBackup(database, 3));
     for (const file of [rolling, migration]) writeFileSync(file, '');
     expect(listBackups(database, 'rolling').toSorted()).toEqual([
       join(place, 'backups', 'metadata-20000101T000000000Z.db'),
