@@ -1,12 +1,13 @@
 import { execFileSync } from 'node:child_process';
-import { renameSync, rmSync, writeFileSync } from 'node:fs';
+import { readdirSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect } from 'vitest';
-import { OverlayDriver } from '../../src/index.ts';
+import { OverlayDriver, SnapshotError } from '../../src/index.ts';
 import { test } from '../support/fixtures.ts';
-import { commitLayer, layerOf } from '../support/layers.ts';
+import { changesOf, commitLayer, layerOf } from '../support/layers.ts';
 import { needs } from '../support/needs.ts';
 import { sh } from '../support/tree.ts';
+import { waitFor } from '../support/wait-for.ts';
 
 const lacking = needs('root');
 
@@ -126,3 +127,85 @@ test.for(Object.keys(losses))('a driver acknowledges nothing any more once %s', 
     message: expect.stringContaining('not the file any more'),
   });
 });
+
+/** What can become a link, by its path in the root: `base` and `work` are the ids of two snapshots. */
+const links: Readonly<Record<string, (ids: { base: number; work: number }) => string>> = {
+  'snapshots/': () => 'snapshots',
+  'lost+found/': () => 'lost+found',
+  'backups/': () => 'backups',
+  'the directory of a committed snapshot': ({ base }) => `snapshots/${base}`,
+  'the directory of an active snapshot': ({ work }) => `snapshots/${work}`,
+  'a committed layer': ({ base }) => `snapshots/${base}/fs`,
+  'an active layer': ({ work }) => `snapshots/${work}/fs`,
+  'a work directory': ({ work }) => `snapshots/${work}/work`,
+};
+
+describe.skipIf(lacking)(`a directory that becomes a link while the driver is open${lacking}`, () => {
+  test.for(Object.keys(links))(
+    'a driver reads, writes and deletes nothing elsewhere once %s is a link',
+    async (what, { place, target, undo }) => {
+      const warnings: string[] = [];
+      const listen = ({ message }: Error): void => void warnings.push(message);
+      process.on('warning', listen);
+      undo(() => process.off('warning', listen));
+      const root = join(place, 'linked');
+      const elsewhere = join(place, 'elsewhere');
+      await using driver = await OverlayDriver.open(root, { backups: { every: 1000, keep: 1 } });
+      await commitLayer(driver, 'base');
+      await driver.prepare('work', 'base');
+      await driver.prepare('other', 'base');
+      await driver.prepare('gone', 'base');
+      const [base, work] = [(await driver.stat('base')).id, (await driver.stat('work')).id];
+      const next = (await driver.stat('gone')).id + 1;
+      sh(`mkdir -p lost+found backups snapshots/${next}/fs/in-the-way; touch snapshots/${work}/fs/own`, root);
+      // So that what is moved there and what is deleted there would be seen.
+      sh('touch lost+found/kept backups/metadata-20200101T000000000Z.db', root);
+      await driver.commit('settled', 'other');
+      const path = join(root, links[what]?.({ base, work }) ?? '');
+      sh(`cp -a '${path}' '${elsewhere}'; touch -d '2001-01-01' '${elsewhere}/foreign'`, place);
+      renameSync(path, `${path}-away`);
+      symlinkSync(elsewhere, path);
+      const before = treeOf(elsewhere);
+
+      const seen: string[] = [];
+      const outcomes = await Promise.allSettled([
+        driver.prepare('in the way', 'base'),
+        driver.view('v', 'base'),
+        driver.usage('work'),
+        driver.seal('work'),
+        driver.checkpoint('copy', 'work'),
+        changesOf(driver, 'work', { contents: true }).then((changes) =>
+          seen.push(...changes.map((change) => change.path)),
+        ),
+        driver.remove('gone'),
+      ]);
+      await driver
+        .mount('work', target)
+        .then(async () => {
+          seen.push(...readdirSync(target));
+          await driver.unmount(target);
+        })
+        .catch(() => {});
+      await Promise.allSettled([driver.commit('committed', 'work'), driver.delete('settled')]);
+      await driver.cleanup().catch(() => {});
+      if (what === 'backups/') {
+        await waitFor('a backup to be refused', () => warnings.some((text) => text.includes('backups')));
+      }
+      expect(seen.filter((name) => name.endsWith('foreign'))).toEqual([]);
+      expect(treeOf(elsewhere)).toBe(before);
+      for (const outcome of outcomes) {
+        if (outcome.status === 'rejected') expect(outcome.reason).toBeInstanceOf(SnapshotError);
+      }
+      await driver.close();
+      expect(treeOf(elsewhere)).toBe(before);
+    },
+  );
+});
+
+/** All that there is to know of a directory and below it. */
+function treeOf(directory: string): string {
+  return sh(
+    `find . -printf '%p %y %m %i %s %T@ %C@\\n' | sort; find . -type f -exec sha256sum {} + | sort`,
+    directory,
+  );
+}

@@ -41,7 +41,7 @@ export async function writeBackup(
   using opened = new Descriptors();
   let db: Database | undefined;
   try {
-    // A rolling backup is made where the driver has found its directory to be, wherever the path leads by now.
+    // A rolling backup is made in the directory that the driver has open, or not at all.
     const directory = rolling && fdPath(opened.add(openSame(dirname(given), rolling.directory)));
     const file = directory === undefined ? given : join(directory, basename(given));
     checkFree(file);
