@@ -14,6 +14,7 @@ export type FindingCode =
   | 'database-foreign'
   | 'database-newer'
   | 'database-older'
+  | 'database-oversized'
   | 'database-corrupt'
   | 'index-damaged'
   | 'constraint-broken'

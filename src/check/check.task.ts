@@ -4,6 +4,8 @@ import { HeldRoot } from '../layers/held-root.ts';
 import { SnapshotError, toSnapshotError } from '../errors.ts';
 import { FileStatus } from '../linux/file-status.ts';
 import { cString } from '../linux/foreign.ts';
+import { DEFAULT_BUSY_TIMEOUT_MS } from '../metadata/busy.ts';
+import { StoreLock } from '../metadata/store-lock.ts';
 import { quote } from '../quote.ts';
 import type { CheckProgress, Repair, Report } from '../report.ts';
 import type { CheckSettings } from './context.ts';
@@ -27,12 +29,14 @@ const REPAIR_ROUNDS = 3;
  *
  * @throws {SnapshotError} FAILED_PRECONDITION if there is no store in the root
  * @throws {SnapshotError} NOT_FOUND if a snapshot in `only` does not exist
+ * @throws {SnapshotError} UNAVAILABLE if it is to be repaired, and a restoration does not end
  */
 export async function examine(
   { root: given, settings }: CheckInput,
   { emit, scratch }: TaskContext<CheckProgress>,
 ): Promise<Report> {
   const held = holdRoot(given);
+  let lock: StoreLock | undefined;
   try {
     const deadline = performance.now() + (settings.maxDuration ?? Infinity);
     const check = (): Promise<Pass> => runPass({ held, settings, deadline, onProgress: emit, scratch });
@@ -40,6 +44,8 @@ export async function examine(
     const repairs: Repair[] = [];
     if (settings.repair === true) {
       const dryRun = settings.dryRun === true;
+      // No restoration may replace the database meanwhile.
+      if (!dryRun) lock = await StoreLock.share(held.layout.root, DEFAULT_BUSY_TIMEOUT_MS);
       for (let round = 0; round < REPAIR_ROUNDS; round += 1) {
         const made = await repairStore(held, pass, { dryRun });
         repairs.push(...made);
@@ -49,6 +55,7 @@ export async function examine(
     }
     return toReport(held.layout.root, pass, repairs);
   } finally {
+    lock?.release();
     held.close();
   }
 }

@@ -16,6 +16,7 @@ import { SnapshotError, toSnapshotError } from '../errors.ts';
 import { createDirectory, moveFile, openDirectoryBeneath } from '../linux/file-calls.ts';
 import { FileStatus } from '../linux/file-status.ts';
 import { cString } from '../linux/foreign.ts';
+import { hasDirectory } from '../linux/plain-file.ts';
 import { syncPath } from '../linux/sync-path.ts';
 import { listBackups } from '../metadata/backup/files.ts';
 import { newestFirst } from '../metadata/backup/newest.ts';
@@ -85,6 +86,8 @@ async function restoreAlone(
   const { layout } = held;
   const { root } = layout;
   held.checkPlace();
+  // The old database is moved to the one, and no id that the other has is assigned again.
+  for (const path of [layout.lostAndFound, layout.snapshots]) hasDirectory(path);
   removeUnfinished(layout);
   const unfinished = lookAtUnfinished(layout, scratch);
   if (unfinished === 'a complete database') {

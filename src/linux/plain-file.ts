@@ -65,6 +65,6 @@ export function hasDirectory(path: string): boolean {
 
 function notPlain(path: string, found: Kind, wanted = 'a regular file'): SnapshotError {
   return new SnapshotError('FAILED_PRECONDITION', `${quote(path)} is ${describeType(found)}, not ${wanted}`, {
-    hint: 'overlite check --repair moves it to lost+found',
+    hint: 'overlite check says what to do',
   });
 }

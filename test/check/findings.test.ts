@@ -185,6 +185,12 @@ const cases: Case[] = [
     // The table was not made by the migration, and is not quite as that makes it.
   },
   {
+    code: 'database-oversized',
+    what: 'the file was extended',
+    damage: ({ at }) => truncateSync(at('metadata.db'), 1 << 20),
+    status: 'clean',
+  },
+  {
     code: 'database-corrupt',
     what: 'the first page of a table was overwritten',
     damage: ({ root, at }) => {

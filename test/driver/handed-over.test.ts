@@ -8,12 +8,15 @@ import {
   renameSync,
   rmSync,
   symlinkSync,
+  truncateSync,
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
-import { describe, expect } from 'vitest';
-import { MetadataReader, MetadataStore, OverlayDriver, restoreStore } from '../../src/index.ts';
+import { describe, expect, vi } from 'vitest';
+import { MetadataReader, MetadataStore, OverlayDriver, restoreStore, checkStore } from '../../src/index.ts';
 import { backupDatabase } from '../../src/metadata/backup/backup.ts';
+import { StoreLock } from '../../src/metadata/store-lock.ts';
+import { makeDisk } from '../support/disk.ts';
 import { test } from '../support/fixtures.ts';
 import { needs } from '../support/needs.ts';
 import { mustRun } from '../support/shell.ts';
@@ -145,6 +148,69 @@ describe.skipIf(lacking)(`a store that was handed over${lacking}`, () => {
     expect(findings.map(({ code }) => code)).toEqual(['snapshots-link']);
     expect({ rebuild, repairs }).toEqual({ rebuild: [], repairs: [] });
     expect(lstatSync(at('snapshots')).isSymbolicLink()).toBe(true);
+  });
+
+  test('a database with a hole of 10 GB is checked, salvaged and restored with little space for copies', async ({
+    example: { root, at },
+    undo,
+  }) => {
+    const disk = makeDisk('tmpfs', 2);
+    undo(() => disk.remove());
+    vi.stubEnv('TMPDIR', disk.path);
+    undo(() => vi.unstubAllEnvs());
+    truncateSync(at('metadata.db'), 10 * 2 ** 30);
+    const { status, findings } = await checkStore(root);
+    expect({ status, codes: findings.map(({ code }) => code) }).toEqual({
+      status: 'clean',
+      codes: ['database-oversized'],
+    });
+    expect((await restoreStore(root, { salvage: true })).snapshots).toBe(6);
+  });
+
+  test('a database that does not fit into the space for copies is told, and that is not filled', async ({
+    example: { root, at },
+    undo,
+  }) => {
+    const disk = makeDisk('tmpfs', 2);
+    undo(() => disk.remove());
+    vi.stubEnv('TMPDIR', disk.path);
+    undo(() => vi.unstubAllEnvs());
+    writeFileSync(at('metadata.db'), Buffer.alloc(4 << 20, 'x'), { flag: 'a' });
+    for (const run of [() => checkStore(root), () => restoreStore(root, { salvage: true })]) {
+      await expect(run()).rejects.toMatchObject({
+        code: 'RESOURCE_EXHAUSTED',
+        hint: expect.stringContaining('TMPDIR') as string,
+      });
+    }
+    expect(readdirSync(disk.path)).toEqual(['root']);
+  });
+
+  test('nothing is repaired while a restoration has the store alone', async ({ example: { root, at } }) => {
+    execFileSync('mkfifo', [at('metadata.db-wal')]);
+    const alone = StoreLock.takeAlone(root);
+    const repair = checkStore(root, { repair: true });
+    expect((await checkStore(root)).status).toBe('damaged');
+    alone.release();
+    expect((await repair).status).toBe('repaired');
+  });
+
+  test('nothing is restored while lost+found or snapshots is a link, and nothing has changed', async ({
+    example: { root, at },
+    place,
+  }) => {
+    mkdirSync(join(place, 'elsewhere'));
+    symlinkSync(join(place, 'elsewhere'), at('lost+found'));
+    await expect(restoreStore(root, { salvage: true })).rejects.toMatchObject({
+      code: 'FAILED_PRECONDITION',
+    });
+    rmSync(at('lost+found'));
+    renameSync(at('snapshots'), join(place, 'larger'));
+    symlinkSync(join(place, 'larger'), at('snapshots'));
+    await expect(restoreStore(root, { salvage: true })).rejects.toMatchObject({
+      code: 'FAILED_PRECONDITION',
+    });
+    expect(readdirSync(join(place, 'elsewhere'))).toEqual([]);
+    expect(readdirSync(root).filter((name) => name.includes('restor'))).toEqual([]);
   });
 
   test('nothing opens a database with a trigger that is not ours, until a repair has dropped it', async ({

@@ -28,6 +28,11 @@ export const DATABASE_FINDINGS = {
     message: ({ version }: { version: number }) =>
       `the database has the older version ${version}: the next open migrates it`,
   },
+  'database-oversized': {
+    severity: 'warning',
+    message: ({ path, excess }: { path: string; excess: number }) =>
+      `${path} goes on for ${excess} bytes after the end of the database`,
+  },
   'database-corrupt': {
     severity: 'error',
     message: ({ lines }: { lines: readonly string[] }) => `the database is damaged: ${summary(lines)}`,

@@ -89,11 +89,7 @@ function keepRows({ held, writer }: RepairContext, table: SchemaDifference): { r
   const fd = openPlain(file, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, 0o600);
   try {
     for (const row of writer.rowsOf(table)) {
-      // Bytes that are no text are given in base64.
-      const line = JSON.stringify(row, (_, value: unknown) =>
-        Buffer.isBuffer(value) ? { base64: value.toString('base64') } : value,
-      );
-      writeFileSync(fd, `${line}\n`);
+      writeFileSync(fd, `${JSON.stringify(row)}\n`);
     }
     fsyncSync(fd);
   } finally {

@@ -2,7 +2,7 @@ import { type Stats, lstatSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { SnapshotError } from '../../errors.ts';
 import type { Layout } from '../../layers/layout.ts';
-import { describeType } from '../../linux/plain-file.ts';
+import { describeType, statPlain } from '../../linux/plain-file.ts';
 import { BACKUP_NAME, backupsOf } from '../../metadata/backup/files.ts';
 import { FILE_SUFFIXES } from '../../metadata/database-files.ts';
 import { Inspector } from '../../metadata/repair/inspector.ts';
@@ -108,6 +108,7 @@ export function checkDatabase(context: DatabaseContext): void {
   const { inspector, progress, problems } = context;
   const path = context.layout.database;
   if (inspector.outdated) problems.add('database-older', { version: inspector.version, path });
+  checkSize(context);
   checkLog(context);
   checkIntegrity(context);
   for (const difference of inspector.schema()) {
@@ -119,6 +120,14 @@ export function checkDatabase(context: DatabaseContext): void {
     progress.advance(rows);
     problems.add('foreign-key', { table, rows, path });
   }
+}
+
+function checkSize({ inspector, layout, problems }: DatabaseContext): void {
+  const path = layout.database;
+  // First, since the database may be growing.
+  const size = statPlain(path)?.size ?? 0;
+  const excess = size - inspector.size();
+  if (excess > 0) problems.add('database-oversized', { excess, path });
 }
 
 function checkLog({ inspector, layout, problems }: DatabaseContext): void {

@@ -84,6 +84,12 @@ export class Inspector {
     return this.version < LATEST_VERSION;
   }
 
+  /** How large the database is by what it says itself, in bytes. */
+  size(): number {
+    const pragma = (name: string): number => Number(this.#db.pragma(name, { simple: true }));
+    return this.#read(() => pragma('page_count') * pragma('page_size'));
+  }
+
   /** What SQLite's integrity check reports; empty if the file is intact. */
   integrity({ quick }: { quick: boolean }): string[] {
     const pragma = quick ? 'quick_check(100)' : 'integrity_check(100)';
