@@ -117,6 +117,41 @@ export function* linesOf({ text }: MountTable): Generator<string, void, undefine
   }
 }
 
+/** The mount with an id. */
+export function findMount(table: MountTable, id: number): MountEntry | undefined {
+  for (const line of linesOf(table)) {
+    if (line.startsWith(`${id} `)) return parseLine(line);
+  }
+  return undefined;
+}
+
+/** How many lines are looked at before a search yields. */
+const LINES_AT_ONCE = 1000;
+
+/** The longest table that is searched without interruption, in bytes. */
+const SHORT_TABLE = LINES_AT_ONCE * 100;
+
+/** Calls `look` for each line of a table. Yields to give an opportunity to end a slice. */
+export function* eachLine(
+  table: MountTable,
+  look: (line: string) => void,
+): Generator<undefined, void, undefined> {
+  let count = 0;
+  for (const line of linesOf(table)) {
+    if ((count += 1) % LINES_AT_ONCE === 0) yield undefined;
+    look(line);
+  }
+}
+
+/** Takes all steps of a search through a table, in slices if the table is long. */
+export async function searchThrough({ text }: MountTable, steps: Iterable<undefined>): Promise<void> {
+  if (text.length > SHORT_TABLE) {
+    await inSlices(steps, () => {});
+    return;
+  }
+  for (const _ of steps) continue;
+}
+
 /** The table of this process. The file stays open, since poll(2) then says whether the table has changed. */
 class OwnTable {
   readonly #fd = openSync('/proc/self/mountinfo', 'r');
