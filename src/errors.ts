@@ -100,7 +100,12 @@ const fromSqlite: readonly Translation[] = [
   { pattern: /^SQLITE_READONLY/, code: 'FAILED_PRECONDITION', words: 'the database is read-only' },
   { pattern: /^SQLITE_(PERM|AUTH)/, code: 'PERMISSION_DENIED', words: 'permission denied on the database' },
   { pattern: /^SQLITE_CANTOPEN/, code: 'FAILED_PRECONDITION', words: 'the database cannot be opened' },
-  { pattern: /^SQLITE_CONSTRAINT/, code: 'FAILED_PRECONDITION', words: 'a constraint was violated' },
+  {
+    pattern: /^SQLITE_CONSTRAINT/,
+    code: 'FAILED_PRECONDITION',
+    words: 'a constraint was violated',
+    hint: 'overlite check says what is wrong with the store',
+  },
   { pattern: /^SQLITE_IOERR/, code: 'UNAVAILABLE', words: 'I/O error on the database' },
 ];
 

@@ -40,7 +40,8 @@ export function copyRows(from: Database, to: Database): void {
     });
     copy();
   } finally {
-    from.exec('rollback');
+    // SQLite may have rolled back by itself.
+    if (from.inTransaction) from.exec('rollback');
   }
 }
 
