@@ -83,8 +83,15 @@ function wouldRun({ type, problem }: SchemaDifference): boolean {
  * Checks that nothing in a database of that version would run that is not ours.
  *
  * @throws {SnapshotError} FAILED_PRECONDITION if something would
+ * @throws {SnapshotError} DATA_LOSS if a table of ours is missing, or something else is in its place
  */
 export function checkNothingForeign(db: Database, version: number): void {
+  const [missing] = missingTables(db);
+  if (missing !== undefined) {
+    throw new SnapshotError('DATA_LOSS', `the database has no table ${quote(missing)}`, {
+      hint: 'restore it from a backup, or salvage what can be read: overlite restore',
+    });
+  }
   const foreign = schemaDifferences(db, version).find(wouldRun);
   if (foreign === undefined) return;
   const { type, name, problem } = foreign;

@@ -267,13 +267,16 @@ describe.skipIf(lacking)(`a store that was handed over${lacking}`, () => {
     expect((await driver.stat('new')).id).toBeLessThan(2_000_000);
   });
 
-  test('salvage reads no view that is in the place of a table', async ({ example: { root, at } }) => {
+  test('nothing reads a view that is in the place of a table', async ({ example: { root, at } }) => {
     mustRun(
       at('metadata.db'),
       `drop table label;
        create view label (snapshot_id, key, value) as
        with recursive n (i) as (select 1 union all select i + 1 from n) select i, i, i from n;`,
     );
+    for (const [what, open] of Object.entries(OPENS)) {
+      await expect(open(root), what).rejects.toMatchObject({ code: 'DATA_LOSS' });
+    }
     expect((await restoreStore(root, { salvage: true })).snapshots).toBe(6);
   });
 
