@@ -31,6 +31,7 @@ export type FindingCode =
   | 'live-and-journalled'
   | 'high-water-low'
   | 'high-water-high'
+  | 'root-replaceable'
   | 'root-owner'
   | 'root-mode'
   | 'database-mode'

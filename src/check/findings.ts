@@ -5,6 +5,7 @@ import { DIRECTORY_FINDINGS } from './steps/directories.findings.ts';
 import { GRAPH_FINDINGS } from './steps/graph.findings.ts';
 import { LAYER_FINDINGS } from './steps/layers.findings.ts';
 import { LEFTOVER_FINDINGS } from './steps/leftovers.findings.ts';
+import { PLACE_FINDINGS } from './steps/place.findings.ts';
 import { MOUNT_FINDINGS } from './steps/mounts.findings.ts';
 
 /** The steps of a check, in their order. */
@@ -21,6 +22,7 @@ export const STEPS = [
 export const DESCRIPTIONS = {
   ...DATABASE_FINDINGS,
   ...GRAPH_FINDINGS,
+  ...PLACE_FINDINGS,
   ...DIRECTORY_FINDINGS,
   ...LAYER_FINDINGS,
   ...LEFTOVER_FINDINGS,
@@ -69,6 +71,7 @@ function list<S extends Step, Table extends Record<string, Description>>(
 export const FINDINGS = {
   ...list('database', DATABASE_FINDINGS),
   ...list('graph', GRAPH_FINDINGS),
+  ...list('directories', PLACE_FINDINGS),
   ...list('directories', DIRECTORY_FINDINGS),
   ...list('layers', LAYER_FINDINGS),
   ...list('leftovers', LEFTOVER_FINDINGS),

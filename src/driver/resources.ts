@@ -1,6 +1,7 @@
 import { basename, join } from 'node:path';
 import type { Database } from 'better-sqlite3';
 import { SnapshotError, toSnapshotError } from '../errors.ts';
+import { findOpenAncestor } from '../layers/ancestors.ts';
 import { Directories } from '../layers/directories.ts';
 import type { HeldRoot } from '../layers/held-root.ts';
 import { Layers } from '../layers/layers.ts';
@@ -66,6 +67,7 @@ export interface Resources {
  */
 export async function openResources(path: unknown, settings: Settings): Promise<Resources> {
   const root = openRoot(path);
+  warnOfPlace(root.held.layout);
   let lock: StoreLock | undefined;
   let db: Database | undefined;
   try {
@@ -82,6 +84,20 @@ export async function openResources(path: unknown, settings: Settings): Promise<
     root.held.close();
     throw toSnapshotError(error, `opening the root ${quote(root.held.layout.root)}`);
   }
+}
+
+/** The roots that were warned of in this process. */
+const warned = new Set<string>();
+
+/** Warns, once for each root, if somebody else can replace it. What is there by then is not trusted, so it can be opened. */
+function warnOfPlace({ root }: Layout): void {
+  const found = findOpenAncestor(root);
+  if (found === undefined || warned.has(root)) return;
+  warned.add(root);
+  process.emitWarning(
+    `somebody else can put something else in the place of ${quote(root)}, in ${quote(found.path)}: ${found.why}`,
+    'OverliteWarning',
+  );
 }
 
 /** Opens the database. On a full disk even that may take the spare space. */

@@ -76,3 +76,8 @@ export function overlayKnowsIndex(): boolean {
 export function inUserNamespace(): boolean {
   return !/^\s*0\s+0\s+4294967295\s*$/.test(readFileSync('/proc/self/uid_map', 'utf8'));
 }
+
+/** The number by which a user namespace shows every user that it has no number for. */
+export function overflowUid(): number {
+  return Number(readFileSync('/proc/sys/kernel/overflowuid', 'utf8'));
+}

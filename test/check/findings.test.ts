@@ -18,7 +18,7 @@ import {
   writeFileSync,
   writeSync,
 } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { describe, expect } from 'vitest';
 import {
   type CheckOptions,
@@ -457,6 +457,20 @@ const cases: Case[] = [
     left: ['high-water-high'],
   },
 
+  {
+    code: 'root-replaceable',
+    what: 'a directory above the root belongs to another user',
+    damage: ({ root }) => chownSync(dirname(root), 4711, 4711),
+    status: 'clean',
+    left: ['root-replaceable'],
+  },
+  {
+    code: 'root-replaceable',
+    what: 'others may write to a directory above the root',
+    damage: ({ root }) => chmodSync(dirname(root), 0o775),
+    status: 'clean',
+    left: ['root-replaceable'],
+  },
   {
     code: 'root-owner',
     what: 'the root belongs to another user',

@@ -10,10 +10,12 @@ import type { SeenRemoval, SeenSnapshot } from '../../metadata/repair/inspector.
 import { confirm } from '../confirm.ts';
 import { type CheckContext, isWanted } from '../context.ts';
 import { type Problem, problem } from '../problem.ts';
+import { checkPlace } from './place.ts';
 
 /** Checks the directories of the snapshots against the rows, and the directories that hold them all. */
 export async function checkDirectories(context: CheckContext): Promise<void> {
   const { held, rows, inspector, progress, problems } = context;
+  checkPlace(context);
   checkModes(context);
   const covered = await findCovered(context);
   const top = checkTop(context);
