@@ -76,7 +76,7 @@ export class Layers {
       // In this order: once the last mount is gone, only what differs from before shows that there was one.
       const mounted = await this.inUse(layer);
       const changed = async (): Promise<boolean> => {
-        if (before !== undefined) return before.mounted || before.last !== lastMount(this.#layout, layer.id);
+        if (before !== undefined) return before.mounted || before.last !== lastMount(this.#root, layer.id);
         const now = await lookAgain(this.#snapshotsView.walk(layer.id), watched);
         return now.written || now.version !== version;
       };
@@ -114,7 +114,7 @@ export class Layers {
   async inUse({ id, base }: Layer): Promise<boolean> {
     const below = String(id);
     if ((await this.#mounts.findOwn(below)) !== undefined) return true;
-    const inOverlay = await isInOverlay(this.#layout, id);
+    const inOverlay = await isInOverlay(this.#root, id);
     if (inOverlay !== undefined && !base) return inOverlay;
     return inOverlay === true || (await this.#mounts.survey()).findUse(below)?.certain === true;
   }
@@ -130,8 +130,8 @@ export class Layers {
     base,
   }: Layer): Promise<{ mounted: boolean; last: string | undefined } | undefined> {
     if (base) return undefined;
-    const last = lastMount(this.#layout, id);
-    const mounted = await isInOverlay(this.#layout, id);
+    const last = lastMount(this.#root, id);
+    const mounted = await isInOverlay(this.#root, id);
     return mounted === undefined ? undefined : { mounted, last };
   }
 

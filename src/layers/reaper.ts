@@ -1,10 +1,9 @@
-import { existsSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Checked } from '../arguments.ts';
 import { toSnapshotError } from '../errors.ts';
 import { deleteEntry } from '../linux/delete.ts';
 import { Descriptors } from '../linux/descriptors.ts';
-import { errnoOf, ignoreMissing, isGone, unlessGone } from '../linux/errno.ts';
+import { errnoOf, ignoreGone, ignoreMissing, isGone, unlessGone } from '../linux/errno.ts';
 import { close, fsync } from '../linux/fs-promises.ts';
 import type { RemovalJournal } from '../metadata/removal-journal.ts';
 import type { Removal } from '../metadata/rows.ts';
@@ -265,7 +264,7 @@ export class Reaper {
     if (!(await this.#gate.drain())) return 'snapshots of this store are being mounted all the time';
     const use = (await this.#mounts.survey()).findUse(part === 'all' ? `${id}` : `${id}/${part}`);
     if (use !== undefined) return use.what;
-    return existsSync(this.#layout.fs(id)) && (await isInOverlay(this.#layout, id)) === true
+    return (await isInOverlay(this.#root, id).catch(ignoreGone)) === true
       ? 'an overlay that is mounted elsewhere, or detached, uses it'
       : undefined;
   }

@@ -25,7 +25,7 @@ export async function isAbandoned(root: HeldRoot, id: number): Promise<boolean |
     const lock = DirectoryLock.takeLayer(root, id);
     if (lock === undefined) return false;
     lock.release();
-    const inUse = await isInOverlay(root.layout, id);
+    const inUse = await isInOverlay(root, id);
     return inUse === undefined ? undefined : !inUse;
   } catch (error) {
     // Without its layer it is damaged, which is another matter.
