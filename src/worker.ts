@@ -31,7 +31,8 @@ function send(message: ChildMessage): Promise<void> {
 
 async function perform({ task, input, scratch }: ChildRequest): Promise<void> {
   const context: TaskContext<unknown> = {
-    emit: (event) => void send({ type: 'event', event }),
+    // An event that cannot be sent changes nothing about the result.
+    emit: (event) => void send({ type: 'event', event }).catch(() => {}),
     scratch: () => {
       mkdirSync(scratch, { recursive: true, mode: 0o700 });
       return scratch;
@@ -51,7 +52,8 @@ async function perform({ task, input, scratch }: ChildRequest): Promise<void> {
   process.disconnect();
 }
 
-process.once('message', (request: ChildRequest) => void perform(request));
+// If not even an error can be sent, the parent process is told by the status.
+process.once('message', (request: ChildRequest) => void perform(request).catch(() => process.exit(1)));
 
 // Nobody is left who wants the result.
 process.once('disconnect', () => process.exit());

@@ -7,6 +7,7 @@ import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { OverlayDriver } from '../driver/driver.ts';
 import { SnapshotError } from '../errors.ts';
+import { guarded } from '../guarded.ts';
 import { MetadataReader } from '../metadata/reader.ts';
 import { quote } from '../quote.ts';
 import { command } from './command.ts';
@@ -53,7 +54,7 @@ class Demo {
       );
       say('edited. Everything else is as it is with root.');
     }
-    const discard = (): void => rmSync(root, { recursive: true, force: true });
+    const discard = guarded(() => rmSync(root, { recursive: true, force: true }));
     // A closed pipe ends the process at once, without `finally`.
     if (!keep) process.once('exit', discard);
     try {

@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs';
 import { inspect } from 'node:util';
 import type { Command } from 'commander';
 import { SnapshotError, toSnapshotError } from '../errors.ts';
+import { guarded } from '../guarded.ts';
 import { isSystemError } from '../linux/errno.ts';
 import { escapeHidden, escapeLines, jsonText } from '../quote.ts';
 import { STATUSES, type Statuses, helpOf } from './command.ts';
@@ -13,12 +14,10 @@ import { Stopped, stoppedStatus, takeSignals } from './stopping.ts';
 takeSignals();
 // If the reader of the errors goes away, the status still tells.
 process.stderr.on('error', () => {});
-process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-  // As if SIGPIPE had ended it.
-  if (error.code === 'EPIPE') process.exit(141);
-  process.stderr.write(`overlite: cannot write the output: ${error.message}\n`);
-  process.exit(statusesOf(current()).failed(error));
-});
+process.stdout.on(
+  'error',
+  guarded(endUnheard, () => process.exit(1)),
+);
 
 try {
   checkArguments();
@@ -26,6 +25,14 @@ try {
   process.exitCode = stoppedStatus() ?? process.exitCode;
 } catch (error) {
   process.exitCode = report(error);
+}
+
+/** Ends a command whose output cannot be written. */
+function endUnheard(error: NodeJS.ErrnoException): void {
+  // As if SIGPIPE had ended it.
+  if (error.code === 'EPIPE') process.exit(141);
+  process.stderr.write(`overlite: cannot write the output: ${error.message}\n`);
+  process.exit(statusesOf(current()).failed(error));
 }
 
 /** Refuses arguments that are not UTF-8: Node replaces their bytes, and the result would name something else. */

@@ -8,6 +8,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Command } from 'commander';
 import type { OverlayDriver } from '../driver/driver.ts';
 import { SnapshotError, toSnapshotError } from '../errors.ts';
+import { guarded } from '../guarded.ts';
 import { DirectoryLock } from '../layers/directory-lock.ts';
 import { HeldRoot } from '../layers/held-root.ts';
 import { RUN_LABEL, type RunPurpose } from '../layers/run-workspace.ts';
@@ -309,8 +310,11 @@ function begin([file = '', ...args]: readonly string[], options: SpawnOptions): 
     return Promise.resolve(refuse(error));
   }
   handOver(child);
-  return new Promise((done) => {
-    child.on('error', (error) => done(refuse(error)));
+  return new Promise((done, fail) => {
+    child.on(
+      'error',
+      guarded((error) => done(refuse(error)), fail),
+    );
     child.on('exit', (status, signal) => {
       done({ status: signal === null ? (status ?? 0) : STATUS.signal + constants.signals[signal], signal });
     });

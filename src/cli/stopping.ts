@@ -1,4 +1,5 @@
 import type { ChildProcess } from 'node:child_process';
+import { guarded } from '../guarded.ts';
 
 /** The error of a command that was stopped by a signal. */
 export class Stopped extends Error {
@@ -25,27 +26,32 @@ let running: ChildProcess | undefined;
 /** Leaves signals to a process until it has ended: SIGTERM and SIGHUP are passed on, a terminal sends it SIGINT. */
 export function handOver(child: ChildProcess): void {
   const ignore = (): void => {};
-  const takeBack = (): void => {
+  const takeBack = guarded(() => {
     running = undefined;
     process.off('SIGQUIT', ignore);
-  };
+  });
   running = child;
   process.on('SIGQUIT', ignore);
   // A Ctrl-C that ends the command can arrive after its end, in the same turn of the event loop.
   child.once('exit', () => setImmediate(takeBack)).once('error', takeBack);
 }
 
+function stop(name: keyof typeof STATUS): void {
+  if (running !== undefined) {
+    if (name !== 'SIGINT') running.kill(name);
+    return;
+  }
+  if (stopSignal.aborted) process.exit(STATUS[name]);
+  stopping.abort(new Stopped(name));
+}
+
 /** Handles signals: the first one stops the command in an orderly way, a second one at once. */
 export function takeSignals(): void {
   for (const name of ['SIGHUP', 'SIGINT', 'SIGTERM'] as const) {
-    process.on(name, () => {
-      if (running !== undefined) {
-        if (name !== 'SIGINT') running.kill(name);
-        return;
-      }
-      if (stopSignal.aborted) process.exit(STATUS[name]);
-      stopping.abort(new Stopped(name));
-    });
+    process.on(
+      name,
+      guarded(() => stop(name)),
+    );
   }
 }
 

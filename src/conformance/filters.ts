@@ -45,7 +45,13 @@ export const filterCases: Readonly<Record<string, Body>> = {
     for (const [filters, names] of expected)
       assert.equal(await listed(s, ...filters), names, JSON.stringify(filters));
     const walked: string[] = [];
-    await s.walk(({ name }) => void walked.push(name), 'labels.color==red', 'name==b');
+    await s.walk(
+      ({ name }) => {
+        walked.push(name);
+      },
+      'labels.color==red',
+      'name==b',
+    );
     assert.deepEqual(walked, ['a', 'b']);
   },
 

@@ -5,6 +5,7 @@ import {
   type handleUnaryCall,
   status,
 } from '@grpc/grpc-js';
+import { guarded } from '../guarded.ts';
 import { type CallStatus, toStatus } from './status.ts';
 
 /** The longest that a timer can wait, in milliseconds. */
@@ -28,10 +29,10 @@ function follow(
 ): Disposable & { readonly signal: AbortSignal } {
   const abandoned = new AbortController();
   const deadline = Number(call.getDeadline());
-  const abort = (): void => {
+  const abort = guarded(() => {
     const code = Date.now() >= deadline ? status.DEADLINE_EXCEEDED : status.CANCELLED;
     abandoned.abort(new Abandoned(code));
-  };
+  });
   if (call.cancelled || Date.now() >= deadline) abort();
   call.once('cancelled', abort);
   // If the client does not read, the library does not notice that the deadline has passed.
@@ -62,8 +63,8 @@ export function unary<Request, Response>(
       return await answer(call.request, following.signal);
     };
     run().then(
-      (response) => respond(null, response),
-      (error: unknown) => respond(toCallStatus(error, doing)),
+      guarded((response) => respond(null, response)),
+      guarded((error: unknown) => respond(toCallStatus(error, doing))),
     );
   };
 }
@@ -85,8 +86,12 @@ export function streaming<Request, Response>(
       signal.throwIfAborted();
     };
     run().then(
-      () => call.end(),
-      (error: unknown) => call.emit('error', toCallStatus(error, doing)),
+      guarded(() => {
+        call.end();
+      }),
+      guarded((error: unknown) => {
+        call.emit('error', toCallStatus(error, doing));
+      }),
     );
   };
 }

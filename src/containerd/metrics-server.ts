@@ -1,6 +1,7 @@
 import { once } from 'node:events';
 import { type IncomingMessage, type ServerResponse, createServer } from 'node:http';
 import { SnapshotError, toSnapshotError } from '../errors.ts';
+import { warn } from '../guarded.ts';
 import { quote } from '../quote.ts';
 import type { Metrics } from './metrics.ts';
 import { listenOn } from './socket.ts';
@@ -19,11 +20,16 @@ export interface MetricsServer extends AsyncDisposable {
  */
 export async function serveMetrics(metrics: Metrics, address: string): Promise<MetricsServer> {
   const server = createServer((request, response) => {
-    void answer(metrics, request, response);
+    // What has begun to be sent cannot be taken back.
+    void answer(metrics, request, response).catch(() => response.destroy());
   });
+  // That of `listen` is awaited below. After a connection that could not be accepted, others may be.
+  server.on('error', (error) => server.listening && warn(error, 'the server of metrics'));
   const isPath = address.includes('/');
   const listener = isPath
-    ? await listenOn(address, (socket) => server.emit('connection', socket))
+    ? await listenOn(address, (socket) => {
+        server.emit('connection', socket);
+      })
     : undefined;
   let place = listener?.address ?? '';
   if (!isPath) {

@@ -1,5 +1,6 @@
 import type { Socket } from 'node:net';
 import { Server, ServerCredentials } from '@grpc/grpc-js';
+import { guarded, warn } from '../guarded.ts';
 import type { Snapshotter } from '../snapshot.ts';
 import { type CallRecord, Calls } from './calls.ts';
 import { loadOptional } from './optional.ts';
@@ -21,7 +22,7 @@ export interface ServeOptions extends SnapshotsServiceOptions {
   readonly health?: boolean;
   /** Offer `grpc.reflection.v1.ServerReflection` too, which needs `@grpc/reflection` (default: false). */
   readonly reflection?: boolean;
-  /** Called when a call has ended. It must not throw. */
+  /** Called when a call has ended. What it throws becomes an `OverliteWarning`. */
   readonly onCall?: (call: CallRecord) => void;
 }
 
@@ -45,7 +46,7 @@ export interface RunningServer extends AsyncDisposable {
  * @throws {SnapshotError} PERMISSION_DENIED if others may write to the directory
  */
 export async function serve(snapshotter: Snapshotter, options: ServeOptions): Promise<RunningServer> {
-  const calls = new Calls(options.onCall ?? (() => {}));
+  const calls = new Calls(guarded(options.onCall ?? (() => {}), (error) => warn(error, 'onCall has thrown')));
   const server = new Server({
     'grpc.max_receive_message_length': MAX_REQUEST_BYTES,
     'grpc.max_send_message_length': -1,
@@ -58,7 +59,7 @@ export async function serve(snapshotter: Snapshotter, options: ServeOptions): Pr
   const connections = server.createConnectionInjector(ServerCredentials.createInsecure());
   const { address } = options;
   const sockets = new Set<Socket>();
-  const listener = await listen(address, (socket) => {
+  const listener = await openListener(address, (socket) => {
     sockets.add(socket.once('close', () => sockets.delete(socket)));
     connections.injectConnection(socket);
   });
@@ -90,7 +91,7 @@ async function addReflection(server: Server): Promise<void> {
   new ReflectionService(packageDefinition).addToServer(server);
 }
 
-function listen(address: string | number, onConnection: (socket: Socket) => void): Promise<Listener> {
+function openListener(address: string | number, onConnection: (socket: Socket) => void): Promise<Listener> {
   return typeof address === 'number'
     ? listenOnDescriptor(address, onConnection)
     : listenOn(address, onConnection);

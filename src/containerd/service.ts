@@ -1,5 +1,6 @@
 import type { UntypedServiceImplementation, handleServerStreamingCall, handleUnaryCall } from '@grpc/grpc-js';
 import { SnapshotError } from '../errors.ts';
+import { guarded } from '../guarded.ts';
 import { quote } from '../quote.ts';
 import type { Info, Labels, Snapshotter } from '../snapshot.ts';
 import { streaming, unary } from './call.ts';
@@ -155,7 +156,8 @@ async function* inBlocks(
 /** The same items, until the signal is aborted, even in the middle of a long search. */
 function endedBy<T>(signal: AbortSignal, items: AsyncIterable<T>): AsyncIterable<T> {
   const iterator = items[Symbol.asyncIterator]();
-  signal.addEventListener('abort', () => void iterator.return?.().catch(() => {}), { once: true });
+  const end = guarded(() => void iterator.return?.().catch(() => {}));
+  signal.addEventListener('abort', end, { once: true });
   return { [Symbol.asyncIterator]: () => iterator };
 }
 

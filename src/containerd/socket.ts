@@ -16,6 +16,7 @@ import { dirname, join, resolve } from 'node:path';
 import { SnapshotError, toSnapshotError } from '../errors.ts';
 import { tryLock } from '../linux/file-calls.ts';
 import { errnoOf } from '../linux/errno.ts';
+import { guarded, warn } from '../guarded.ts';
 import { quote } from '../quote.ts';
 
 /** The longest path that a socket can have, in bytes. */
@@ -57,7 +58,7 @@ export async function listenOn(address: string, onConnection: OnConnection): Pro
         close() {
           // A file that has replaced it since is not ours.
           if (lstatSync(path, { throwIfNoEntry: false })?.ino === ino) unlinkSync(path);
-          server.close(unlock);
+          server.close(guarded(unlock));
         },
       };
     } catch (error) {
@@ -71,7 +72,7 @@ export async function listenOn(address: string, onConnection: OnConnection): Pro
 
 /** Listens on a socket that the parent process has opened, and that stays its own. */
 export async function listenOnDescriptor(fd: number, onConnection: OnConnection): Promise<Listener> {
-  const server = createServer(onConnection);
+  const server = makeServer(onConnection);
   try {
     await new Promise<void>((done, fail) => {
       server.once('error', fail).listen({ fd }, done);
@@ -80,6 +81,19 @@ export async function listenOnDescriptor(fd: number, onConnection: OnConnection)
     throw toSnapshotError(error, `listening on descriptor ${fd}`);
   }
   return { address: `descriptor ${fd}`, close: () => server.close() };
+}
+
+/** A server whose errors end nothing: that of `listen` has its own listener, and after a failed `accept` others may do. */
+function makeServer(onConnection: OnConnection): Server {
+  const server = createServer((socket) => {
+    try {
+      onConnection(socket);
+    } catch (error) {
+      socket.destroy();
+      warn(error, 'a connection has been closed');
+    }
+  });
+  return server.on('error', (error) => server.listening && warn(error, 'a connection could not be accepted'));
 }
 
 function checkAddress(address: string): string {
@@ -153,13 +167,14 @@ function isAlive(path: string): Promise<boolean> {
       probe.destroy();
       done(true);
     });
-    probe.once('error', (error) => {
+    const refused = (error: Error): void => {
       const errno = errnoOf(error);
       if (errno === 'ECONNREFUSED' || errno === 'ENOENT') done(false);
       // Its queue is full, or it is of another type: some process listens.
       else if (errno === 'EAGAIN' || errno === 'EPROTOTYPE') done(true);
       else fail(error);
-    });
+    };
+    probe.on('error', guarded(refused, fail));
   });
 }
 
@@ -167,7 +182,7 @@ function isAlive(path: string): Promise<boolean> {
 async function bind(path: string, onConnection: OnConnection): Promise<Server> {
   const directory = mkdtempSync(temporaryPrefix(path));
   const temporary = join(directory, 's');
-  const server = createServer(onConnection);
+  const server = makeServer(onConnection);
   try {
     await new Promise<void>((done, fail) => {
       server.once('error', fail).listen(temporary, done);

@@ -1,4 +1,5 @@
 import type { Checked } from '../arguments.ts';
+import { warn } from '../guarded.ts';
 import type { DirectoryLock } from '../layers/directory-lock.ts';
 import type { Layer } from '../layers/layers.ts';
 import { checkNotLost } from '../layers/volatile.ts';
@@ -39,7 +40,7 @@ export class Committer {
       this.#commit(request, layer, watched),
     );
     // Only now, since the deletion takes the lock of the directory too.
-    if (settings.asyncRemove !== true) void reaper.reap(removal);
+    if (settings.asyncRemove !== true) void reaper.reap(removal).catch((error: unknown) => warn(error));
     return info;
   }
 

@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Checked } from '../arguments.ts';
 import { toSnapshotError } from '../errors.ts';
+import { guarded, warn } from '../guarded.ts';
 import { deleteEntry } from '../linux/delete.ts';
 import { Descriptors } from '../linux/descriptors.ts';
 import { errnoOf, ignoreGone, ignoreMissing, isGone, unlessGone } from '../linux/errno.ts';
@@ -69,7 +70,7 @@ export class Reaper {
   /** Tries to carry out removals in the background, after those of earlier calls. */
   reapLater(...removals: readonly Removal[]): void {
     this.#later.push(...removals);
-    if (!this.#reapsInBackground) void this.#reapInBackground();
+    if (!this.#reapsInBackground) void this.#reapInBackground().catch((error: unknown) => warn(error));
   }
 
   /** Tries to carry out all removals in the journal, and deletes the copies that dead processes have left. */
@@ -97,7 +98,10 @@ export class Reaper {
       await this.#sweep({ signal, onProgress: undefined });
     };
     // The next cleanup reports what has to wait.
-    setImmediate(() => signal.aborted || void this.#track(clean()).catch(() => {}));
+    const start = guarded(() => {
+      if (!signal.aborted) void this.#track(clean()).catch(() => {});
+    });
+    setImmediate(start);
   }
 
   /** Syncs everything that has been deleted so far, and takes it out of the journal. */
@@ -109,6 +113,9 @@ export class Reaper {
     this.#settling = settling;
     return settling;
   }
+
+  /** What cannot be settled stays in the journal. */
+  readonly #settleInBackground = guarded(() => void this.settle().catch(() => {}));
 
   async #settleRest(): Promise<void> {
     const removals = [...this.#deleted.values()];
@@ -230,7 +237,7 @@ export class Reaper {
         lock?.release();
       }
       this.#deleted.set(`${removal.id} ${removal.part}`, removal);
-      this.#timer ??= setTimeout(() => void this.settle().catch(() => {}), SETTLE_MS).unref();
+      this.#timer ??= setTimeout(this.#settleInBackground, SETTLE_MS).unref();
       return undefined;
     } catch (error) {
       return toSnapshotError(error, `deleting ${this.#path(removal)}`).message;

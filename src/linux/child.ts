@@ -4,6 +4,7 @@ import { rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { SnapshotError, type ErrorCode } from '../errors.ts';
+import { guarded } from '../guarded.ts';
 import { workerProgram } from './worker-program.ts';
 
 /** Work that runs in a process of its own: its name, and the types of its input, events and result. */
@@ -75,42 +76,51 @@ export async function runInChild<Input, Event, Result>(
     });
     let outcome: (() => void) | undefined;
     let errorText = '';
-    const kill = (): void => {
-      outcome = () => reject(signal?.reason instanceof Error ? signal.reason : new Error('aborted'));
+    const killWith = (error: unknown): void => {
+      outcome = () => reject(error);
       child.kill('SIGKILL');
     };
-    signal?.addEventListener('abort', kill, { once: true });
-    child.stderr?.on('data', (data: Buffer) => {
+    const kill = (): void => killWith(signal?.reason instanceof Error ? signal.reason : new Error('aborted'));
+    const onAbort = guarded(kill, reject);
+    signal?.addEventListener('abort', onAbort, { once: true });
+    const read = (data: Buffer): void => {
       errorText = `${errorText}${data.toString()}`.slice(-2000);
-    });
-    child.on('message', (message: ChildMessage) => {
-      if (message.type === 'event') {
-        try {
-          // At the other end, `worker.ts` runs the function of this task, so the types are right.
-          onEvent?.(message.event as Event);
-        } catch (error) {
-          outcome = () => reject(error);
-          child.kill('SIGKILL');
-        }
-      } else if (message.type === 'result') {
-        outcome ??= () => resolve(message.result as Result);
-      } else {
+    };
+    child.stderr?.on('data', guarded(read)).on('error', () => {});
+    const receive = (message: ChildMessage): void => {
+      // At the other end, `worker.ts` runs the function of this task, so the types are right.
+      if (message.type === 'event') onEvent?.(message.event as Event);
+      else if (message.type === 'result') outcome ??= () => resolve(message.result as Result);
+      else {
         const { code, message: text, hint } = message;
         outcome ??= () => reject(new SnapshotError(code, text, hint === undefined ? {} : { hint }));
       }
-    });
-    child.on('error', (error) => {
+    };
+    const fail = (error: Error): void => {
       outcome ??= () =>
         reject(new SnapshotError('INTERNAL', 'a process cannot be started', { cause: error }));
       if (child.pid === undefined) outcome();
-    });
-    child.on('close', (status, killedBy) => {
-      signal?.removeEventListener('abort', kill);
-      rmSync(scratch, { recursive: true, force: true });
+    };
+    const end = (status: number | null, killedBy: NodeJS.Signals | null): void => {
+      signal?.removeEventListener('abort', onAbort);
+      removeScratch(scratch);
       const how = killedBy === null ? `with status ${status}` : `by ${killedBy}`;
       const details = errorText.trim() === '' ? '' : `: ${errorText.trim()}`;
       (outcome ?? (() => reject(new SnapshotError('INTERNAL', `the process ended ${how}${details}`))))();
-    });
-    child.send({ task: task.name, input, scratch } satisfies ChildRequest);
+    };
+    child.on('message', guarded(receive, killWith));
+    child.on('error', guarded(fail, reject));
+    child.on('close', guarded(end, reject));
+    // Without a process, there is only the event that says why.
+    if (child.pid !== undefined) child.send({ task: task.name, input, scratch } satisfies ChildRequest);
   });
+}
+
+/** What cannot be removed is left to whoever clears the directory of temporary files. */
+function removeScratch(scratch: string): void {
+  try {
+    rmSync(scratch, { recursive: true, force: true });
+  } catch {
+    // The path may even be one that cannot exist.
+  }
 }

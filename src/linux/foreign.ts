@@ -1,6 +1,7 @@
 import { endianness } from 'node:os';
 import { getSystemErrorName } from 'node:util';
 import koffi from 'koffi';
+import { guarded } from '../guarded.ts';
 
 /*
  * Every foreign function of this package. A wrong prototype crashes the process, so they are all in this file, and the
@@ -138,12 +139,13 @@ export function offThread<Args extends unknown[]>(
   path?: Buffer,
 ): Promise<number> {
   return new Promise((resolve, reject) => {
-    fn.async(...args, (error, result) => {
+    const settle = guarded((error: Error | null, result: number | bigint) => {
       // The errno of the call can be read only in this callback.
       if (error !== null) reject(error);
       else if (Number(result) < 0) reject(systemError(call, path));
       else resolve(Number(result));
-    });
+    }, reject);
+    fn.async(...args, settle);
   });
 }
 

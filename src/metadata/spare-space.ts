@@ -39,7 +39,16 @@ export class SpareSpace {
       this.#held = true;
     } catch (error) {
       // Another process has just made it.
-      if (errnoOf(error) !== 'EEXIST') this.release();
+      if (errnoOf(error) !== 'EEXIST') this.#giveUp();
+    }
+  }
+
+  /** What was written before is durable, whatever becomes of the space. */
+  #giveUp(): void {
+    try {
+      this.release();
+    } catch {
+      // The disk has failed, which the next write says.
     }
   }
 

@@ -1,7 +1,7 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { Database } from 'better-sqlite3';
 import { isFull } from '../errors.ts';
-import { escapeHidden } from '../quote.ts';
+import { warn } from '../guarded.ts';
 import { retryWhileBusy } from './busy.ts';
 import type { Closing } from './closing.ts';
 import type { SpareSpace } from './spare-space.ts';
@@ -180,7 +180,7 @@ export class WriteQueue {
     try {
       this.#onTransaction?.(writes);
     } catch (error) {
-      process.emitWarning(`onTransaction has thrown: ${escapeHidden(String(error))}`, 'OverliteWarning');
+      warn(error, 'onTransaction has thrown');
     }
   }
 

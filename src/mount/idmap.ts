@@ -1,6 +1,7 @@
 import { spawn } from 'node:child_process';
 import { closeSync, openSync, writeFileSync } from 'node:fs';
 import { SnapshotError } from '../errors.ts';
+import { guarded } from '../guarded.ts';
 import { cloneMounts, setMountAttributes } from '../linux/mount-calls.ts';
 import type { MountOptions } from './options.ts';
 
@@ -24,18 +25,20 @@ async function openUserNamespace(uidMappings: string, gidMappings: string): Prom
   const ended = new Promise<void>((resolve) => child.once('close', () => resolve()));
   try {
     await new Promise<void>((resolve, reject) => {
-      child.once('error', reject);
-      child.stdout.once('data', () => resolve());
-      child.stderr.once('data', (text: Buffer) =>
-        reject(new SnapshotError('UNIMPLEMENTED', String(text).trim())),
-      );
+      const refuse = (text: Buffer): void => reject(new SnapshotError('UNIMPLEMENTED', String(text).trim()));
+      const end = (): void =>
+        reject(new SnapshotError('UNIMPLEMENTED', 'the process of a user namespace has ended'));
+      child.on('error', reject).once('close', guarded(end, reject));
+      child.stdout.once('data', () => resolve()).on('error', reject);
+      child.stderr.once('data', guarded(refuse, reject)).on('error', reject);
+      child.stdin.on('error', reject);
     });
     writeFileSync(`/proc/${child.pid}/uid_map`, toLines(uidMappings));
     writeFileSync(`/proc/${child.pid}/gid_map`, toLines(gidMappings));
     return openSync(`/proc/${child.pid}/ns/user`, 'r');
   } finally {
     child.kill('SIGKILL');
-    await ended;
+    if (child.pid !== undefined) await ended;
   }
 }
 

@@ -112,6 +112,23 @@ describe.skipIf(lacking)(`a server with the snapshots service alone${lacking}`, 
   });
 });
 
+describe.skipIf(lacking)(`a server whose onCall throws${lacking}`, () => {
+  test.override('serveOptions', {
+    onCall: () => {
+      throw new Error('not today');
+    },
+  });
+
+  test('answers its calls, and warns', async ({ client }) => {
+    const warned = new Promise<Error>((resolve) => {
+      process.once('warning', resolve);
+    });
+    await client.call('Prepare', { key: 'work' });
+    await expect(client.call('Stat', { key: 'work' })).resolves.toMatchObject({ info: { name: 'work' } });
+    await expect(warned).resolves.toMatchObject({ message: 'onCall has thrown: Error: not today' });
+  });
+});
+
 describe.skipIf(lacking)(`clients that do what they should not${lacking}`, () => {
   test.override('serveOptions', ({ calls }) => ({ onCall: (call) => calls.push(call) }));
 

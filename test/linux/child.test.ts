@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import { expect } from 'vitest';
+import { expect, onTestFinished, vi } from 'vitest';
 import { checkStore } from '../../src/index.ts';
 import { defineTask, runInChild } from '../../src/linux/child.ts';
 import { test } from '../support/fixtures.ts';
@@ -54,4 +54,16 @@ test('runInChild() ends its process with an error that onEvent throws', async ({
   await expect(checkStore(example.root, { onProgress })).rejects.toThrow('enough');
   expect(events).toBeGreaterThan(0);
   expect(children()).toEqual(before);
+});
+
+test('a task whose directory for temporary files cannot exist ends nothing but itself', async ({
+  example,
+}) => {
+  vi.stubEnv('TMPDIR', `/tmp/${'x'.repeat(300)}`);
+  onTestFinished(() => void vi.unstubAllEnvs());
+  await expect(runInChild(unknownTask, 'input')).rejects.toMatchObject({ code: 'INTERNAL' });
+  await expect(checkStore(example.root)).rejects.toMatchObject({
+    name: 'SnapshotError',
+    code: 'INVALID_ARGUMENT',
+  });
 });

@@ -4,6 +4,7 @@ import { defineTask, runInChild } from '../../linux/child.ts';
 import { unlessGone } from '../../linux/errno.ts';
 import { identityOf } from '../../linux/identity.ts';
 import { SnapshotError } from '../../errors.ts';
+import { guarded } from '../../guarded.ts';
 import { checkOptions, kindOf, watchedOptions } from '../../arguments.ts';
 import { quote } from '../../quote.ts';
 import type { BackupOptions, Tally } from '../../snapshot.ts';
@@ -33,15 +34,14 @@ export async function backupDatabase(database: string, file: string, options?: B
   const failed = new AbortController();
   const ended = signal === undefined ? failed.signal : AbortSignal.any([signal, failed.signal]);
   let begun: BackupBegun | undefined;
-  const report = (): void => {
-    if (begun === undefined) return;
-    const size = statSync(begun.partial, { throwIfNoEntry: false })?.size ?? begun.total;
-    try {
+  const report = guarded(
+    () => {
+      if (begun === undefined) return;
+      const size = sizeOf(begun.partial) ?? begun.total;
       onProgress?.({ done: Math.min(size, begun.total), total: begun.total });
-    } catch (error) {
-      failed.abort(error);
-    }
-  };
+    },
+    (error) => failed.abort(error),
+  );
   const onEvent = (event: BackupBegun): void => {
     begun = event;
     report();
@@ -55,9 +55,27 @@ export async function backupDatabase(database: string, file: string, options?: B
     };
     await runInChild(backupTask, input, { signal: ended, onEvent });
   } catch (error) {
-    if (begun !== undefined) removePartial(begun.partial);
+    if (begun !== undefined) removeLeft(begun.partial);
     throw ended.aborted ? ended.reason : error;
   } finally {
     clearInterval(timer);
+  }
+}
+
+/** The size of a file; `undefined` if it cannot be looked at: what is wrong with its path, the copy says. */
+function sizeOf(file: string): number | undefined {
+  try {
+    return statSync(file, { throwIfNoEntry: false })?.size;
+  } catch {
+    return undefined;
+  }
+}
+
+/** Removes what a copy has left that failed, if that can be done: the caller is to get the error of the copy. */
+function removeLeft(partial: string): void {
+  try {
+    removePartial(partial);
+  } catch {
+    // It could not be made either, or the disk has failed.
   }
 }

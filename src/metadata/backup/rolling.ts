@@ -1,9 +1,9 @@
 import { statSync } from 'node:fs';
 import { join } from 'node:path';
+import { guarded, warn } from '../../guarded.ts';
 import { runInChild } from '../../linux/child.ts';
 import { identityOf } from '../../linux/identity.ts';
 import { fdPath } from '../../linux/tree-walk.ts';
-import { escapeHidden } from '../../quote.ts';
 import { backupTask } from './backup.ts';
 import { backupsOf, listBackups, nameBackup } from './files.ts';
 
@@ -38,7 +38,10 @@ export class RollingBackup {
     this.#store = store;
     this.#settings = settings;
     // Not at once: a process that opens the store only for a moment must not wait for a backup.
-    this.#timer = setInterval(() => this.#start(), Math.min(settings.every, CHECK_MS)).unref();
+    this.#timer = setInterval(
+      guarded(() => this.#start()),
+      Math.min(settings.every, CHECK_MS),
+    ).unref();
   }
 
   /** Stops, and waits for a backup that has begun. */
@@ -49,12 +52,7 @@ export class RollingBackup {
 
   #start(): void {
     this.#running ??= this.#makeIfDue()
-      .catch((error: unknown) => {
-        process.emitWarning(
-          `the database could not be backed up: ${escapeHidden(String(error))}`,
-          'OverliteWarning',
-        );
-      })
+      .catch((error: unknown) => warn(error, 'the database could not be backed up'))
       .finally(() => (this.#running = undefined));
   }
 

@@ -47,6 +47,19 @@ describe.skipIf(lacking)(`backup()${lacking}`, () => {
     await expect(driver.backup(7 as unknown as string)).rejects.toThrow(TypeError);
   });
 
+  test('backup() with onProgress rejects if the file it writes first cannot have its name', async ({
+    driver,
+    place,
+  }) => {
+    const told: Tally[] = [];
+    const onProgress = (tally: Tally): void => void told.push(tally);
+    await expect(driver.backup(join(place, 'x'.repeat(250)), { onProgress })).rejects.toMatchObject({
+      name: 'SnapshotError',
+      code: 'INVALID_ARGUMENT',
+    });
+    expect(told.length).toBeGreaterThan(0);
+  });
+
   test('backup() leaves nothing behind on a full disk', async ({ driver, undo }) => {
     const disk = makeDisk('tmpfs', 1);
     undo(() => disk.remove());
