@@ -32,9 +32,10 @@ may have the store open. Rows and directories that do not match afterwards are r
   );
 
 function show({ from, setAside, snapshots, lost, journal, finished, check }: RestoreReport): void {
+  const counted = snapshots === 1 ? '1 snapshot was' : `${snapshots} snapshots were`;
   if (finished) say('A restoration that had been interrupted is finished.');
-  else if (from === null) say(`${snapshots} snapshots were salvaged.`);
-  else say(`${snapshots} snapshots were restored from ${shown(from)}.`);
+  else if (from === null) say(`${counted} salvaged.`);
+  else say(`${counted} restored from ${shown(from)}.`);
   if (setAside !== null) say(`The old database is kept in ${shown(setAside)}.`);
   for (const { id, name, why } of lost) say(`lost: ${name === null ? `id ${id}` : quoteWhole(name)}: ${why}`);
   for (const { id, part } of journal)
