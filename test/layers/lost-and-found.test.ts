@@ -1,4 +1,6 @@
+import { execFileSync } from 'node:child_process';
 import {
+  chmodSync,
   existsSync,
   mkdirSync,
   readFileSync,
@@ -14,6 +16,7 @@ import { HeldRoot } from '../../src/layers/held-root.ts';
 import type { Layout } from '../../src/layers/layout.ts';
 import { placeFor, setAside, writeNote } from '../../src/layers/lost-and-found.ts';
 import { test as base } from '../support/fixtures.ts';
+import { needs } from '../support/needs.ts';
 
 const test = base.extend<{ held: HeldRoot; layout: Layout }>({
   held: async ({ place }, use) => {
@@ -92,3 +95,28 @@ test('placeFor() refuses a lost+found/ that leads out of the store', ({ held, la
   );
   expect(readdirSync(target)).toEqual([]);
 });
+
+const lacking = needs('strace');
+
+test.skipIf(lacking)(
+  `setAside() syncs the directory that something leaves, the one that it comes to, and the note${lacking}`,
+  ({ layout, place }) => {
+    outputFileSync(join(layout.fs(1), 'in-the-way'), 'x');
+    chmodSync(layout.root, 0o700);
+    const log = join(place, 'trace');
+    const script = join(import.meta.dirname, '../support/open-root.mjs');
+    const trace = ['-f', '-y', '-qq', '-o', log, '-e', 'trace=fsync,renameat'];
+    const printed = execFileSync('strace', [...trace, process.execPath, script, layout.root], {
+      encoding: 'utf8',
+    });
+    expect(JSON.parse(printed)).toEqual({ opened: true });
+    const calls = readFileSync(log, 'utf8').split('\n');
+    const moved = calls.findIndex((call) => call.includes('renameat('));
+    const synced = calls.slice(moved + 1).flatMap((call) => /fsync\(\d+<(.*)>\)/.exec(call)?.[1] ?? []);
+    expect(synced.slice(0, 3)).toEqual([
+      layout.snapshots,
+      expect.stringMatching(/lost\+found\/snapshot-1-.*\.note$/),
+      layout.lostAndFound,
+    ]);
+  },
+);
