@@ -41,7 +41,7 @@ interface LayersOptions {
 /**
  * Measures, seals, copies and syncs layers. Most of it takes long, and so is done outside of transactions.
  *
- * If a layer is missing, `usage`, `seal` and `copy` throw `NOT_FOUND` if its snapshot is gone too, and otherwise
+ * If a layer is missing, `usage`, `seal`, `copy` and `inUse` throw `NOT_FOUND` if its snapshot is gone too, and otherwise
  * `DATA_LOSS`.
  */
 export class Layers {
@@ -111,12 +111,15 @@ export class Layers {
   }
 
   /** Whether a layer is mounted so that it can be written to, as far as this process can see. */
-  async inUse({ id, base }: Layer): Promise<boolean> {
-    const below = String(id);
-    if ((await this.#mounts.findOwn(below)) !== undefined) return true;
-    const inOverlay = await isInOverlay(this.#root, id);
-    if (inOverlay !== undefined && !base) return inOverlay;
-    return inOverlay === true || (await this.#mounts.survey()).findUse(below)?.certain === true;
+  async inUse(layer: Layer): Promise<boolean> {
+    const { id, base } = layer;
+    return this.#reading(layer, 'looking for mounts of', async () => {
+      const below = String(id);
+      if ((await this.#mounts.findOwn(below)) !== undefined) return true;
+      const inOverlay = await isInOverlay(this.#root, id);
+      if (inOverlay !== undefined && !base) return inOverlay;
+      return inOverlay === true || (await this.#mounts.survey()).findUse(below)?.certain === true;
+    });
   }
 
   /**
