@@ -50,7 +50,7 @@ export async function* diffTrees(
       current?.skip();
     } else if (old === undefined) {
       // The root itself is never reported as added.
-      if (!entry.path.equals(ROOT)) yield toChange('added', entry);
+      if (entry.depth > 0) yield toChange('added', entry);
     } else if (current === undefined) {
       yield toChange('deleted', entry);
       old.skip();
@@ -69,13 +69,14 @@ function firstOf(
   current: TreeEntry | undefined,
 ): [TreeEntry | undefined, TreeEntry | undefined] {
   if (old === undefined || current === undefined) return [old, current];
-  const order = Buffer.compare(old.path, current.path);
+  // The values of the characters are those of the bytes.
+  const order = old.text === current.text ? 0 : old.text < current.text ? -1 : 1;
   return [order > 0 ? undefined : old, order < 0 ? undefined : current];
 }
 
-function toChange(kind: Change['kind'], { path, status }: TreeEntry): Change {
+function toChange(kind: Change['kind'], { path, depth, status }: TreeEntry): Change {
   const { mode, size } = status;
-  const rawPath = path.equals(ROOT) ? ROOT : Buffer.concat([ROOT, path]);
+  const rawPath = depth === 0 ? ROOT : Buffer.concat([ROOT, path]);
   return {
     kind,
     path: rawPath.toString(),
@@ -116,8 +117,6 @@ class Cursor implements Disposable {
 
 /** A directory above the current path. */
 interface ComparedDirectory {
-  /** One character for each byte, with a slash behind it; empty for the root. */
-  readonly path: string;
   /** The descriptors of the layers that have it as a directory. */
   readonly layers: readonly number[];
   /** Whether every path below it can differ. */
@@ -134,13 +133,13 @@ class Candidates {
   readonly #status = new FileStatus();
 
   constructor(layers: readonly number[] | undefined) {
-    this.#stack = [{ path: '', layers: layers ?? [], whole: layers === undefined }];
+    this.#stack = [{ layers: layers ?? [], whole: layers === undefined }];
   }
 
   /** Whether a path can differ. To be called in the order of the paths, but not for those below a path that cannot. */
-  have({ text: path, status }: TreeEntry): boolean {
-    if (path === '/') return true;
-    while (!path.startsWith(this.#stack.at(-1)?.path ?? '')) this.#stack.pop();
+  have({ text: path, depth, status }: TreeEntry): boolean {
+    if (depth === 0) return true;
+    this.#stack.splice(depth);
     const above = this.#stack.at(-1);
     if (above === undefined) return true;
     const layers: number[] = [];
@@ -155,7 +154,7 @@ class Candidates {
         whole ||= !isDirectory(this.#status.mode) || hidesLower(pathIn(layer, name));
       }
     }
-    if (found && isDirectory(status.mode)) this.#stack.push({ path, layers, whole });
+    if (found && isDirectory(status.mode)) this.#stack.push({ layers, whole });
     return found;
   }
 }

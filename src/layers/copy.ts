@@ -9,10 +9,11 @@ import {
   openSync,
   symlinkSync,
 } from 'node:fs';
+import { SnapshotError } from '../errors.ts';
+import { Descent } from '../linux/descent.ts';
 import { unlessGone } from '../linux/errno.ts';
 import { cString } from '../linux/foreign.ts';
 import {
-  MAX_PATH,
   cloneFile,
   copyRange,
   createDirectory,
@@ -20,11 +21,12 @@ import {
   nextData,
   nextHole,
   openDirectoryBeneath,
+  openLongPathBeneath,
   setTimes,
 } from '../linux/file-calls.ts';
 import { linkTarget } from '../linux/link-target.ts';
 import { openRegularOrNew, shrunk } from '../linux/regular-file.ts';
-import { type SliceOptions, inSlices } from '../linux/slices.ts';
+import { type SliceOptions, TimeSlice } from '../linux/slices.ts';
 import { FileStatus, isDirectory, isRegular } from '../linux/file-status.ts';
 import { type TreeEntry, type TreeWalk, fdPath, pathIn } from '../linux/tree-walk.ts';
 import { readXattrs, setXattr } from '../linux/xattrs.ts';
@@ -59,94 +61,115 @@ export async function copyLayer(
   target: number,
   { meter = new Meter(), signal, onSlice }: CopyOptions = {},
 ): Promise<void> {
-  const copier = new Copier(target, (bytes) => {
-    meter.advance(bytes);
-    signal?.throwIfAborted();
+  const slice = new TimeSlice({ signal });
+  await slice.renew();
+  const renew = async (): Promise<void> => {
     onSlice?.();
-  });
-  const visit = async (entry: TreeEntry): Promise<void> => {
-    await copier.add(entry);
-    meter.add(entry);
+    await slice.renew();
   };
-  try {
-    await inSlices(source, visit, { signal, onSlice });
-    copier.finish();
-  } finally {
-    copier.close();
+  using copier = new Copier(target, {
+    onBytes: (bytes) => {
+      meter.advance(bytes);
+      signal?.throwIfAborted();
+      onSlice?.();
+    },
+    rest: () => (slice.expired ? renew() : undefined),
+  });
+  for (const entry of source) {
+    if (entry !== undefined) {
+      await copier.add(entry);
+      meter.add(entry);
+    }
+    if (slice.expired) await renew();
   }
+  await copier.finish();
+}
+
+/** What goes on beside copying. */
+interface CopierOptions {
+  /** Called after each part of a large file with the bytes of it that were copied. */
+  readonly onBytes: (bytes: number) => void;
+  /** Called now and then, to let others run. */
+  readonly rest: () => Promise<void> | undefined;
+}
+
+/** A directory of the copy. */
+interface Place {
+  /** `undefined` for the root. */
+  readonly above: Place | undefined;
+  readonly name: Buffer;
 }
 
 /** A directory of the copy that is being filled. */
 interface FilledDirectory {
-  readonly fd: number;
-  /** Its path below the source, one character for each byte, with a slash behind it; empty for the root. */
-  readonly path: string;
+  readonly place: Place;
   /** Applied once it is full, since filling it changes its times. */
   readonly attributes: Attributes;
 }
 
-class Copier {
+class Copier implements Disposable {
   /** The directory that the copy is made in. */
   readonly #target: number;
-  readonly #onBytes: (bytes: number) => void;
-  readonly #stack: FilledDirectory[] = [];
-  /** The first path of each file with several links, by inode number. */
-  readonly #linked = new Map<bigint, Buffer>();
+  readonly #options: CopierOptions;
+  readonly #filled: FilledDirectory[] = [];
+  #way: Descent | undefined;
+  /** The first place of each file with several links, by inode number. */
+  readonly #linked = new Map<bigint, Place>();
   readonly #status = new FileStatus();
   #clones = true;
 
-  /** Calls `onBytes` after each part of a large file with the bytes of it that were copied. */
-  constructor(target: number, onBytes: (bytes: number) => void) {
+  constructor(target: number, options: CopierOptions) {
     this.#target = target;
-    this.#onBytes = onBytes;
+    this.#options = options;
   }
 
   async add(entry: TreeEntry): Promise<void> {
-    if (this.#stack.length === 0) this.#begin(entry);
-    else await this.#copy(entry);
+    if (this.#way === undefined) this.#begin(entry);
+    else await this.#copy(this.#way, entry);
   }
 
-  finish(): void {
-    while (this.#stack.length > 0) this.#leave();
+  async finish(): Promise<void> {
+    if (this.#way !== undefined) await this.#leaveTo(this.#way, 0);
   }
 
-  close(): void {
-    for (const { fd } of this.#stack.splice(0)) closeSync(fd);
+  [Symbol.dispose](): void {
+    this.#way?.[Symbol.dispose]();
   }
 
   #begin(entry: TreeEntry): void {
     const attributes = new Attributes(entry);
-    const name = cString('fs');
-    createDirectory(this.#target, name, 0o700);
-    this.#stack.push({ fd: openDirectoryBeneath(this.#target, name), path: '', attributes });
+    const name = Buffer.from('fs');
+    createDirectory(this.#target, cString(name), 0o700);
+    this.#way = new Descent(openDirectoryBeneath(this.#target, cString(name)));
+    this.#filled.push({ place: { above: undefined, name }, attributes });
   }
 
-  async #copy(entry: TreeEntry): Promise<void> {
-    const { text: path, status } = entry;
-    while (!path.startsWith(this.#stack.at(-1)?.path ?? '')) this.#leave();
-    const above = this.#stack.at(-1);
-    if (above === undefined) throw new Error(`nothing is above ${path}`);
-    const directory = isDirectory(status.mode);
-    const name = Buffer.from(path.slice(above.path.length, directory ? -1 : undefined), 'latin1');
-    const copy = pathIn(above.fd, name);
-    if (directory) {
+  async #copy(way: Descent, entry: TreeEntry): Promise<void> {
+    const { name, status } = entry;
+    if (way.length > entry.depth) await this.#leaveTo(way, entry.depth);
+    const above = this.#filled.at(-1)?.place;
+    const copy = pathIn(way.fd, name);
+    if (isDirectory(status.mode)) {
       const attributes = unlessGone(() => new Attributes(entry));
-      if (attributes === undefined) return;
+      if (attributes === undefined) {
+        entry.skip();
+        return;
+      }
       mkdirSync(copy, 0o700);
-      const fd = openDirectoryBeneath(above.fd, cString(name));
-      this.#stack.push({ fd, path, attributes });
+      way.enter(openDirectoryBeneath(way.fd, cString(name)), name);
+      this.#filled.push({ place: { above, name }, attributes });
       return;
     }
     const { inode, links } = status;
     const first = links > 1 ? this.#linked.get(inode) : undefined;
     if (first !== undefined) {
-      this.#link(first, copy);
+      linkTo(way.root, first, copy);
       return;
     }
     const copied = isRegular(status.mode)
       ? await this.#copyFile(entry, copy)
       : this.#copySpecial(entry, copy);
-    if (copied && links > 1) this.#linked.set(inode, entry.path);
+    if (copied && links > 1) this.#linked.set(inode, { above, name });
   }
 
   /** Copies a file that is neither a directory nor a regular file. @returns whether it still existed */
@@ -164,14 +187,23 @@ class Copier {
     return true;
   }
 
-  /** Finishes the directory that is being filled. */
-  #leave(): void {
-    const directory = this.#stack.pop();
-    if (directory === undefined) return;
-    try {
-      directory.attributes.applyTo(Buffer.from(`${fdPath(directory.fd)}/.`));
-    } finally {
-      closeSync(directory.fd);
+  /** Finishes directories that are full, until so many are left. */
+  async #leaveTo(way: Descent, length: number): Promise<void> {
+    while (way.length > length) {
+      const full = this.#filled.pop();
+      const expected = way.length - 1;
+      const fd = way.leave();
+      try {
+        // Once this is done, the owner of the layer may have no right any more to go up from it.
+        full?.attributes.applyTo(Buffer.from(`${fdPath(fd)}/.`));
+      } finally {
+        closeSync(fd);
+      }
+      if (way.length !== expected) {
+        throw new SnapshotError('FAILED_PRECONDITION', 'directories of a copy were moved while it was made');
+      }
+      const resting = this.#options.rest();
+      if (resting !== undefined) await resting;
     }
   }
 
@@ -224,36 +256,27 @@ class Copier {
         const bytes = await copyRange(from, to, offset, Math.min(end - offset, CHUNK_BYTES));
         if (bytes === 0) return false;
         offset += bytes;
-        if (size > CHUNK_BYTES) this.#onBytes(offset);
+        if (size > CHUNK_BYTES) this.#options.onBytes(offset);
       }
     }
     this.#status.readOpen(from);
     ftruncateSync(to, size);
     return this.#status.size >= size;
   }
+}
 
-  /** Makes a hard link to a file that was copied before. The path to that may be longer than the kernel takes. */
-  #link(first: Buffer, copy: Buffer): void {
-    const root = this.#stack[0];
-    if (root === undefined) return;
-    let dir = root.fd;
-    let path = first;
-    try {
-      while (path.length > MAX_PATH) {
-        const slash = path.lastIndexOf(SLASH, MAX_PATH);
-        const next = openDirectoryBeneath(dir, cString(path.subarray(0, slash)));
-        if (dir !== root.fd) closeSync(dir);
-        dir = next;
-        path = path.subarray(slash + 1);
-      }
-      linkSync(pathIn(dir, path), copy);
-    } finally {
-      if (dir !== root.fd) closeSync(dir);
-    }
+/** Makes a hard link to a file that was copied before, in a copy whose root is open. */
+function linkTo(root: number, { above, name }: Place, copy: Buffer): void {
+  const names: Buffer[] = [];
+  for (let place = above; place?.above !== undefined; place = place.above) names.push(place.name);
+  const dir = openLongPathBeneath(root, names.toReversed());
+  try {
+    linkSync(pathIn(dir, name), copy);
+  } finally {
+    closeSync(dir);
   }
 }
 
-const SLASH = 0x2f;
 const NEW_FILE = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;
 
 /** The owner, mode, times and extended attributes of a file. */

@@ -17,6 +17,9 @@ import type { SnapshotsView } from './snapshots-view.ts';
  */
 const FEW_INODES = 64;
 
+/** How many files of it are open at a time. */
+const OPEN_FILES = 16;
+
 /** What counts as much, in bytes. */
 const MUCH_BYTES = 64 * 1024 * 1024;
 
@@ -119,21 +122,29 @@ export class LayerSync {
     using opened = new Descriptors();
     const found = new FileStatus();
     let every = true;
-    await inSlices(this.#options.snapshotsView.walk(id), (entry) => {
+    let count = 0;
+    await inSlices(this.#options.snapshotsView.walk(id), async (entry) => {
       const { status } = entry;
       const whiteout = isWhiteout(status);
-      every &&= whiteout || isDirectory(status.mode) || isRegular(status.mode);
-      if (!every || whiteout || opened.all.length > FEW_INODES) return;
+      count += whiteout ? 0 : 1;
+      every &&= count <= FEW_INODES && (whiteout || isDirectory(status.mode) || isRegular(status.mode));
+      if (!every || whiteout) return;
       const fd = unlessGone(() => openToSync(entry, found));
       if (fd !== undefined) opened.add(fd);
+      if (opened.all.length === OPEN_FILES) await this.#syncOpened(id, opened);
     });
-    if (!every || opened.all.length > FEW_INODES) return false;
+    if (every) await this.#syncOpened(id, opened);
+    return every;
+  }
+
+  /** Syncs open files of a layer, and closes them. */
+  async #syncOpened(id: number, opened: Descriptors): Promise<void> {
     for (const outcome of await Promise.allSettled(opened.all.map((fd) => fsync(fd)))) {
       if (outcome.status === 'fulfilled') continue;
       this.#lost.add(id);
       throw outcome.reason;
     }
-    return true;
+    opened[Symbol.dispose]();
   }
 }
 

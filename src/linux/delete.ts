@@ -2,25 +2,23 @@ import { chmodSync, closeSync, constants, fchmodSync, openSync, rmdirSync } from
 import { rmdir } from 'node:fs/promises';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { SnapshotError } from '../errors.ts';
+import { Descent } from './descent.ts';
 import { allEnded } from './descriptors.ts';
 import { readBatches } from './directory-entries.ts';
-import { errnoOf, ignoreMissing } from './errno.ts';
+import { errnoOf, ignoreMissing, unlessMissing } from './errno.ts';
 import { openDirectoryBeneath } from './file-calls.ts';
 import { O_PATH, cString } from './foreign.ts';
 import { unlink } from './fs-promises.ts';
 import { FileStatus, isDirectory } from './file-status.ts';
+import { TimeSlice } from './slices.ts';
 import { fdPath, pathIn } from './tree-walk.ts';
 
 /** A directory that is being emptied. */
 interface EmptiedDirectory {
-  readonly fd: number;
-  readonly name: Buffer;
-  /** The descriptor of the directory that it is in. */
-  readonly parent: number;
   /** The directories in it that are still to be deleted. */
   readonly directories: Buffer[];
   /** Whether reading it took more than one batch. */
-  large: boolean;
+  readonly large: boolean;
 }
 
 /** How many files are unlinked at a time. */
@@ -35,41 +33,49 @@ const PARALLEL = 64;
  * @throws the signal's reason, after deleting a part
  */
 export async function deleteEntry(parent: number, name: Buffer, signal?: AbortSignal): Promise<void> {
-  const stack: EmptiedDirectory[] = [];
-  const enter = async (above: number, directory: Buffer): Promise<void> => {
-    const fd = openForDeletion(above, directory);
-    const opened: EmptiedDirectory = { fd, name: directory, parent: above, directories: [], large: false };
-    stack.push(opened);
-    const files: Buffer[] = [];
-    for (const batch of readBatches(fd)) {
-      opened.large = files.length + opened.directories.length > 0;
-      for (const entry of batch) (entry.isDirectory() ? opened.directories : files).push(entry.name);
-      await nextTurn();
-    }
-    await unlinkAll(fd, files, signal);
-  };
   const status = new FileStatus();
   if (!status.read(parent, cString(name))) return;
   if (!isDirectory(status.mode)) {
     await unlink(pathIn(parent, name)).catch(ignoreMissing);
     return;
   }
-  try {
-    await enter(parent, name).catch(ignoreMissing);
-    for (let top = stack.at(-1); top !== undefined; top = stack.at(-1)) {
-      signal?.throwIfAborted();
-      const next = top.directories.pop();
-      if (next !== undefined) {
-        await enter(top.fd, next).catch(ignoreMissing);
-        continue;
-      }
-      stack.pop();
-      closeSync(top.fd);
-      await removeEmpty(top).catch(ignoreMissing);
+  using way = new Descent(openDirectoryBeneath(parent, cString('.')));
+  // The first stands for the directory that `name` is in.
+  const emptied: EmptiedDirectory[] = [{ directories: [name], large: false }];
+  const slice = new TimeSlice({ signal });
+  for (let last = emptied.at(-1); last !== undefined; last = emptied.at(-1)) {
+    signal?.throwIfAborted();
+    const next = last.directories.pop();
+    if (next !== undefined) {
+      const fd = unlessMissing(() => openForDeletion(way.fd, next));
+      if (fd === undefined) continue;
+      way.enter(fd, next);
+      emptied.push(await empty(fd, signal));
+      continue;
     }
-  } finally {
-    for (const { fd } of stack) closeSync(fd);
+    emptied.pop();
+    if (emptied.length === 0) return;
+    const done = way.name;
+    closeSync(way.leave());
+    // If the way has become shorter than that, directories were moved away, and what is in them stays.
+    if (way.length === emptied.length) await removeEmpty(way.fd, done, last).catch(ignoreMissing);
+    emptied.length = way.length;
+    if (slice.expired) await slice.renew();
   }
+}
+
+/** Deletes all in a directory that has just been opened but the directories. */
+async function empty(fd: number, signal?: AbortSignal): Promise<EmptiedDirectory> {
+  const directories: Buffer[] = [];
+  const files: Buffer[] = [];
+  let batches = 0;
+  for (const batch of readBatches(fd)) {
+    batches += 1;
+    for (const entry of batch) (entry.isDirectory() ? directories : files).push(entry.name);
+    await nextTurn();
+  }
+  await unlinkAll(fd, files, signal);
+  return { directories, large: batches > 1 };
 }
 
 /**
@@ -93,7 +99,7 @@ async function unlinkAll(dir: number, names: readonly Buffer[], signal?: AbortSi
 }
 
 /** Removes a directory that has been emptied: on this thread, unless it was large, since then it may take long. */
-async function removeEmpty({ parent, name, large }: EmptiedDirectory): Promise<void> {
+async function removeEmpty(parent: number, name: Buffer, { large }: EmptiedDirectory): Promise<void> {
   const path = pathIn(parent, name);
   if (large) await rmdir(path);
   else rmdirSync(path);
@@ -104,8 +110,13 @@ function openForDeletion(parent: number, name: Buffer): number {
   const file = cString(name);
   try {
     const fd = openDirectoryBeneath(parent, file);
-    if (process.geteuid?.() !== 0) fchmodSync(fd, 0o700);
-    return fd;
+    try {
+      if (process.geteuid?.() !== 0) fchmodSync(fd, 0o700);
+      return fd;
+    } catch (error) {
+      closeSync(fd);
+      throw error;
+    }
   } catch (error) {
     if (errnoOf(error) === 'EXDEV') {
       throw new SnapshotError('FAILED_PRECONDITION', `something is mounted on ${name.toString()}`, {

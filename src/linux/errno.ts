@@ -31,6 +31,15 @@ export function ignoreMissing(error: unknown): undefined {
   if (errnoOf(error) !== 'ENOENT') throw error;
 }
 
+/** @returns what `read` returns, or `undefined` if there is no such file as it reads */
+export function unlessMissing<T>(read: () => T): T | undefined {
+  try {
+    return read();
+  } catch (error) {
+    return ignoreMissing(error);
+  }
+}
+
 /** Whether an error is from the operating system. */
 export function isSystemError(error: unknown): boolean {
   return errnoOf(error) !== '' && typeof Reflect.get(Object(error), 'errno') === 'number';

@@ -1,4 +1,4 @@
-import { constants } from 'node:fs';
+import { closeSync, constants } from 'node:fs';
 import { constants as os } from 'node:os';
 import { errnoOf } from './errno.ts';
 import {
@@ -64,6 +64,9 @@ const SEEK_HOLE = 4;
 /** The longest path to give to a call, in bytes: a longer one has to be taken in parts. */
 export const MAX_PATH = 4000;
 
+const DOT = Buffer.from('.');
+const SLASH = Buffer.from('/');
+
 // Opening -------------------------------------------------------------------------------------------------------
 
 function openHow(flags: number, resolve: number): Buffer {
@@ -77,9 +80,11 @@ const DIRECTORY = constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOL
 const BENEATH = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS;
 const plainly = openHow(DIRECTORY, RESOLVE_NO_SYMLINKS);
 const beneath = openHow(DIRECTORY, BENEATH | RESOLVE_NO_XDEV);
+const above = openHow(DIRECTORY, RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV);
 const mounted = openHow(DIRECTORY, BENEATH);
 const held = openHow(O_PATH | constants.O_NOFOLLOW, BENEATH);
 const inRoot = openHow(O_PATH | constants.O_DIRECTORY, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS);
+const parent = cString('..');
 
 /**
  * Opens a directory by a path that is valid for a process with another root directory: absolute symbolic links on the
@@ -114,6 +119,37 @@ export function openDirectoryOrMount(dir: number, path: Buffer): number {
  */
 export function holdBeneath(dir: number, path: Buffer): number {
   return checked(openat2(SYS_OPENAT2, dir, path, held, held.length), 'openat2', path);
+}
+
+/**
+ * Opens a directory below an open one in the same way, by the names on the way there: together they may be longer than
+ * any path that the kernel takes.
+ */
+export function openLongPathBeneath(dir: number, names: readonly Buffer[]): number {
+  let opened = dir;
+  for (let next = 0; next < names.length || opened === dir;) {
+    const part: Buffer[] = [DOT];
+    for (let length = 0; next < names.length; next += 1) {
+      const name = names[next] ?? DOT;
+      length += name.length + 1;
+      if (length > MAX_PATH) break;
+      part.push(SLASH, name);
+    }
+    try {
+      const deeper = openDirectoryBeneath(opened, cString(Buffer.concat(part)));
+      if (opened !== dir) closeSync(opened);
+      opened = deeper;
+    } catch (error) {
+      if (opened !== dir) closeSync(opened);
+      throw error;
+    }
+  }
+  return opened;
+}
+
+/** Opens the directory that an open one is in. Fails with `EXDEV` if that one is the root of a mount. */
+export function openAbove(dir: number): number {
+  return checked(openat2(SYS_OPENAT2, dir, parent, above, above.length), 'openat2', parent);
 }
 
 /**

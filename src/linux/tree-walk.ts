@@ -1,6 +1,7 @@
 import { closeSync } from 'node:fs';
 import { errnoOf, isGone } from './errno.ts';
 import { cString } from './foreign.ts';
+import { Descent } from './descent.ts';
 import { type DirectoryEntry, readBatches } from './directory-entries.ts';
 import { holdBeneath, openDirectory, openDirectoryBeneath, openWithoutMounts } from './file-calls.ts';
 import { mergeSorted } from './merge-sorted.ts';
@@ -12,6 +13,10 @@ export interface TreeEntry {
   readonly path: Buffer;
   /** The path again, one character for each byte. */
   readonly text: string;
+  /** How many directories it is below: 0 for the root, and 1 for what is in that. */
+  readonly depth: number;
+  /** The raw bytes of its name in its directory, without a slash; `.` for the root. */
+  readonly name: Buffer;
   /** A path by which this process can open the file while the entry is valid, with a NUL at the end. */
   readonly handle: Buffer;
   readonly status: FileStatus;
@@ -27,11 +32,11 @@ export interface TreeEntry {
  */
 export type TreeWalk = Generator<TreeEntry | undefined, void, undefined>;
 
-/** A directory between the root and the current entry. Text has one character for each byte. */
+/** A directory between the root and the current entry. */
 interface WalkedDirectory {
-  readonly fd: number;
-  readonly path: string;
-  /** What is left of its names, with a slash behind those of directories. */
+  /** How long its path is, with the slash behind it; 0 for the root. */
+  readonly pathLength: number;
+  /** What is left of its names, one character for each byte, with a slash behind those of directories. */
   readonly names: Iterator<string | undefined, void>;
 }
 
@@ -42,8 +47,9 @@ const NAME_BYTES = 2048;
 class CurrentEntry implements TreeEntry {
   readonly status = new FileStatus();
   /** Its name in its directory, with a NUL at the end; what is behind that is left over. */
-  readonly name = Buffer.allocUnsafe(NAME_BYTES);
+  readonly #name = Buffer.allocUnsafe(NAME_BYTES);
   text = '/';
+  depth = 0;
   skipped = false;
   #path: Buffer | undefined;
   #directory = -1;
@@ -52,14 +58,23 @@ class CurrentEntry implements TreeEntry {
     return (this.#path ??= Buffer.from(this.text, 'latin1'));
   }
 
+  get name(): Buffer {
+    return Buffer.from(this.nameWithEnd.subarray(0, -1));
+  }
+
+  /** Its name with a NUL at the end, until the next entry. */
+  get nameWithEnd(): Buffer {
+    return this.#name.subarray(0, this.#name.indexOf(0) + 1);
+  }
+
   get handle(): Buffer {
-    return pathIn(this.#directory, this.name.subarray(0, this.name.indexOf(0) + 1));
+    return pathIn(this.#directory, this.nameWithEnd);
   }
 
   /** Makes this the root of the tree, which is open. */
   setTop(directory: number): void {
     this.#directory = directory;
-    this.name.write('.\0');
+    this.#name.write('.\0');
     this.status.readOpen(directory);
   }
 
@@ -68,19 +83,20 @@ class CurrentEntry implements TreeEntry {
    *
    * @returns whether it exists
    */
-  set(directory: number, path: string, name: string): boolean {
-    const length = this.name.write(name, 'latin1');
-    this.name[name.endsWith('/') ? length - 1 : length] = 0;
-    if (!this.status.read(directory, this.name)) return false;
+  set(directory: number, path: string, name: string, depth: number): boolean {
+    const length = this.#name.write(name, 'latin1');
+    this.#name[name.endsWith('/') ? length - 1 : length] = 0;
+    if (!this.status.read(directory, this.#name)) return false;
     this.#directory = directory;
     this.text = path + name;
+    this.depth = depth;
     this.#path = undefined;
     this.skipped = false;
     return true;
   }
 
   hold(): number {
-    return holdBeneath(this.#directory, this.name);
+    return holdBeneath(this.#directory, this.#name);
   }
 
   skip(): void {
@@ -101,7 +117,7 @@ export function pathIn(dir: number, name: Buffer): Buffer {
 /**
  * Walks a directory and everything below it, in the order of the raw bytes of the paths, each directory before its
  * contents. It follows no symbolic link, not even one that is put in its way meanwhile, and leaves out files that
- * vanish during the walk. It never enters a mount: if this process may do that, it sees the files below the mount,
+ * vanish during the walk. However deep the tree is, only few directories are open at a time. It never enters a mount: if this process may do that, it sees the files below the mount,
  * otherwise it leaves them out.
  *
  * @throws a system error, like those of node:fs
@@ -124,35 +140,36 @@ export function walkBeneath(fd: number, path: string): TreeWalk {
 }
 
 function* walk(open: () => number): TreeWalk {
+  using way = new Descent(open());
   const entry = new CurrentEntry();
   const { status } = entry;
-  const stack: WalkedDirectory[] = [];
-  try {
-    const top = open();
-    stack.push({ fd: top, path: '', names: listNames(top, status) });
-    entry.setTop(top);
-    yield entry;
-    if (entry.skipped) return;
-    for (let directory = stack.at(-1); directory !== undefined; directory = stack.at(-1)) {
-      const { done, value: name } = directory.names.next();
-      if (done === true) {
-        closeSync(directory.fd);
-        stack.pop();
-        continue;
-      }
-      if (name === undefined) {
-        yield undefined;
-        continue;
-      }
-      if (!entry.set(directory.fd, directory.path, name)) continue;
-      yield entry;
-      if (name.endsWith('/') && !entry.skipped) {
-        const fd = enter(directory.fd, entry.name);
-        if (fd !== undefined) stack.push({ fd, path: entry.text, names: listNames(fd, status) });
-      }
+  const directories: WalkedDirectory[] = [{ pathLength: 0, names: listNames(way.fd, status) }];
+  // Only one path is kept, since the paths of all directories of a deep tree would take much memory.
+  let path = '';
+  entry.setTop(way.fd);
+  yield entry;
+  if (entry.skipped) return;
+  for (let directory = directories.at(-1); directory !== undefined; directory = directories.at(-1)) {
+    const { done, value: name } = directory.names.next();
+    if (done === true) {
+      closeSync(way.leave());
+      directories.length = way.length;
+      path = path.slice(0, directories.at(-1)?.pathLength ?? 0);
+      yield undefined;
+      continue;
     }
-  } finally {
-    for (const { fd } of stack) closeSync(fd);
+    if (name === undefined) {
+      yield undefined;
+      continue;
+    }
+    if (!entry.set(way.fd, path, name, directories.length)) continue;
+    yield entry;
+    if (!name.endsWith('/') || entry.skipped) continue;
+    const fd = enter(way.fd, entry.nameWithEnd);
+    if (fd === undefined) continue;
+    way.enter(fd, entry.name);
+    path = entry.text;
+    directories.push({ pathLength: path.length, names: listNames(fd, status) });
   }
 }
 
