@@ -1,10 +1,16 @@
 import { closeSync } from 'node:fs';
 import { errnoOf, isGone } from './errno.ts';
-import { openAbove, openLongPathBeneath } from './file-calls.ts';
+import { openLongPathBeneath } from './file-calls.ts';
 import { FileStatus } from './file-status.ts';
 
-/** How many of the last directories are open, beside the root. */
-const OPEN = 8;
+/** How many of the last directories are open. */
+const LAST = 8;
+
+/**
+ * Of the directories above those, the last one whose index is a multiple of this is open, and so for every power of
+ * this: the way back up from the depth n then takes time in the order of n log n.
+ */
+const STEP = 16;
 
 /** A directory on the way. */
 interface PassedDirectory {
@@ -12,14 +18,14 @@ interface PassedDirectory {
   readonly name: Buffer;
   /** `undefined` while it is not open. */
   fd: number | undefined;
-  /** Known while it is not open. */
+  /** Known once it was closed. */
   identity: Uint32Array | undefined;
 }
 
 /**
- * The way from a directory down to one below it, at any depth. Only the first directory and the last ones are open; on
- * the way back the others are opened again, by `..`, or if a directory was moved meanwhile by the names from the root
- * down. Such a directory has to be the one that was closed, by device and inode.
+ * The way from a directory down to one below it, at any depth, with few open directories: the first one, the last ones,
+ * and some in between. On the way back the others are opened again by their names, and have to be the directories that
+ * were closed, by device and inode.
  */
 export class Descent implements Disposable {
   readonly #directories: PassedDirectory[];
@@ -37,49 +43,38 @@ export class Descent implements Disposable {
 
   /** The descriptor of the directory at the end of the way. */
   get fd(): number {
-    const fd = this.#directories.at(-1)?.fd;
-    if (fd === undefined) throw new Error('the way has no end');
-    return fd;
+    return this.#opened(this.#directories.length - 1);
   }
 
   /** The descriptor of the directory at its beginning. */
   get root(): number {
-    const fd = this.#directories[0]?.fd;
-    if (fd === undefined) throw new Error('the way has no beginning');
-    return fd;
+    return this.#opened(0);
   }
 
   /** The name of the directory at the end of the way, in the one above. */
   get name(): Buffer {
-    return this.#directories.at(-1)?.name ?? Buffer.alloc(0);
+    return this.#at(this.#directories.length - 1).name;
   }
 
   /** Goes down to a directory in the last one, and takes over its descriptor. The name has no NUL at the end. */
   enter(fd: number, name: Buffer): void {
     this.#directories.push({ name, fd, identity: undefined });
-    const last = this.#directories.length - OPEN - 1;
-    const closed = last > 0 ? this.#directories[last] : undefined;
-    if (closed?.fd === undefined) return;
-    this.#status.readOpen(closed.fd);
-    closed.identity = this.#status.identity;
-    closeSync(closed.fd);
-    closed.fd = undefined;
+    const passed = this.#directories.length - 1 - LAST;
+    if (passed <= 0) return;
+    this.#closeUnneeded(passed);
+    for (let step = STEP; passed % step === 0; step *= STEP) this.#closeUnneeded(passed - step);
   }
 
   /**
-   * Goes up from the last directory. Where the one above it cannot be found any more, the way ends at the next one
-   * above that can.
+   * Goes up from the last directory. Where the one above it was moved away meanwhile, the way ends at the next one
+   * above that is still in its place.
    *
    * @returns the descriptor of the directory that was left, which the caller closes
    */
   leave(): number {
     const { fd } = this;
     this.#directories.pop();
-    const above = this.#directories.at(-1);
-    if (above !== undefined && above.fd === undefined) {
-      above.fd = this.#openIf(above, () => openAbove(fd));
-      if (above.fd === undefined) this.#findEnd();
-    }
+    if (this.#directories.length > 0) this.#openLast();
     return fd;
   }
 
@@ -87,51 +82,80 @@ export class Descent implements Disposable {
     for (const { fd } of this.#directories.splice(0)) if (fd !== undefined) closeSync(fd);
   }
 
-  /** Shortens the way, of which all but the root is closed, to what of it is still where it was. */
-  #findEnd(): void {
-    let found = 0;
-    for (let lost = this.#directories.length; lost - found > 1;) {
-      const middle = (found + lost) >> 1;
-      const directory = this.#directories[middle];
-      const fd = directory && this.#openIf(directory, () => this.#openByNames(middle));
-      if (directory === undefined || fd === undefined) {
-        lost = middle;
-        continue;
-      }
-      const before = this.#directories[found];
-      if (found > 0 && before?.fd !== undefined) {
-        closeSync(before.fd);
-        before.fd = undefined;
-      }
-      directory.fd = fd;
-      found = middle;
-    }
-    this.#directories.length = found + 1;
+  #at(index: number): PassedDirectory {
+    const directory = this.#directories[index];
+    if (directory === undefined) throw new Error('the way is not as long');
+    return directory;
   }
 
-  /** Opens a directory of the way, if what `open` opens is that directory. */
-  #openIf({ identity }: PassedDirectory, open: () => number): number | undefined {
+  #opened(index: number): number {
+    const { fd } = this.#at(index);
+    if (fd === undefined) throw new Error('the directory is not open');
+    return fd;
+  }
+
+  #isNeeded(index: number): boolean {
+    const passed = this.#directories.length - 1 - LAST;
+    if (index === 0 || index > passed) return true;
+    for (let step = STEP; step <= passed; step *= STEP) if (index === passed - (passed % step)) return true;
+    return false;
+  }
+
+  #closeUnneeded(index: number): void {
+    if (!this.#isNeeded(index)) this.#close(this.#at(index));
+  }
+
+  #close(directory: PassedDirectory): void {
+    const { fd } = directory;
+    if (fd === undefined) return;
+    this.#status.readOpen(fd);
+    directory.identity = this.#status.identity;
+    directory.fd = undefined;
+    closeSync(fd);
+  }
+
+  /** Opens the last directory of the way, and those that are to be open with it. Shortens the way if it is gone. */
+  #openLast(): void {
+    const last = this.#directories.length - 1;
+    let from = last;
+    while (this.#at(from).fd === undefined) from -= 1;
+    for (let index = from + 1; index <= last; index += 1) {
+      if (!this.#isNeeded(index)) continue;
+      if (!this.#openBelow(from, index)) {
+        this.#endBefore(from, index);
+        return;
+      }
+      from = index;
+    }
+  }
+
+  /** Ends the way at the last directory that is in its place, from an open one on, and before one that is not. */
+  #endBefore(from: number, lost: number): void {
+    let end = from;
+    while (end + 1 < lost && this.#openBelow(end, end + 1)) {
+      if (end > from) this.#close(this.#at(end));
+      end += 1;
+    }
+    this.#directories.length = end + 1;
+  }
+
+  /** Opens a directory of the way from an open one above it. @returns whether it is still there */
+  #openBelow(above: number, index: number): boolean {
+    const directory = this.#at(index);
+    const names = this.#directories.slice(above + 1, index + 1).map(({ name }) => name);
     let fd: number;
     try {
-      fd = open();
+      fd = openLongPathBeneath(this.#opened(above), names);
     } catch (error) {
-      // Without the right to search a directory there is no way up from it, and below a mount there is none down.
-      if (isGone(error) || ['EACCES', 'EXDEV'].includes(errnoOf(error))) return undefined;
+      // `EXDEV` says that something was mounted on it.
+      if (isGone(error) || errnoOf(error) === 'EXDEV') return false;
       throw error;
     }
-    try {
-      this.#status.readOpen(fd);
-      if (identity !== undefined && this.#status.is(identity)) return fd;
-    } catch (error) {
-      closeSync(fd);
-      throw error;
-    }
+    directory.fd = fd;
+    this.#status.readOpen(fd);
+    if (directory.identity !== undefined && this.#status.is(directory.identity)) return true;
+    directory.fd = undefined;
     closeSync(fd);
-    return undefined;
-  }
-
-  #openByNames(index: number): number {
-    const names = this.#directories.slice(1, index + 1).map(({ name }) => name);
-    return openLongPathBeneath(this.root, names);
+    return false;
   }
 }

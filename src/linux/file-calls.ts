@@ -80,11 +80,9 @@ const DIRECTORY = constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOL
 const BENEATH = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS;
 const plainly = openHow(DIRECTORY, RESOLVE_NO_SYMLINKS);
 const beneath = openHow(DIRECTORY, BENEATH | RESOLVE_NO_XDEV);
-const above = openHow(DIRECTORY, RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV);
 const mounted = openHow(DIRECTORY, BENEATH);
 const held = openHow(O_PATH | constants.O_NOFOLLOW, BENEATH);
 const inRoot = openHow(O_PATH | constants.O_DIRECTORY, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS);
-const parent = cString('..');
 
 /**
  * Opens a directory by a path that is valid for a process with another root directory: absolute symbolic links on the
@@ -145,11 +143,6 @@ export function openLongPathBeneath(dir: number, names: readonly Buffer[]): numb
     }
   }
   return opened;
-}
-
-/** Opens the directory that an open one is in. Fails with `EXDEV` if that one is the root of a mount. */
-export function openAbove(dir: number): number {
-  return checked(openat2(SYS_OPENAT2, dir, parent, above, above.length), 'openat2', parent);
 }
 
 /**
