@@ -1,5 +1,5 @@
 import { resolve } from 'node:path';
-import { SnapshotError } from './errors.ts';
+import { SnapshotError, wrongType } from './errors.ts';
 import { quote } from './quote.ts';
 import type { Labels, Watched } from './snapshot.ts';
 
@@ -14,7 +14,7 @@ export function kindOf(value: unknown): string {
 
 /** Checks that `value` is text that SQLite and gRPC carry unchanged. */
 function checkText(value: unknown, what: string): asserts value is string {
-  if (typeof value !== 'string') throw new TypeError(`${what} must be a string, not ${kindOf(value)}`);
+  if (typeof value !== 'string') throw wrongType(`${what} must be a string, not ${kindOf(value)}`);
   if (value.includes('\0'))
     throw new SnapshotError('INVALID_ARGUMENT', `${what} ${quote(value)} holds a NUL`);
   if (!value.isWellFormed()) {
@@ -55,7 +55,7 @@ export function checkParent(value: unknown): string | null {
 export function checkLabels(value: unknown): Labels {
   if (value === undefined) return {};
   if (typeof value !== 'object' || value === null || Array.isArray(value) || value instanceof Map) {
-    throw new TypeError(`labels must be an object of strings, not ${kindOf(value)}`);
+    throw wrongType(`labels must be an object of strings, not ${kindOf(value)}`);
   }
   const labels: [string, string][] = [];
   for (const [key, text] of Object.entries(value)) {
@@ -89,10 +89,10 @@ export function checkOptions<T extends object>(
   checks: { readonly [K in keyof T]: OptionCheck<T[K]> },
 ): T {
   if (given !== undefined && (typeof given !== 'object' || given === null || Array.isArray(given))) {
-    throw new TypeError(`options must be an object, not ${kindOf(given)}`);
+    throw wrongType(`options must be an object, not ${kindOf(given)}`);
   }
   for (const name of Object.keys(given ?? {})) {
-    if (!Object.hasOwn(checks, name)) throw new TypeError(`there is no option ${quote(name)}`);
+    if (!Object.hasOwn(checks, name)) throw wrongType(`there is no option ${quote(name)}`);
   }
   const values: Readonly<Record<string, unknown>> = { ...given };
   const entries = Object.entries<OptionCheck<unknown>>(checks);
@@ -110,24 +110,24 @@ export function withDefault<T>(check: OptionCheck<T>, fallback: T): OptionCheck<
 }
 
 export function boolean(value: unknown, option: string): boolean {
-  if (typeof value !== 'boolean') throw new TypeError(`${option} must be a boolean, not ${kindOf(value)}`);
+  if (typeof value !== 'boolean') throw wrongType(`${option} must be a boolean, not ${kindOf(value)}`);
   return value;
 }
 
 export function string(value: unknown, option: string): string {
-  if (typeof value !== 'string') throw new TypeError(`${option} must be a string, not ${kindOf(value)}`);
+  if (typeof value !== 'string') throw wrongType(`${option} must be a string, not ${kindOf(value)}`);
   return value;
 }
 
 /** A list of strings; each is checked by `item`, if it is given. */
 export function strings(
   item: OptionCheck<string> = (value, option) => {
-    if (typeof value !== 'string') throw new TypeError(`${option} must be an array of strings`);
+    if (typeof value !== 'string') throw wrongType(`${option} must be an array of strings`);
     return value;
   },
 ): OptionCheck<string[]> {
   return (value, option) => {
-    if (!Array.isArray(value)) throw new TypeError(`${option} must be an array, not ${kindOf(value)}`);
+    if (!Array.isArray(value)) throw wrongType(`${option} must be an array, not ${kindOf(value)}`);
     return value.map((one: unknown) => item(one, option));
   };
 }
@@ -146,7 +146,7 @@ export function oneOf<T extends string>(...words: readonly T[]): OptionCheck<T> 
 /** A time in milliseconds, of at most `most`. */
 export function milliseconds(most: number): OptionCheck<number> {
   return (value, option) => {
-    if (typeof value !== 'number') throw new TypeError(`${option} must be a number, not ${kindOf(value)}`);
+    if (typeof value !== 'number') throw wrongType(`${option} must be a number, not ${kindOf(value)}`);
     if (value >= 0 && value <= most) return value;
     throw new SnapshotError('INVALID_ARGUMENT', `${option} is not a number of milliseconds: ${value}`);
   };
@@ -155,15 +155,14 @@ export function milliseconds(most: number): OptionCheck<number> {
 /** A function. Its parameters cannot be checked: they are those that the caller's type says. */
 export function callback<T extends (...args: never[]) => unknown>(): OptionCheck<T> {
   return (value, option) => {
-    if (typeof value !== 'function')
-      throw new TypeError(`${option} must be a function, not ${kindOf(value)}`);
+    if (typeof value !== 'function') throw wrongType(`${option} must be a function, not ${kindOf(value)}`);
     return value as T;
   };
 }
 
 export function abortSignal(value: unknown, option: string): AbortSignal {
   if (value instanceof AbortSignal) return value;
-  throw new TypeError(`${option} must be an AbortSignal, not ${kindOf(value)}`);
+  throw wrongType(`${option} must be an AbortSignal, not ${kindOf(value)}`);
 }
 
 /** Options after their check: each is there, if only as `undefined`. */
@@ -187,10 +186,9 @@ export function isThenable(value: unknown): boolean {
 
 /** The label keys that field paths name, or all. */
 export function toLabelKeys(fieldpaths: unknown): 'all' | string[] {
-  if (!Array.isArray(fieldpaths))
-    throw new TypeError(`field paths must be an array, not ${kindOf(fieldpaths)}`);
+  if (!Array.isArray(fieldpaths)) throw wrongType(`field paths must be an array, not ${kindOf(fieldpaths)}`);
   const keys = fieldpaths.map((path: unknown) => {
-    if (typeof path !== 'string') throw new TypeError(`a field path must be a string, not ${kindOf(path)}`);
+    if (typeof path !== 'string') throw wrongType(`a field path must be a string, not ${kindOf(path)}`);
     if (path === 'labels') return null;
     if (path.startsWith('labels.') && path.length > 'labels.'.length) return path.slice('labels.'.length);
     throw new SnapshotError('INVALID_ARGUMENT', `field path ${quote(path)} is not of labels`, {
@@ -208,7 +206,7 @@ export function toLabelKeys(fieldpaths: unknown): 'all' | string[] {
  * @throws {SnapshotError} INVALID_ARGUMENT if it is empty or holds a NUL
  */
 export function toRoot(path: unknown): string {
-  if (typeof path !== 'string') throw new TypeError(`the root must be a string, not ${kindOf(path)}`);
+  if (typeof path !== 'string') throw wrongType(`the root must be a string, not ${kindOf(path)}`);
   if (path === '' || path.includes('\0')) {
     throw new SnapshotError('INVALID_ARGUMENT', `the root ${quote(path)} is not a path`);
   }

@@ -7,8 +7,9 @@ import { escapeHidden } from './quote.ts';
  * - `ALREADY_EXISTS`: the key, name or file is taken
  * - `INVALID_ARGUMENT`: the value can never be right
  * - `FAILED_PRECONDITION`: the value is right, but the state is not
- * - `UNAVAILABLE`: the database stayed locked, or its disk failed and the outcome of a write is not known; try again
- * - `RESOURCE_EXHAUSTED`: the disk, its inodes or a quota is full
+ * - `UNAVAILABLE`: the database stayed locked, or the disk fails, and then the outcome of a write may not be known; try
+ *   again
+ * - `RESOURCE_EXHAUSTED`: the disk, its inodes or a quota is full, or another limit of the system is reached
  * - `DATA_LOSS`: the database or a layer is damaged
  * - `PERMISSION_DENIED`: the operating system refuses, or others may write to the root
  * - `UNIMPLEMENTED`: this kernel or platform cannot do it
@@ -40,6 +41,11 @@ export class SnapshotError extends Error {
     this.code = code;
     this.hint = options.hint && escapeHidden(options.hint);
   }
+}
+
+/** The error for a value of a wrong type: a `TypeError` whose `code` is `INVALID_ARGUMENT`. */
+export function wrongType(message: string): TypeError & { readonly code: ErrorCode } {
+  return Object.assign(new TypeError(message), { code: 'INVALID_ARGUMENT' as const });
 }
 
 /** Whether an error is SQLite's, as better-sqlite3 throws it. */
@@ -89,13 +95,13 @@ const fromSqlite: readonly Translation[] = [
     pattern: /^SQLITE_CORRUPT/,
     code: 'DATA_LOSS',
     words: 'the database is damaged',
-    hint: 'look at it with: sqlite3 metadata.db "pragma integrity_check"',
+    hint: 'see what overlite check says; bring back a backup with overlite restore, or what can be read with --salvage',
   },
   {
     pattern: /^SQLITE_NOTADB/,
     code: 'DATA_LOSS',
     words: 'the file is not a database',
-    hint: 'restore it from a backup, or choose another root',
+    hint: 'bring back a backup with overlite restore, or what can be read with --salvage; or choose another root',
   },
   { pattern: /^SQLITE_READONLY/, code: 'FAILED_PRECONDITION', words: 'the database is read-only' },
   { pattern: /^SQLITE_(PERM|AUTH)/, code: 'PERMISSION_DENIED', words: 'permission denied on the database' },
@@ -114,6 +120,9 @@ const fromErrno: Readonly<Record<string, ErrorCode>> = {
   EPERM: 'PERMISSION_DENIED',
   ENOSPC: 'RESOURCE_EXHAUSTED',
   EDQUOT: 'RESOURCE_EXHAUSTED',
+  EMLINK: 'RESOURCE_EXHAUSTED',
+  EFBIG: 'RESOURCE_EXHAUSTED',
+  EAGAIN: 'RESOURCE_EXHAUSTED',
   EMFILE: 'RESOURCE_EXHAUSTED',
   ENFILE: 'RESOURCE_EXHAUSTED',
   ENOMEM: 'RESOURCE_EXHAUSTED',
@@ -124,7 +133,7 @@ const fromErrno: Readonly<Record<string, ErrorCode>> = {
   EXDEV: 'FAILED_PRECONDITION',
   ELOOP: 'FAILED_PRECONDITION',
   ENAMETOOLONG: 'INVALID_ARGUMENT',
-  EIO: 'DATA_LOSS',
+  EIO: 'UNAVAILABLE',
   EUCLEAN: 'DATA_LOSS',
   ENOSYS: 'UNIMPLEMENTED',
   ENOTSUP: 'UNIMPLEMENTED',

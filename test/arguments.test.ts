@@ -1,5 +1,6 @@
 import { resolve } from 'node:path';
 import { describe, expect, test } from 'vitest';
+import { wrongType } from '../src/errors.ts';
 import {
   abortSignal,
   boolean,
@@ -43,7 +44,7 @@ describe('keys and names', () => {
     [7, 'number'] as const,
     [['a'], 'an array'] as const,
   ])('checkName() rejects %j with a TypeError that says what it is', ([value, kind]) => {
-    expect(() => checkName(value, 'key')).toThrow(new TypeError(`key must be a string, not ${kind}`));
+    expect(() => checkName(value, 'key')).toThrow(wrongType(`key must be a string, not ${kind}`));
   });
 
   test('checkName() keeps control characters, slashes and dots: a name is no path', () => {
@@ -137,12 +138,15 @@ describe('options', () => {
     'checkOptions() rejects the unknown option %j',
     (name) => {
       const given: unknown = JSON.parse(`{ ${JSON.stringify(name)}: 1 }`);
-      expect(() => checkOptions(given, checks)).toThrow(new TypeError(`there is no option "${name}"`));
+      expect(() => checkOptions(given, checks)).toThrow(wrongType(`there is no option "${name}"`));
     },
   );
 
   test('checkOptions() rejects what is not an object with a TypeError', () => {
     for (const given of [null, [], 'quick', 1]) expect(() => checkOptions(given, checks)).toThrow(TypeError);
+    expect(() => checkOptions('quick', checks)).toThrow(
+      expect.objectContaining({ code: 'INVALID_ARGUMENT' }),
+    );
   });
 
   test.for([
@@ -155,7 +159,7 @@ describe('options', () => {
     [{ signal: {} }, 'signal must be an AbortSignal, not object'],
     [{ onEnd: {} }, 'onEnd must be a function, not object'],
   ] as const)('checkOptions() rejects %j with a TypeError', ([given, message]) => {
-    expect(() => checkOptions(given, checks)).toThrow(new TypeError(message));
+    expect(() => checkOptions(given, checks)).toThrow(wrongType(message));
   });
 
   test.for([{ mode: 'slow' }, { patience: -1 }, { patience: 1001 }, { patience: Number.NaN }])(

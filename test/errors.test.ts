@@ -2,7 +2,7 @@ import { closeSync, mkdirSync, openSync, readFileSync, symlinkSync, writeFileSyn
 import { join } from 'node:path';
 import BetterSqlite3, { type Database, type Options } from 'better-sqlite3';
 import { describe, expect } from 'vitest';
-import { SnapshotError, isBusy, isFull, isNotADatabase, toSnapshotError } from '../src/errors.ts';
+import { SnapshotError, isBusy, isFull, isNotADatabase, toSnapshotError, wrongType } from '../src/errors.ts';
 import { test as base } from './support/fixtures.ts';
 
 /** What `body` throws. */
@@ -161,6 +161,22 @@ describe('errors of the operating system', () => {
 });
 
 describe('other errors', () => {
+  test.for([
+    ['EMLINK', 'RESOURCE_EXHAUSTED'],
+    ['EFBIG', 'RESOURCE_EXHAUSTED'],
+    ['EAGAIN', 'RESOURCE_EXHAUSTED'],
+    ['EIO', 'UNAVAILABLE'],
+    ['EUCLEAN', 'DATA_LOSS'],
+  ])('%s is %s', ([errno, code]) => {
+    const error = Object.assign(new Error(`${errno}: no luck, link`), { code: errno, errno: -1 });
+    expect(toSnapshotError(error, 'testing')).toMatchObject({ name: 'SnapshotError', code });
+  });
+
+  test('a value of a wrong type is a TypeError with a code', () => {
+    expect(wrongType('key must be a string')).toBeInstanceOf(TypeError);
+    expect(wrongType('key must be a string')).toMatchObject({ name: 'TypeError', code: 'INVALID_ARGUMENT' });
+  });
+
   test('a SnapshotError and a TypeError stay what they are', () => {
     const snapshotError = new SnapshotError('NOT_FOUND', 'there is no snapshot "a"', { hint: 'look again' });
     const typeError = new TypeError('key must be a string');

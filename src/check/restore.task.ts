@@ -134,7 +134,7 @@ function findBackup(layout: Layout, given: string | undefined): string {
   const [newest] = newestFirst(listBackups(layout.database, 'any'));
   if (newest !== undefined) return newest;
   throw new SnapshotError('FAILED_PRECONDITION', `there is no backup beside ${quote(layout.database)}`, {
-    hint: 'name one, or salvage what can be read of the present database',
+    hint: 'name one that is kept elsewhere, or use --salvage: what can be read of the present database',
   });
 }
 

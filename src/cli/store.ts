@@ -19,7 +19,8 @@ export async function openOrCreateStore(
 }
 
 /** @throws {SnapshotError} FAILED_PRECONDITION if a root holds anything but a store whose creation was interrupted */
-function checkEmpty({ root, snapshots, restoring }: Layout): void {
+function checkEmpty(layout: Layout): void {
+  const { root, snapshots, restoring } = layout;
   if (!isThere(root)) return;
   const known = new Set([basename(snapshots), 'lost+found']);
   // The driver reports a restoration that was interrupted.
@@ -27,8 +28,9 @@ function checkEmpty({ root, snapshots, restoring }: Layout): void {
   const found = readdirSync(root).filter((name) => !known.has(name));
   if (isThere(snapshots)) found.push(...readdirSync(snapshots));
   if (found.length === 0) return;
+  if (hasLayers(layout)) throw databaseLost(root);
   throw new SnapshotError('FAILED_PRECONDITION', `${quote(root)} is not empty and has no database`, {
-    hint: 'choose another directory; if the database of a store is lost, restore it',
+    hint: 'choose another directory',
   });
 }
 
@@ -37,12 +39,25 @@ export async function openStore(
   { root, busyTimeout }: StoreOptions,
   options: DriverOptions = {},
 ): Promise<OverlayDriver> {
-  if (!isThere(new Layout(resolve(root)).database)) {
+  const layout = new Layout(resolve(root));
+  if (!isThere(layout.database)) {
+    if (hasLayers(layout)) throw databaseLost(root);
     throw new SnapshotError('FAILED_PRECONDITION', `${quote(root)} is not the root of a store`, {
       hint: 'prepare, view and serve create one; restore creates one from a backup',
     });
   }
   return OverlayDriver.open(root, { ...options, ...(busyTimeout !== undefined && { busyTimeout }) });
+}
+
+/** Whether there is anything in the directory of the layers. A crash can leave it empty, before there is a database. */
+function hasLayers({ snapshots }: Layout): boolean {
+  return isThere(snapshots) && readdirSync(snapshots).length > 0;
+}
+
+function databaseLost(root: string): SnapshotError {
+  return new SnapshotError('FAILED_PRECONDITION', `${quote(root)} has layers, but no database`, {
+    hint: 'bring back a backup of it with overlite restore',
+  });
 }
 
 /** The usage of a snapshot: `undefined` if it was removed since it was listed, `null` if its layer is lost. */

@@ -13,7 +13,11 @@ export interface CallStatus {
 /** An error as the wire has it: its code, and its message followed by the hint. */
 export function toStatus(error: unknown, doing: string): CallStatus {
   const known = toSnapshotError(error, doing);
-  if (!(known instanceof SnapshotError)) return { code: status.INTERNAL, details: toDetails(known.message) };
+  if (!(known instanceof SnapshotError)) {
+    const code =
+      Reflect.get(known, 'code') === 'INVALID_ARGUMENT' ? status.INVALID_ARGUMENT : status.INTERNAL;
+    return { code, details: toDetails(known.message) };
+  }
   const { code, message, hint } = known;
   return {
     code: status[code],

@@ -1,3 +1,4 @@
+import { wrongType } from '../errors.ts';
 import {
   type Checked,
   abortSignal,
@@ -140,10 +141,10 @@ export function toUpdateRequest(
 ): UpdateRequest & Checked<Waiting> {
   checkName(keyOrName, 'key or name');
   if (typeof options !== 'object' || options === null) {
-    throw new TypeError(`options must be an object, not ${kindOf(options)}`);
+    throw wrongType(`options must be an object, not ${kindOf(options)}`);
   }
   const given: { readonly labels?: unknown; readonly signal?: unknown } = options;
-  if (given.labels === undefined) throw new TypeError('labels must be given');
+  if (given.labels === undefined) throw wrongType('labels must be given');
   return {
     keyOrName: checkName(keyOrName, 'key or name'),
     labels: labels(given.labels),

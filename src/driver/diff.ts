@@ -13,7 +13,7 @@ import type { Resources } from './resources.ts';
 
 /** Compares what two snapshots hold. Both are mounted meanwhile, read-only and where nobody else sees it. */
 export async function* diffSnapshots(
-  { access, held, reader }: Resources,
+  { access, held, reader, mountTable: { ownAttributes } }: Resources,
   operations: Operations,
   keyOrName: string,
   options: Checked<DiffOptions>,
@@ -32,7 +32,7 @@ export async function* diffSnapshots(
     await using after = await openMountOf(open, current.mounts);
     using opened = new Descriptors();
     const layers = differing(old?.layers ?? [], current.layers)?.map((id) => opened.add(held.open(id, 'fs')));
-    yield* diffTrees({ before: before?.fd, after: after.fd, layers }, options);
+    yield* diffTrees({ before: before?.fd, after: after.fd, layers, ownAttributes }, options);
   } catch (error) {
     // If a snapshot was deleted meanwhile, this fails with NOT_FOUND instead of DATA_LOSS.
     if (isGone(error) || (error instanceof SnapshotError && error.code === 'DATA_LOSS')) await read();

@@ -1,7 +1,7 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { checkName, checkOptions, isThenable, kindOf, waitingOptions, watchedOptions } from '../arguments.ts';
 import { checkStore } from '../check/check.ts';
-import { SnapshotError, toSnapshotError } from '../errors.ts';
+import { SnapshotError, toSnapshotError, wrongType } from '../errors.ts';
 import { resolveParents } from '../linux/real-path.ts';
 import { backupDatabase } from '../metadata/backup/backup.ts';
 import type { Span } from '../metadata/listing.ts';
@@ -235,7 +235,7 @@ export class OverlayDriver implements OverlaySnapshotter {
   }
 
   async owner(path: string): Promise<Owner> {
-    if (typeof path !== 'string') throw new TypeError(`the path must be a string, not ${kindOf(path)}`);
+    if (typeof path !== 'string') throw wrongType(`the path must be a string, not ${kindOf(path)}`);
     const { access, layout, reader } = this.#resources;
     return access.read('looking for an owner', () => {
       const id = layout.idOf(path.startsWith('/') ? resolveParents(path) : path);
@@ -247,7 +247,7 @@ export class OverlayDriver implements OverlaySnapshotter {
   }
 
   async transaction<T>(fn: (tx: Transaction) => T): Promise<T> {
-    if (typeof fn !== 'function') throw new TypeError(`a transaction needs a function, not ${kindOf(fn)}`);
+    if (typeof fn !== 'function') throw wrongType(`a transaction needs a function, not ${kindOf(fn)}`);
     let removals: readonly Removal[] = [];
     const failure: { error?: unknown } = {};
     const run = (): T => {
@@ -256,7 +256,7 @@ export class OverlayDriver implements OverlaySnapshotter {
         const result = fn(tx);
         if (isThenable(result)) {
           Promise.resolve(result).catch(() => {});
-          throw new TypeError('the function of a transaction must not be asynchronous');
+          throw wrongType('the function of a transaction must not be asynchronous');
         }
         return result;
       } catch (error) {
@@ -337,7 +337,7 @@ export class OverlayDriver implements OverlaySnapshotter {
     filters: readonly string[],
     span: Span,
   ): Promise<void> {
-    if (typeof fn !== 'function') throw new TypeError(`a walk needs a function, not ${kindOf(fn)}`);
+    if (typeof fn !== 'function') throw wrongType(`a walk needs a function, not ${kindOf(fn)}`);
     for await (const info of this.#list(filters, span)) await fn(info);
   }
 

@@ -44,6 +44,8 @@ export class MountTable {
   /** The directory of the snapshots as overlayfs's options take it: nothing else in a path needs escaping. */
   readonly #lower: string;
   readonly #upper: string;
+  /** How the names of overlayfs's own attributes begin. Any others are the user's. */
+  readonly ownAttributes: 'trusted.overlay.' | 'user.overlay.';
   /** The text between the ids of two layers in the option `lowerdir`. */
   readonly separator: string;
 
@@ -61,6 +63,7 @@ export class MountTable {
       mountOptions.some((option) =>
         option.split(',').some((part) => part === name || part.startsWith(`${name}=`)),
       );
+    this.ownAttributes = userxattr || isSet('userxattr') ? 'user.overlay.' : 'trusted.overlay.';
     this.#overlayOptions = [
       ...mountOptions,
       ...(userxattr && !isSet('userxattr') ? ['userxattr'] : []),

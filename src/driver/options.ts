@@ -10,7 +10,7 @@ import {
   strings,
   withDefault,
 } from '../arguments.ts';
-import { SnapshotError } from '../errors.ts';
+import { SnapshotError, wrongType } from '../errors.ts';
 import type { BackupSettings } from '../metadata/backup/rolling.ts';
 import { DEFAULT_BUSY_TIMEOUT_MS } from '../metadata/busy.ts';
 import { quote } from '../quote.ts';
@@ -87,7 +87,7 @@ const toAsyncRemove: OptionCheck<boolean | 'background'> = (value, option) =>
 
 function toMountOption(option: unknown): string {
   if (typeof option !== 'string') {
-    throw new TypeError(`a mount option must be a string, not ${kindOf(option)}`);
+    throw wrongType(`a mount option must be a string, not ${kindOf(option)}`);
   }
   if (option === '' || option.includes('\0') || /(^|,)(lowerdir|upperdir|workdir|datadir)\b/.test(option)) {
     throw new SnapshotError('INVALID_ARGUMENT', `mount option ${quote(option)} is managed by overlite`);
@@ -106,7 +106,7 @@ function toBackups(given: unknown): BackupSettings | undefined {
   if (given === false) return undefined;
   const least = (value: unknown, option: string): number => {
     if (typeof value !== 'number') {
-      throw new TypeError(`backups.${option} must be a number, not ${kindOf(value)}`);
+      throw wrongType(`backups.${option} must be a number, not ${kindOf(value)}`);
     }
     if (value >= 1 && value <= MAX_MS && (option !== 'keep' || Number.isInteger(value))) return value;
     throw new SnapshotError('INVALID_ARGUMENT', `backups.${option} cannot be ${value}`);

@@ -1,5 +1,5 @@
 import { checkName } from '../arguments.ts';
-import { SnapshotError, toSnapshotError } from '../errors.ts';
+import { SnapshotError, toSnapshotError, wrongType } from '../errors.ts';
 import type { Removal } from '../metadata/rows.ts';
 import { quote } from '../quote.ts';
 import type {
@@ -112,7 +112,7 @@ export class OpenTransaction implements Transaction {
   #toSeal(value: unknown): Seal | undefined {
     if (value === undefined) return undefined;
     if (typeof value === 'object' && value !== null && this.#seals.has(value)) return value as Seal;
-    throw new TypeError('a seal must be what driver.seal(key) gave');
+    throw wrongType('a seal must be what driver.seal(key) gave');
   }
 
   /** A layer that was there before the transaction takes long to seal. Other faults of the call come first. */

@@ -24,6 +24,8 @@ interface Trees {
   readonly after: number;
   /** The descriptors of the layers that only one tree has; `undefined` if they have no layer in common. */
   readonly layers: readonly number[] | undefined;
+  /** How the names of overlayfs's own attributes begin, which are not compared. */
+  readonly ownAttributes: string;
 }
 
 /**
@@ -40,7 +42,7 @@ export async function* diffTrees(
   using before = new Cursor(trees.before, slice);
   using after = new Cursor(trees.after, slice);
   await Promise.all([before.next(), after.next()]);
-  const comparison = new Comparison(contents, slice);
+  const comparison = new Comparison(contents, slice, trees.ownAttributes);
   for (;;) {
     const [old, current] = firstOf(before.entry, after.entry);
     const entry = current ?? old;
@@ -167,11 +169,13 @@ function hidesLower(directory: Buffer): boolean {
 /** Compares two files that have the same path. */
 class Comparison {
   readonly #contents: boolean;
+  readonly #ownAttributes: string;
   readonly #slice: TimeSlice;
   readonly #opened = new FileStatus();
   readonly #buffers = [Buffer.alloc(CHUNK_BYTES), Buffer.alloc(CHUNK_BYTES)] as const;
 
-  constructor(contents: boolean, slice: TimeSlice) {
+  constructor(contents: boolean, slice: TimeSlice, ownAttributes: string) {
+    this.#ownAttributes = ownAttributes;
     this.#contents = contents;
     this.#slice = slice;
   }
@@ -197,7 +201,8 @@ class Comparison {
     } else if (type === constants.S_IFCHR || type === constants.S_IFBLK) {
       note('device', a.device.major !== b.device.major || a.device.minor !== b.device.minor);
     }
-    note('attributes', !same(attributesOf(old.handle), attributesOf(current.handle)));
+    const own = this.#ownAttributes;
+    note('attributes', !same(attributesOf(old.handle, own), attributesOf(current.handle, own)));
     return differences;
   }
 
@@ -233,10 +238,10 @@ function targetOf(handle: Buffer): Buffer | undefined {
   return unlessGone(() => linkTarget(handle.subarray(0, -1)));
 }
 
-/** The extended attributes of a file as bytes, without those of overlayfs; `undefined` if it has vanished. */
-function attributesOf(handle: Buffer): Buffer | undefined {
+/** The extended attributes of a file as bytes, without overlayfs's own; `undefined` if it has vanished. */
+function attributesOf(handle: Buffer, own: string): Buffer | undefined {
   return unlessGone(() => {
-    const attributes = readXattrs(handle, { only: (name) => !/^(?:trusted|user)\.overlay\./.test(name) });
+    const attributes = readXattrs(handle, { only: (name) => !name.startsWith(own) });
     return Buffer.concat(
       attributes.flatMap(([name, value]) => [Buffer.from(`${name}\0${value.length}\0`, 'latin1'), value]),
     );

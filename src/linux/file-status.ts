@@ -1,4 +1,5 @@
 import { constants } from 'node:fs';
+import { SnapshotError } from '../errors.ts';
 import { errnoOf } from './errno.ts';
 import { cString, littleEndian } from './foreign.ts';
 import { readStatus } from './file-calls.ts';
@@ -89,9 +90,17 @@ export class FileStatus {
   get inode(): bigint {
     return this.#view.getBigUint64(32, littleEndian);
   }
-  /** In bytes. */
+  /** In bytes. @throws {SnapshotError} UNIMPLEMENTED if that is more than 2^53 - 1, up to which numbers are exact */
   get size(): number {
-    return this.#number(40);
+    const size = this.#number(40);
+    if (size <= Number.MAX_SAFE_INTEGER) return size;
+    throw new SnapshotError(
+      'UNIMPLEMENTED',
+      `a file of ${this.#view.getBigUint64(40, littleEndian)} bytes is too large`,
+      {
+        hint: 'look for it with: find -size +8388607G',
+      },
+    );
   }
   /** The space that it takes, in blocks of 512 bytes. */
   get blocks(): number {

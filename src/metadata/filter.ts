@@ -1,6 +1,6 @@
 import { isUtf8 } from 'node:buffer';
 import { RE2JS, RE2JSSyntaxException } from 're2js';
-import { SnapshotError } from '../errors.ts';
+import { SnapshotError, wrongType } from '../errors.ts';
 import { kindOf } from '../arguments.ts';
 import { quote } from '../quote.ts';
 
@@ -264,7 +264,7 @@ function lengthWrittenOut(pattern: string): number {
 }
 
 function checkText(value: unknown, what: string): asserts value is string {
-  if (typeof value !== 'string') throw new TypeError(`a ${what} must be a string, not ${kindOf(value)}`);
+  if (typeof value !== 'string') throw wrongType(`a ${what} must be a string, not ${kindOf(value)}`);
   if (!value.isWellFormed()) {
     throw new SnapshotError('INVALID_ARGUMENT', `the ${what} ${quote(value)} holds a lone surrogate`);
   }

@@ -1,3 +1,4 @@
+import { wrongType } from '../errors.ts';
 import type { Database } from 'better-sqlite3';
 import { checkLabels, checkName, checkParent, isThenable, toLabelKeys } from '../arguments.ts';
 import { quote } from '../quote.ts';
@@ -161,7 +162,7 @@ export class MetadataStore extends MetadataReader {
    */
   update(keyOrName: string, { labels }: UpdateOptions, fieldpaths: readonly string[] = []): SnapshotRecord {
     checkName(keyOrName, 'key or name');
-    if (labels === undefined) throw new TypeError('labels must be given');
+    if (labels === undefined) throw wrongType('labels must be given');
     const checked = checkLabels(labels);
     const keys = toLabelKeys(fieldpaths);
     return this.#write(`updating ${quote(keyOrName)}`, () =>
@@ -179,7 +180,7 @@ export class MetadataStore extends MetadataReader {
   transaction<T>(fn: (store: this) => T): T {
     return this.#write('a transaction', () => {
       const result = fn(this);
-      if (isThenable(result)) throw new TypeError('the function of a transaction must not be asynchronous');
+      if (isThenable(result)) throw wrongType('the function of a transaction must not be asynchronous');
       return result;
     });
   }

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
 import pLimit from 'p-limit';
-import { SnapshotError } from '../errors.ts';
+import { SnapshotError, wrongType } from '../errors.ts';
 import { errnoOf, isGone } from '../linux/errno.ts';
 import { close } from '../linux/fs-promises.ts';
 import { attachMount, unmountTop } from '../linux/mount-calls.ts';
@@ -107,7 +107,7 @@ export async function withMount<T>(
   fn: (target: string) => T | Promise<T>,
   options?: MountCallOptions,
 ): Promise<T> {
-  if (typeof fn !== 'function') throw new TypeError(`a mount needs a function, not ${kindOf(fn)}`);
+  if (typeof fn !== 'function') throw wrongType(`a mount needs a function, not ${kindOf(fn)}`);
   const target = await mkdtemp(join(tmpdir(), 'overlite-'));
   try {
     await mount(mounts, target, options);
@@ -209,7 +209,7 @@ async function openOne({ given, options }: ParsedMount, by: MountMethod, open: O
 }
 
 function toTarget(target: unknown): string {
-  if (typeof target !== 'string') throw new TypeError(`the target must be a string, not ${kindOf(target)}`);
+  if (typeof target !== 'string') throw wrongType(`the target must be a string, not ${kindOf(target)}`);
   if (target === '' || target.includes('\0')) {
     throw new SnapshotError('INVALID_ARGUMENT', `the target ${quote(target)} is not a path`);
   }
@@ -217,7 +217,7 @@ function toTarget(target: unknown): string {
 }
 
 function parseMounts(mounts: readonly Mount[]): ParsedMount[] {
-  if (!Array.isArray(mounts)) throw new TypeError(`mounts must be an array, not ${kindOf(mounts)}`);
+  if (!Array.isArray(mounts)) throw wrongType(`mounts must be an array, not ${kindOf(mounts)}`);
   return mounts.map((given: Mount) => {
     const { type, source, options } = given;
     if (type !== 'bind' && type !== 'overlay') {
@@ -226,9 +226,9 @@ function parseMounts(mounts: readonly Mount[]): ParsedMount[] {
         `a mount is of type "bind" or "overlay", not ${quote(String(type))}`,
       );
     }
-    if (typeof source !== 'string') throw new TypeError(`a source must be a string, not ${kindOf(source)}`);
+    if (typeof source !== 'string') throw wrongType(`a source must be a string, not ${kindOf(source)}`);
     if (!Array.isArray(options) || options.some((option) => typeof option !== 'string')) {
-      throw new TypeError('the options of a mount must be an array of strings');
+      throw wrongType('the options of a mount must be an array of strings');
     }
     return { given, options: parseOptions(options) };
   });

@@ -270,6 +270,22 @@ describe.skipIf(lacking)(`checkStore()${lacking}`, () => {
     await expect(checkStore(7 as unknown as string)).rejects.toThrow(TypeError);
   });
 
+  test('check says how a database that is lost can be brought back', async ({ example }) => {
+    const messages = async (): Promise<string[]> =>
+      (await checkStore(example.root)).findings.map(({ message }) => message);
+    writeFileSync(example.at('metadata.db'), 'x'.repeat(9000));
+    expect(await messages()).toEqual([expect.stringMatching(/overlite restore .* --salvage/)]);
+    rmSync(example.at('metadata.db'));
+    expect(await messages()).toEqual([
+      expect.stringMatching(/no backup beside it, overlite restore takes one/),
+    ]);
+    mkdirSync(example.at('backups'));
+    writeFileSync(example.at('backups', 'metadata-20300131T000000000Z.db'), '');
+    expect(await messages()).toEqual([
+      expect.stringMatching(/overlite restore brings back the newest backup$/),
+    ]);
+  });
+
   test('checkStore() rejects options that are unknown or of a wrong type with a TypeError', async ({
     example,
   }) => {

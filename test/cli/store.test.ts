@@ -34,7 +34,12 @@ describe.skipIf(lacking)(`making and opening a store${lacking}`, () => {
     mkdirSync(join(root, 'lost+found'));
     expect(printed('prepare', 'k', '--root', root)).toBe('k is active\n');
     rmSync(join(root, 'metadata.db'));
-    expect(overlite('prepare', 'k', '--root', root).status).toBe(1);
+    for (const args of [['prepare', 'k'], ['list'], ['info', 'k']]) {
+      expect(overlite(...args, '--root', root)).toMatchObject({
+        status: 1,
+        stderr: expect.stringMatching(/ has layers, but no database\n {2}hint: .* overlite restore\n$/),
+      });
+    }
   });
 
   test('commands that do not create a store reject a root without one', ({ root, overlite, printed }) => {

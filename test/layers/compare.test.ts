@@ -114,6 +114,12 @@ function plainDiff(after: Description, before: Description): string[] {
 }
 
 describe.skipIf(lacking)(`a comparison${lacking}`, () => {
+  test('diff() tells of attributes that only other overlays would take for their own', async ({ driver }) => {
+    await commit(driver, 'base', null, 'touch file; setfattr -n user.overlay.origin -v 1 file');
+    await work(driver, 'workspace', 'base', 'setfattr -n user.overlay.origin -v 2 file; chmod 600 file');
+    expect(await shortDiff(driver, 'workspace')).toEqual(['M /file (mode attributes)']);
+  });
+
   test('diff() tells what was added, modified and deleted, and how', async ({ driver, place }) => {
     await commit(
       driver,

@@ -14,8 +14,9 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { expect } from 'vitest';
-import { cString } from '../../src/linux/foreign.ts';
+import { AT_FDCWD, cString } from '../../src/linux/foreign.ts';
 import { FileStatus, isDirectory, isRegular, isWhiteout } from '../../src/linux/file-status.ts';
+import { makeDisk } from '../support/disk.ts';
 import { test as base } from '../support/fixtures.ts';
 import { needs } from '../support/needs.ts';
 import { makeOddTree, sh, treeCommands } from '../support/tree.ts';
@@ -145,5 +146,23 @@ test.skipIf(lacking)(
     undo(() => sh('umount bound', place));
     expect(status('bound')?.isMountRoot).toBe(true);
     expect(status('bound/inner')?.isMountRoot).toBe(false);
+  },
+);
+
+test.skipIf(lacking)(
+  'a file of 2^53 bytes, which numbers do not tell from the next, is refused',
+  ({ undo }) => {
+    const disk = makeDisk('tmpfs', 1);
+    undo(() => disk.remove());
+    const read = (): number => {
+      const status = new FileStatus();
+      status.read(AT_FDCWD, cString(join(disk.path, 'huge')));
+      return status.size;
+    };
+    writeFileSync(join(disk.path, 'huge'), '');
+    truncateSync(join(disk.path, 'huge'), Number.MAX_SAFE_INTEGER);
+    expect(read()).toBe(Number.MAX_SAFE_INTEGER);
+    sh('truncate -s 8P huge', disk.path);
+    expect(read).toThrow(expect.objectContaining({ name: 'SnapshotError', code: 'UNIMPLEMENTED' }));
   },
 );

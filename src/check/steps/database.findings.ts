@@ -6,21 +6,26 @@ import type { Description } from '../description.ts';
 /** Why the database cannot be opened, as the error says it. */
 const asTheErrorSays = ({ error }: { error: Error }): string => error.message;
 
+/** Why there is no database to be read, and how to get one. */
+function withNextStep({ error, next }: { error: Error; next: string }): string {
+  return `${error.message}: ${next}`;
+}
+
 /** What the step `database` can find. */
 export const DATABASE_FINDINGS = {
   'restore-interrupted': {
     severity: 'error',
     message: () => 'a restoration of the database was interrupted: run restore again to finish it',
   },
-  'database-missing': { severity: 'error', message: asTheErrorSays },
-  'not-a-database': { severity: 'error', message: asTheErrorSays },
+  'database-missing': { severity: 'error', message: withNextStep },
+  'not-a-database': { severity: 'error', message: withNextStep },
   'wrong-type': {
     severity: 'error',
     message: ({ what, type, wanted }: { what: string; type: string; wanted: 'file' | 'directory' }) =>
       `${what} is ${type}, not a ${wanted === 'file' ? 'regular file' : 'directory'}`,
     repair: { sentence: 'move it to lost+found', phase: 'files' },
   },
-  'database-unreadable': { severity: 'error', message: asTheErrorSays },
+  'database-unreadable': { severity: 'error', message: withNextStep },
   'database-foreign': { severity: 'error', message: asTheErrorSays },
   'database-newer': { severity: 'warning', message: asTheErrorSays },
   'database-older': {

@@ -35,9 +35,21 @@ export function openDatabase(
     return Inspector.open(database, scratch);
   } catch (error) {
     if (!(error instanceof UnopenableError)) throw error;
-    problems.add(UNOPENABLE[error.reason], { error, path: database });
+    const next = nextStep(error.reason, database);
+    problems.add(UNOPENABLE[error.reason], { error, next, path: database });
     return undefined;
   }
+}
+
+/** What to do about a database that cannot be opened. */
+function nextStep(reason: Unopenable, database: string): string {
+  const backups = backupsOf(database);
+  const hasBackup =
+    statusOf(backups)?.isDirectory() === true && readdirSync(backups).some((name) => BACKUP_NAME.test(name));
+  const restore = hasBackup
+    ? 'overlite restore brings back the newest backup'
+    : 'there is no backup beside it, overlite restore takes one from elsewhere';
+  return reason === 'missing' ? restore : `${restore}, and with --salvage what can be read`;
 }
 
 /**

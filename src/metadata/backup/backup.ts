@@ -3,7 +3,7 @@ import { resolve } from 'node:path';
 import { defineTask, runInChild } from '../../linux/child.ts';
 import { unlessGone } from '../../linux/errno.ts';
 import { identityOf } from '../../linux/identity.ts';
-import { SnapshotError } from '../../errors.ts';
+import { SnapshotError, wrongType } from '../../errors.ts';
 import { guarded } from '../../guarded.ts';
 import { checkOptions, kindOf, watchedOptions } from '../../arguments.ts';
 import { quote } from '../../quote.ts';
@@ -25,7 +25,7 @@ const PROGRESS_MS = 100;
  * @throws the reason of `signal`, or what `onProgress` throws
  */
 export async function backupDatabase(database: string, file: string, options?: BackupOptions): Promise<void> {
-  if (typeof file !== 'string') throw new TypeError(`the file must be a string, not ${kindOf(file)}`);
+  if (typeof file !== 'string') throw wrongType(`the file must be a string, not ${kindOf(file)}`);
   if (file === '' || file.includes('\0')) {
     throw new SnapshotError('INVALID_ARGUMENT', `${quote(file)} is not a path`);
   }
