@@ -1,5 +1,5 @@
 import { closeSync } from 'node:fs';
-import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { openDirectoryBeneath, tryLock } from '../linux/file-calls.ts';
 import { cString } from '../linux/foreign.ts';
 import type { HeldRoot } from './held-root.ts';
@@ -14,7 +14,6 @@ const PATIENCE_MS = 2000;
  */
 export class MountGate {
   readonly #root: HeldRoot;
-  #next: Promise<boolean> | undefined;
 
   constructor(root: HeldRoot) {
     this.#root = root;
@@ -34,16 +33,7 @@ export class MountGate {
   }
 
   /** Waits until every mount that has begun is listed. @returns whether that has come true in time */
-  drain(): Promise<boolean> {
-    const begin = async (): Promise<boolean> => {
-      await nextTurn();
-      this.#next = undefined;
-      return this.#drain();
-    };
-    return (this.#next ??= begin());
-  }
-
-  async #drain(): Promise<boolean> {
+  async drain(): Promise<boolean> {
     const until = performance.now() + PATIENCE_MS;
     const fd = this.#open();
     try {

@@ -1,7 +1,6 @@
-import { closeSync, fstatSync, openSync, readSync, readlinkSync, statSync } from 'node:fs';
-import { readdir } from 'node:fs/promises';
+import { closeSync, fstatSync, openSync, readSync, readdirSync, readlinkSync, statSync } from 'node:fs';
 import { hasChanged, userNamespaceOf } from './file-calls.ts';
-import { close, read } from './fs-promises.ts';
+import { read } from './fs-promises.ts';
 import { inSlices } from './slices.ts';
 
 /** The mounts of one mount namespace, as a text that has one character for each byte of mountinfo. See proc(5). */
@@ -220,19 +219,28 @@ export function readOwnMounts(): Promise<MountTable> {
 export async function readOtherMounts(): Promise<MountTable[]> {
   const seen = new Set([readlinkSync('/proc/self/ns/mnt')]);
   const tables: MountTable[] = [];
-  await inSlices(await readdir('/proc'), async (process) => {
-    if (!/^\d+$/.test(process)) return;
+  const add = async (process: number, namespace: string): Promise<void> => {
     try {
-      const namespace = readlinkSync(`/proc/${process}/ns/mnt`);
-      if (seen.has(namespace)) return;
-      const text = isTrusted(Number(process)) ? await readTable(Number(process)) : undefined;
+      if (isTrusted(process)) tables.push({ process, text: await readTable(process) });
       seen.add(namespace);
-      if (text !== undefined) tables.push({ process: Number(process), text });
     } catch {
-      // The process has ended, or this one may not read its mounts.
+      // The process has ended, or this one may not read its mounts. Another one may be in the same namespace.
     }
+  };
+  await inSlices(readdirSync('/proc'), (name) => {
+    const namespace = /^\d+$/.test(name) ? namespaceOf(name) : undefined;
+    return namespace === undefined || seen.has(namespace) ? undefined : add(Number(name), namespace);
   });
   return tables;
+}
+
+/** The mount namespace of a process; `undefined` if it has ended, or this one may not ask. */
+function namespaceOf(process: string): string | undefined {
+  try {
+    return readlinkSync(`/proc/${process}/ns/mnt`);
+  } catch {
+    return undefined;
+  }
 }
 
 /** Reads the mounts of all namespaces: that of this process first. */
@@ -261,7 +269,7 @@ async function readTable(process: number): Promise<string> {
   try {
     return await readAll(fd);
   } finally {
-    await close(fd);
+    closeSync(fd);
   }
 }
 
