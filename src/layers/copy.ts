@@ -24,6 +24,7 @@ import {
   openLongPathBeneath,
   setTimes,
 } from '../linux/file-calls.ts';
+import { fileKey } from '../linux/file-key.ts';
 import { linkTarget } from '../linux/link-target.ts';
 import { openRegularOrNew, shrunk } from '../linux/regular-file.ts';
 import { type SliceOptions, TimeSlice } from '../linux/slices.ts';
@@ -113,8 +114,8 @@ class Copier implements Disposable {
   readonly #options: CopierOptions;
   readonly #filled: FilledDirectory[] = [];
   #way: Descent | undefined;
-  /** The first place of each file with several links, by inode number. */
-  readonly #linked = new Map<bigint, Place>();
+  /** The first place of each file with several links, by `fileKey`. */
+  readonly #linked = new Map<string, Place>();
   readonly #status = new FileStatus();
   #clones = true;
 
@@ -160,16 +161,31 @@ class Copier implements Disposable {
       this.#filled.push({ place: { above, name }, attributes });
       return;
     }
-    const { inode, links } = status;
-    const first = links > 1 ? this.#linked.get(inode) : undefined;
-    if (first !== undefined) {
-      linkTo(way.root, first, copy);
-      return;
+    const key = status.links > 1 ? this.#keyOf(entry) : undefined;
+    if (key !== undefined && this.#link(way, key, copy)) return;
+    const place = { above, name };
+    if (isRegular(status.mode)) await this.#copyFile(way, entry, { copy, place });
+    else if (this.#copySpecial(entry, copy) && key !== undefined && key === this.#keyOf(entry)) {
+      this.#linked.set(key, place);
     }
-    const copied = isRegular(status.mode)
-      ? await this.#copyFile(entry, copy)
-      : this.#copySpecial(entry, copy);
-    if (copied && links > 1) this.#linked.set(inode, { above, name });
+  }
+
+  /** The key of a file that may have several links; `undefined` if it is gone. */
+  #keyOf(entry: TreeEntry): string | undefined {
+    const held = unlessGone(() => entry.hold());
+    if (held === undefined) return undefined;
+    try {
+      return fileKey(held, this.#status);
+    } finally {
+      closeSync(held);
+    }
+  }
+
+  /** Makes a hard link if the file with that key was copied before. @returns whether it was */
+  #link(way: Descent, key: string, copy: Buffer): boolean {
+    const first = this.#linked.get(key);
+    if (first !== undefined) linkTo(way.root, first, copy);
+    return first !== undefined;
   }
 
   /** Copies a file that is neither a directory nor a regular file. @returns whether it still existed */
@@ -207,18 +223,24 @@ class Copier implements Disposable {
     }
   }
 
-  /** Copies a regular file, or the one that has replaced it. @returns whether it was still there itself */
-  async #copyFile(entry: TreeEntry, copy: Buffer): Promise<boolean> {
+  /** Copies a regular file, or the one that has replaced it, unless it is gone. */
+  async #copyFile(
+    way: Descent,
+    entry: TreeEntry,
+    { copy, place }: { readonly copy: Buffer; readonly place: Place },
+  ): Promise<void> {
     const from = unlessGone(() => openRegularOrNew(entry, this.#status));
-    if (from === undefined) return false;
+    if (from === undefined) return;
     try {
+      const key = this.#status.links > 1 ? fileKey(from, this.#status) : undefined;
+      if (key !== undefined && this.#link(way, key, copy)) return;
       const to = openSync(copy, NEW_FILE, 0o600);
       try {
         (await this.#copyData(from, to, entry.path)).applyTo(copy);
       } finally {
         closeSync(to);
       }
-      return this.#status.isSameAs(entry.status);
+      if (key !== undefined) this.#linked.set(key, place);
     } finally {
       closeSync(from);
     }

@@ -9,14 +9,15 @@ export class Meter {
   #inodes = 0;
   #blocks = 0;
   #processed = 0;
-  readonly #linked = new Set<bigint>();
+  readonly #linked = new Set<string>();
 
   add({ status }: TreeEntry): void {
     this.#processed = 0;
     this.#entries += 1;
     if (status.links > 1 && !isDirectory(status.mode)) {
-      if (this.#linked.has(status.inode)) return;
-      this.#linked.add(status.inode);
+      const { birthKey } = status;
+      if (this.#linked.has(birthKey)) return;
+      this.#linked.add(birthKey);
     }
     this.#inodes += 1;
     this.#blocks += status.blocks;

@@ -20,6 +20,7 @@ import {
   lseek,
   mkdirat,
   mknodat,
+  nameToHandleAt,
   offThread,
   openTree,
   openat2,
@@ -46,6 +47,8 @@ const AT_SYMLINK_NOFOLLOW = 0x100;
 const AT_REMOVEDIR = 0x200;
 const AT_NO_AUTOMOUNT = 0x800;
 const STATX_BASIC_STATS = 0x7ff;
+const STATX_BTIME = 0x800;
+const MAX_HANDLE_BYTES = 128;
 const FICLONE = 0x40049409;
 const FS_IOC_GETFLAGS = 0x80086601;
 const FS_IOC_SETFLAGS = 0x40086602;
@@ -164,7 +167,21 @@ export function openWithoutMounts(dir: number): number | undefined {
  */
 export function readStatus(dir: number, name: Buffer, result: Buffer): void {
   const flags = AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT | (name.length === 1 ? AT_EMPTY_PATH : 0);
-  checked(statx(dir, name, flags, STATX_BASIC_STATS, result), 'statx', name);
+  checked(statx(dir, name, flags, STATX_BASIC_STATS | STATX_BTIME, result), 'statx', name);
+}
+
+/**
+ * The handle of an open file, which names its inode and the generation of that.
+ *
+ * @returns `undefined` if the filesystem has no handles, or this process may not have them
+ */
+export function fileHandle(fd: number): Buffer | undefined {
+  const handle = Buffer.alloc(8 + MAX_HANDLE_BYTES);
+  new DataView(handle.buffer, handle.byteOffset).setUint32(0, MAX_HANDLE_BYTES, littleEndian);
+  if (nameToHandleAt(fd, cString(''), handle, Buffer.alloc(8), AT_EMPTY_PATH) === 0) return handle;
+  const error = systemError('name_to_handle_at');
+  if (['ENOTSUP', 'EOVERFLOW', 'EPERM', 'ENOSYS'].includes(errnoOf(error))) return undefined;
+  throw error;
 }
 
 /**

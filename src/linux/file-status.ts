@@ -40,6 +40,10 @@ export class FileStatus {
     return high * 2 ** 32 + low;
   }
 
+  #latin1(from: number, to: number): string {
+    return this.#result.toString('latin1', from, to);
+  }
+
   /** Whether it is the root of a mount. */
   get isMountRoot(): boolean {
     return (this.#view.getUint32(littleEndian ? 8 : 12, littleEndian) & STATX_ATTR_MOUNT_ROOT) !== 0;
@@ -64,6 +68,10 @@ export class FileStatus {
   /** The identity as a text, for a key. */
   get identityKey(): string {
     return this.identity.join(' ');
+  }
+  /** The device, the inode and the time of creation, as far as the filesystem knows it, as a text for a key. */
+  get birthKey(): string {
+    return this.#latin1(136, 144) + this.#latin1(32, 40) + this.#latin1(80, 92);
   }
   /** The device as a text, for a key. */
   get deviceKey(): string {

@@ -73,6 +73,9 @@ export const unlinkat = foreign('int unlinkat(int dir, const uint8_t *path, int 
 export const renameat = foreign(
   'int renameat(int dir, const uint8_t *path, int toDir, const uint8_t *toPath)',
 );
+export const nameToHandleAt = foreign(
+  'int name_to_handle_at(int dir, const uint8_t *path, uint8_t *handle, uint8_t *mountId, int flags)',
+);
 export const utimensat = foreign(
   'int utimensat(int dir, const uint8_t *path, const uint8_t *times, int flags)',
 );

@@ -56,6 +56,57 @@ describe.skipIf(lacking)(`an exact copy${lacking}`, () => {
     },
   );
 
+  test.for(['ext4', 'xfs', 'btrfs', 'tmpfs'] as const)(
+    'checkpoint() on %s links no file to one that had its inode number before',
+    async (type, { undo }) => {
+      const disk = makeDisk(type, 512);
+      undo(() => disk.remove());
+      await using driver = await OverlayDriver.open(disk.root, { backups: false });
+      await driver.prepare('k');
+      const layer = await layerOf(driver, 'k');
+      sh(
+        `mkdir a m z; (cd m; seq 3000 | xargs touch)
+         for i in $(seq 50); do echo "a $i" > a/$i; ln a/$i a/$i-again; done`,
+        layer,
+      );
+      let replaced = false;
+      await driver.checkpoint('n', 'k', {
+        onProgress: ({ phase, inodes }) => {
+          if (replaced || phase !== 'copying' || inodes < 500) return;
+          replaced = true;
+          sh(`rm a/*; for i in $(seq 50); do echo "z $i" > z/$i; ln z/$i z/$i-again; done`, layer);
+        },
+      });
+      expect(replaced).toBe(true);
+      const copy = await layerOf(driver, 'n');
+      const check = `for i in $(seq 50); do [ "$(cat a/$i a/$i-again)" = "a $i
+a $i" ] && [ "$(cat z/$i z/$i-again)" = "z $i
+z $i" ] && [ z/$i -ef z/$i-again ] && [ a/$i -ef a/$i-again ] && echo right; done | sort | uniq -c`;
+      expect(sh(check, copy).trim()).toBe('50 right');
+    },
+  );
+
+  test('checkpoint() and usage() tell the files of btrfs subvolumes apart, which have the same inode numbers', async ({
+    undo,
+  }) => {
+    const disk = makeDisk('btrfs', 512);
+    undo(() => disk.remove());
+    await using driver = await OverlayDriver.open(disk.root, { backups: false });
+    await driver.prepare('k');
+    const layer = await layerOf(driver, 'k');
+    sh(
+      `for name in one two; do
+         btrfs -q subvolume create $name; echo $name > $name/file; ln $name/file $name/again
+       done; [ $(stat -c %i one/file) = $(stat -c %i two/file) ]`,
+      layer,
+    );
+    expect((await driver.usage('k')).inodes).toBe(5);
+    await driver.checkpoint('n', 'k');
+    const seen = sh('cat one/* two/*; stat -c %h */*', await layerOf(driver, 'n'));
+    expect(seen).toBe('one\none\ntwo\ntwo\n2\n2\n2\n2\n');
+    expect((await driver.usage('n')).inodes).toBe(5);
+  });
+
   test('checkpoint() of a mounted overlay keeps what was deleted, replaced and renamed in it', async ({
     driver,
   }) => {
