@@ -71,6 +71,11 @@ export function isFull(error: unknown): boolean {
   return sqliteCode(error) === 'SQLITE_FULL';
 }
 
+/** Whether an error of SQLite may come from a disk that fails: what cannot be read is damaged to SQLite. */
+export function mayBeDisk(error: unknown): boolean {
+  return /^SQLITE_(CORRUPT|IOERR|CANTOPEN|NOTADB)/.test(sqliteCode(error));
+}
+
 /** Whether SQLite reports that a file is not a database. */
 export function isNotADatabase(error: unknown): boolean {
   return sqliteCode(error) === 'SQLITE_NOTADB';
@@ -156,7 +161,10 @@ export function toSnapshotError(error: unknown, doing: string): SnapshotError | 
   if (error instanceof Error) {
     const errno: unknown = Reflect.get(error, 'code');
     const code = typeof errno === 'string' ? (fromErrno[errno] ?? 'INTERNAL') : 'INTERNAL';
-    return new SnapshotError(code, `${doing}: ${error.message}`, { cause: error });
+    return new SnapshotError(code, `${doing}: ${error.message}`, {
+      cause: error,
+      ...(errno === 'EIO' && { hint: 'what the kernel says of the disk is in its log: dmesg' }),
+    });
   }
   return new SnapshotError('INTERNAL', `${doing}: ${String(error)}`, { cause: error });
 }

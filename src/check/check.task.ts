@@ -1,13 +1,16 @@
-import { realpathSync, statSync } from 'node:fs';
+import { constants, realpathSync, statSync } from 'node:fs';
 import type { TaskContext } from '../linux/child.ts';
+import { findDiskFailure } from '../layers/disk-failure.ts';
 import { HeldRoot } from '../layers/held-root.ts';
 import { SnapshotError, toSnapshotError } from '../errors.ts';
+import { Descriptors } from '../linux/descriptors.ts';
+import { openPlain, statPlain } from '../linux/plain-file.ts';
 import { FileStatus } from '../linux/file-status.ts';
 import { cString } from '../linux/foreign.ts';
 import { DEFAULT_BUSY_TIMEOUT_MS } from '../metadata/busy.ts';
 import { StoreLock } from '../metadata/store-lock.ts';
 import { quote } from '../quote.ts';
-import type { CheckProgress, Repair, Report } from '../report.ts';
+import type { CheckProgress, FindingCode, Repair, Report } from '../report.ts';
 import type { CheckSettings } from './context.ts';
 import { type Pass, runPass } from './pass.ts';
 import { toFinding } from './problem.ts';
@@ -23,13 +26,21 @@ export interface CheckInput {
 /** How often repair is tried: one repair can reveal what another has to repair. */
 const REPAIR_ROUNDS = 3;
 
+/** What is found of a store whose disk fails. It says nothing of the store then. */
+const UNREADABLE: ReadonlySet<FindingCode> = new Set([
+  'database-unreadable',
+  'database-corrupt',
+  'not-a-database',
+  'layer-unreadable',
+]);
+
 /**
  * Checks a store and, if asked to, repairs it. Run it in a process of its own: it blocks, reads the database by other
  * means than SQLite, and a damaged file may crash it.
  *
  * @throws {SnapshotError} FAILED_PRECONDITION if there is no store in the root
  * @throws {SnapshotError} NOT_FOUND if a snapshot in `only` does not exist
- * @throws {SnapshotError} UNAVAILABLE if it is to be repaired, and a restoration does not end
+ * @throws {SnapshotError} UNAVAILABLE if the disk fails, or if it is to be repaired, and a restoration does not end
  */
 export async function examine(
   { root: given, settings }: CheckInput,
@@ -53,11 +64,22 @@ export async function examine(
         pass = await check();
       }
     }
+    if ([...pass.problems].some(({ code }) => UNREADABLE.has(code))) checkDisk(held);
     return toReport(held.layout.root, pass, repairs);
   } finally {
     lock?.release();
     held.close();
   }
+}
+
+/** @throws {SnapshotError} UNAVAILABLE if the disk of a store fails */
+function checkDisk(held: HeldRoot): void {
+  using opened = new Descriptors();
+  const { root, database } = held.layout;
+  const databases =
+    statPlain(database) === undefined ? [] : [opened.add(openPlain(database, constants.O_RDONLY))];
+  const failure = findDiskFailure(held, `checking ${quote(root)}`, databases);
+  if (failure !== undefined) throw failure;
 }
 
 function toReport(root: string, { problems, rows, steps }: Pass, repairs: readonly Repair[]): Report {

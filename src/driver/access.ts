@@ -1,4 +1,6 @@
-import { isBusy, toSnapshotError } from '../errors.ts';
+import { isBusy } from '../errors.ts';
+import { toStoreError } from '../layers/disk-failure.ts';
+import type { HeldRoot } from '../layers/held-root.ts';
 import { retryWhileBusy } from '../metadata/busy.ts';
 import type { Closing } from '../metadata/closing.ts';
 import type { WriteOptions, WriteQueue } from '../metadata/write-queue.ts';
@@ -8,12 +10,14 @@ import type { WriteOptions, WriteQueue } from '../metadata/write-queue.ts';
  * under way, and refuses new calls once the driver is being closed.
  */
 export class Access {
+  readonly #root: HeldRoot;
   readonly #queue: WriteQueue;
   readonly #busyTimeout: number;
   readonly #closing: Closing;
   readonly #running = new Set<Promise<unknown>>();
 
-  constructor(queue: WriteQueue, busyTimeout: number, closing: Closing) {
+  constructor(root: HeldRoot, queue: WriteQueue, busyTimeout: number, closing: Closing) {
+    this.#root = root;
     this.#queue = queue;
     this.#busyTimeout = busyTimeout;
     this.#closing = closing;
@@ -48,12 +52,12 @@ export class Access {
     try {
       return body();
     } catch (error) {
-      if (!isBusy(error)) throw toSnapshotError(error, doing);
+      if (!isBusy(error)) throw toStoreError(error, doing, this.#root);
     }
     try {
       return await retryWhileBusy(body, this.#busyTimeout, doing, this.#closing);
     } catch (error) {
-      throw toSnapshotError(error, doing);
+      throw toStoreError(error, doing, this.#root);
     }
   }
 
@@ -62,7 +66,7 @@ export class Access {
     try {
       return await this.#queue.write(body, options);
     } catch (error) {
-      throw isReason(error, options?.signal) ? error : toSnapshotError(error, doing);
+      throw isReason(error, options?.signal) ? error : toStoreError(error, doing, this.#root);
     }
   }
 

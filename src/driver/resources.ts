@@ -1,8 +1,9 @@
 import { basename, join } from 'node:path';
 import type { Database } from 'better-sqlite3';
-import { SnapshotError, toSnapshotError } from '../errors.ts';
+import { SnapshotError } from '../errors.ts';
 import { findOpenAncestor } from '../layers/ancestors.ts';
 import { Directories } from '../layers/directories.ts';
+import { toStoreError } from '../layers/disk-failure.ts';
 import type { HeldRoot } from '../layers/held-root.ts';
 import { Layers } from '../layers/layers.ts';
 import type { Layout } from '../layers/layout.ts';
@@ -81,8 +82,9 @@ export async function openResources(path: unknown, settings: Settings): Promise<
   } catch (error) {
     db?.close();
     lock?.release();
+    const failure = toStoreError(error, `opening the root ${quote(root.held.layout.root)}`, root.held);
     root.held.close();
-    throw toSnapshotError(error, `opening the root ${quote(root.held.layout.root)}`);
+    throw failure;
   }
 }
 
@@ -153,7 +155,7 @@ function connect(settings: Settings, { root, lock, db, userxattr }: Opened): Res
   const spareSpace = new SpareSpace(spareSpaceOf(held));
   const closing = new Closing();
   const queue = new WriteQueue(db, transactor, { busyTimeout, spareSpace, closing, onTransaction });
-  const access = new Access(queue, busyTimeout, closing);
+  const access = new Access(root.held, queue, busyTimeout, closing);
   const journal = new RemovalJournal(reader, writer, queue);
   const mountTable = new MountTable(layout, settings, userxattr);
   const snapshotsView = new SnapshotsView(held);

@@ -31,9 +31,10 @@ export interface Root {
  */
 export function openRoot(path: unknown): Root {
   // Links may lead to a root, which is then known by where it really is. It must not be one itself.
-  const root = resolveParents(toRoot(path));
+  let root = toRoot(path);
   let held: HeldRoot | undefined;
   try {
+    root = resolveParents(root);
     makeRoot(root);
     held = new HeldRoot(root);
     checkOwner(held);

@@ -1,6 +1,6 @@
 import { closeSync, fsyncSync, lstatSync } from 'node:fs';
 import { join } from 'node:path';
-import { SnapshotError } from '../errors.ts';
+import { SnapshotError, toSnapshotError } from '../errors.ts';
 import { errnoOf, isGone } from '../linux/errno.ts';
 import {
   createDirectory,
@@ -156,6 +156,11 @@ export class HeldRoot {
     }
   }
 
+  /** Whether a file is the database or its log, as `check` has found them first. */
+  isOfDatabase(status: FileStatus): boolean {
+    return this.#files.some(({ identity }) => identity !== undefined && status.is(identity));
+  }
+
   close(): void {
     for (const fd of this.#parts.values()) closeSync(fd);
     this.#parts.clear();
@@ -220,7 +225,7 @@ export class HeldRoot {
       return this.#status.read(directory, path);
     } catch (error) {
       if (isGone(error)) return false;
-      throw error;
+      throw toSnapshotError(error, `looking for ${quote(this.layout.root)}`);
     }
   }
 }
