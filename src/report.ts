@@ -52,6 +52,7 @@ export type FindingCode =
   | 'seal-in-use'
   | 'seal-unknown'
   | 'layer-unreadable'
+  | 'whiteout-in-base'
   | 'removal-waiting'
   | 'reservation-abandoned'
   | 'run-abandoned'

@@ -208,6 +208,8 @@ export interface Snapshotter {
    *
    * @throws {SnapshotError} ALREADY_EXISTS if the name is taken, by a snapshot of any kind
    * @throws {SnapshotError} NOT_FOUND if the key, or a given parent, is missing
+   * @throws {SnapshotError} FAILED_PRECONDITION if it would be a base that holds a whiteout (a character device 0/0), which shows
+   *   where the base is mounted by itself and is hidden below a workspace
    * @throws {SnapshotError} FAILED_PRECONDITION if the key is not active, a given parent is not committed, or the layer
    *   is in use and `inUse` is `refuse`
    * @throws {SnapshotError} INVALID_ARGUMENT if the key has a parent, and another one is given
@@ -222,6 +224,7 @@ export interface Snapshotter {
    *
    * @throws {SnapshotError} ALREADY_EXISTS if the name is taken, by a snapshot of any kind
    * @throws {SnapshotError} NOT_FOUND if the key is missing
+   * @throws {SnapshotError} FAILED_PRECONDITION if it is a base that holds a whiteout, as for `commit`
    * @throws {SnapshotError} FAILED_PRECONDITION if the key is not active, or a file keeps getting shorter while it is
    *   read
    * @throws {SnapshotError} RESOURCE_EXHAUSTED if there is no space for the copy

@@ -7,7 +7,7 @@ import { quote } from '../quote.ts';
 import type { Info, Seal, Watched } from '../snapshot.ts';
 import type { FoundSnapshot, Removal } from '../metadata/rows.ts';
 import type { CommitRequest, InUsePolicy } from './arguments.ts';
-import { type Operations, checkInUse } from './operations.ts';
+import { type Operations, checkInUse, toLayer } from './operations.ts';
 import type { Resources } from './resources.ts';
 import { lockSnapshot } from './snapshot-lock.ts';
 
@@ -26,7 +26,7 @@ export class Committer {
 
   /** Measures, digests and syncs the layer of an active snapshot. */
   async seal(key: string, watched: Checked<Watched>): Promise<Seal> {
-    return this.#withActive(key, watched, (layer) => this.#seal(layer, watched));
+    return this.#withActive({ key, parent: null }, watched, (layer) => this.#seal(layer, watched));
   }
 
   /** Turns an active snapshot into a committed one. */
@@ -36,7 +36,7 @@ export class Committer {
   ): Promise<Info> {
     const { reaper, settings } = this.#resources;
     await this.#checkFree(request.name);
-    const { info, removal } = await this.#withActive(request.key, watched, (layer) =>
+    const { info, removal } = await this.#withActive(request, watched, (layer) =>
       this.#commit(request, layer, watched),
     );
     // Only now, since the deletion takes the lock of the directory too.
@@ -47,7 +47,7 @@ export class Committer {
   /** Makes a committed snapshot of what an active one holds now. */
   async checkpoint(request: CommitRequest, watched: Checked<Watched>): Promise<Info> {
     await this.#checkFree(request.name);
-    return this.#withActive(request.key, watched, (layer) =>
+    return this.#withActive(request, watched, (layer) =>
       this.#commitCopy(request, layer, { ...watched, replace: false }),
     );
   }
@@ -139,7 +139,7 @@ export class Committer {
 
   /** Runs steps on the layer of an active snapshot, while nobody else mounts, seals, commits, copies or deletes it. */
   async #withActive<T>(
-    key: string,
+    { key, parent }: Pick<CommitRequest, 'key' | 'parent'>,
     { signal }: Checked<Watched>,
     steps: (layer: Layer) => Promise<T>,
   ): Promise<T> {
@@ -150,7 +150,7 @@ export class Committer {
     try {
       const { id, parentId, volatileBoot } = snapshot;
       checkNotLost(held, { id, key, volatileBoot });
-      return await steps({ key, id, base: parentId === null });
+      return await steps(toLayer({ key, id, parentId }, parent));
     } finally {
       lock?.release();
     }

@@ -79,7 +79,7 @@ export class Operations {
     reader.checkFree(name);
     const active = reader.findActive(key);
     const { id, parentId } = active;
-    const seal = given ?? { id, ...layers.sealNow({ key, id, base: parentId === null }) };
+    const seal = given ?? { id, ...layers.sealNow(toLayer({ key, id, parentId }, parent)) };
     checkSame(active, seal);
     const { usage, digest, inUse } = seal;
     const record = writer.commit(active, { name, labels, parent, usage, seal: digest, inUse });
@@ -167,4 +167,13 @@ function checkSame(found: FoundSnapshot, sealed: { readonly id: number }): void 
     'FAILED_PRECONDITION',
     `${quote(found.name)} is another snapshot than the one that was sealed`,
   );
+}
+
+/** The layer of an active snapshot that is to be committed on `parent`, or on the parent that it has. */
+export function toLayer(
+  { key, id, parentId }: { readonly key: string; readonly id: number; readonly parentId: number | null },
+  parent: string | null,
+): Layer {
+  const base = parentId === null;
+  return { key, id, base, staysBase: base && parent === null };
 }

@@ -9,7 +9,12 @@ import type { TreeEntry } from '../linux/tree-walk.ts';
 import { readXattrs } from '../linux/xattrs.ts';
 import { BufferedHash } from './buffered-hash.ts';
 
-/** Whether an extended attribute is one of those of overlayfs by which a directory hides or renames lower ones. */
+/** Whether an extended attribute is one of those of overlayfs that change what a file of a layer shows in a tree. */
+function changesTree(name: string): boolean {
+  return /^(?:trusted|user)\.overlay\.(?:opaque|redirect|metacopy|whiteout)$/.test(name);
+}
+
+/** Whether it is one of those by which a directory hides or renames lower ones. */
 export function isOpaqueOrRedirect(name: string): boolean {
   return /^(?:trusted|user)\.overlay\.(?:opaque|redirect)$/.test(name);
 }
@@ -42,7 +47,7 @@ class Fields {
  * Digests the metadata of a layer, version 1. The files are in the order of the raw bytes of their paths, where that
  * of a directory has a slash at the end. Of each file it covers the path; type and mode, owner and group; the size,
  * except of directories; the time of modification in nanoseconds; the numbers of a device node; the target of a
- * symbolic link; and the overlay attributes of `isOpaqueOrRedirect`.
+ * symbolic link; and the overlay attributes of `changesTree`.
  */
 export class MetadataDigest {
   readonly #fields = new Fields();
@@ -59,9 +64,9 @@ export class MetadataDigest {
     if (type === constants.S_IFLNK) {
       this.#fields.add(linkTarget(entry.handle.subarray(0, -1)));
     }
-    // Files have them only if their data is in another layer, and then no blocks.
-    if (isDirectory(mode) || (isRegular(mode) && status.blocks === 0 && status.size > 0)) {
-      for (const [name, value] of readXattrs(entry.handle, { only: isOpaqueOrRedirect })) {
+    // Files have them only if their data is in another layer, or if they are whiteouts, and then no data of their own.
+    if (isDirectory(mode) || (isRegular(mode) && (status.size === 0 || status.blocks * 512 < status.size))) {
+      for (const [name, value] of readXattrs(entry.handle, { only: changesTree })) {
         this.#fields.add(cString(name));
         this.#fields.add(value);
       }

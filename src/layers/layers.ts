@@ -13,8 +13,9 @@ import type { StoreMounts } from './store-mounts.ts';
 import type { LayerSync } from './sync.ts';
 import type { Layout } from './layout.ts';
 import { isInOverlay, lastMount } from './overlay-use.ts';
-import { type Measurement, lookAgain, measure, measureNow } from './seal.ts';
+import { type MeasureOptions, type Measurement, lookAgain, measure, measureNow } from './seal.ts';
 import { Meter, measureUsage } from './usage.ts';
+import { Whiteouts } from './whiteouts.ts';
 
 /** The layer of a snapshot. */
 export interface Layer {
@@ -22,6 +23,8 @@ export interface Layer {
   readonly key: string;
   /** Whether the snapshot is a base, so that its layer is mounted by itself and not as part of an overlay. */
   readonly base: boolean;
+  /** Whether what is committed of it is a base too, and so may hold no whiteouts (default: false). */
+  readonly staysBase?: boolean;
 }
 
 /** The seal of a layer that is about to be committed. */
@@ -72,7 +75,9 @@ export class Layers {
   async seal(layer: Layer, watched: Checked<Watched>): Promise<LayerSeal> {
     return this.#reading(layer, 'sealing', async () => {
       const before = await this.#readMountState(layer);
-      const { usage, digest, version } = await this.#seal(layer.id, watched, before === undefined);
+      const { usage, digest, version } = await this.#seal(layer, watched, {
+        versioned: before === undefined,
+      });
       // In this order: once the last mount is gone, only what differs from before shows that there was one.
       const mounted = await this.inUse(layer);
       const changed = async (): Promise<boolean> => {
@@ -86,7 +91,12 @@ export class Layers {
 
   /** The same as `seal`, without interruption: for a layer that one transaction both makes and commits. */
   sealNow(layer: Layer): LayerSeal {
-    const { usage, digest } = measureNow(this.#snapshotsView.walk(layer.id), this.#contents);
+    const whiteouts = new Whiteouts();
+    const { usage, digest } = measureNow(this.#snapshotsView.walk(layer.id), {
+      contents: this.#contents,
+      ...(layer.staysBase === true && { look: whiteouts.look }),
+    });
+    whiteouts.refuse(layer.key);
     this.#sync?.syncNow(layer.id, usage.inodes);
     return {
       usage,
@@ -106,7 +116,7 @@ export class Layers {
       } finally {
         closeSync(directory);
       }
-      return { ...(await this.#seal(target, watched, false)), inUse: false };
+      return { ...(await this.#seal({ ...layer, id: target }, watched)), inUse: false };
     });
   }
 
@@ -138,15 +148,22 @@ export class Layers {
     return mounted === undefined ? undefined : { mounted, last };
   }
 
-  async #seal(id: number, watched: Checked<Watched>, versioned: boolean): Promise<Measurement> {
+  async #seal(
+    { id, key, staysBase = false }: Layer,
+    watched: Checked<Watched>,
+    { versioned = false }: Pick<MeasureOptions, 'versioned'> = {},
+  ): Promise<Measurement> {
     const meter = new Meter();
+    const whiteouts = new Whiteouts();
     const options = beginPhase(watched, 'measuring', meter);
     const measured = await measure(this.#snapshotsView.walk(id), {
       ...options,
       meter,
       contents: this.#contents,
       versioned,
+      ...(staysBase && { look: whiteouts.look }),
     });
+    whiteouts.refuse(key);
     beginPhase(watched, 'syncing', meter);
     await this.#sync?.sync(id, measured.usage.inodes);
     watched.signal?.throwIfAborted();

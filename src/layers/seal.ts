@@ -27,6 +27,8 @@ export interface MeasureOptions extends SliceOptions {
   readonly meter?: Meter;
   /** Compute the version too. (default: false) */
   readonly versioned?: boolean;
+  /** Called with every file. */
+  readonly look?: (entry: TreeEntry) => void;
 }
 
 /** A digest over the inode numbers, sizes and times of the last change of status of the files of a layer. */
@@ -51,7 +53,7 @@ class Version {
  */
 export async function measure(
   layer: TreeWalk,
-  { contents = false, meter = new Meter(), versioned = false, signal, onSlice }: MeasureOptions = {},
+  { contents = false, meter = new Meter(), versioned = false, look, signal, onSlice }: MeasureOptions = {},
 ): Promise<Measurement> {
   const metadata = new MetadataDigest();
   const content = contents ? new ContentDigest() : undefined;
@@ -63,6 +65,7 @@ export async function measure(
   };
   const add = (entry: TreeEntry): Promise<void> | undefined => {
     version?.add(entry);
+    look?.(entry);
     try {
       metadata.add(entry);
       const reading = content?.add(entry, onBytes);
@@ -78,12 +81,16 @@ export async function measure(
 }
 
 /** Measures and digests a layer without interruption: for one that has just been made and is nearly empty. */
-export function measureNow(layer: TreeWalk, contents: boolean): Omit<Measurement, 'version'> {
+export function measureNow(
+  layer: TreeWalk,
+  { contents = false, look }: Pick<MeasureOptions, 'contents' | 'look'> = {},
+): Omit<Measurement, 'version'> {
   const meter = new Meter();
   const metadata = new MetadataDigest();
   const content = contents ? new ContentDigest() : undefined;
   for (const entry of layer) {
     if (entry === undefined) continue;
+    look?.(entry);
     meter.add(entry);
     metadata.add(entry);
     content?.addNow(entry);
@@ -135,6 +142,8 @@ function hasWriter(entry: TreeEntry, status: FileStatus): boolean {
 export interface Verdict {
   /** `unknown` if the seal has no digest of a version that is known here. */
   readonly seal: 'whole' | 'broken' | 'unknown';
+  /** Whether the digest over contents was compared and is whole, so that only metadata can have changed. */
+  readonly contentsWhole: boolean;
   /** The present usage of the layer. */
   readonly usage: Usage;
 }
@@ -156,9 +165,11 @@ export async function verifySeal(
   const { usage, digest } = await measure(layer, { ...measuring, contents });
   const found = new Map(digest.split(' ').map((text) => [kindOfDigest(text), text]));
   const comparable = known.filter((text) => found.has(kindOfDigest(text)));
-  if (comparable.length === 0) return { seal: 'unknown', usage };
+  const whole = comparable.filter((text) => found.get(kindOfDigest(text)) === text);
+  const state = whole.length === comparable.length ? 'whole' : 'broken';
   return {
-    seal: comparable.every((text) => found.get(kindOfDigest(text)) === text) ? 'whole' : 'broken',
+    seal: comparable.length === 0 ? 'unknown' : state,
+    contentsWhole: whole.some((text) => text.startsWith('content1:')),
     usage,
   };
 }

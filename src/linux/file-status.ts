@@ -114,11 +114,14 @@ export class FileStatus {
   get blocks(): number {
     return this.#number(48);
   }
+  /** The second since the epoch in which the contents last changed. */
+  get modifiedSecond(): number {
+    const high = this.#view.getInt32(littleEndian ? 116 : 112, littleEndian);
+    return high * 2 ** 32 + this.#view.getUint32(littleEndian ? 112 : 116, littleEndian);
+  }
   /** When the contents last changed, as seconds and nanoseconds since the epoch with a dot between them. */
   get modified(): string {
-    const high = this.#view.getInt32(littleEndian ? 116 : 112, littleEndian);
-    const low = this.#view.getUint32(littleEndian ? 112 : 116, littleEndian);
-    return `${high * 2 ** 32 + low}.${this.#view.getUint32(120, littleEndian)}`;
+    return `${this.modifiedSecond}.${this.#view.getUint32(120, littleEndian)}`;
   }
   /** Major and minor number of a device node. */
   get device(): { major: number; minor: number } {

@@ -709,6 +709,13 @@ const cases: Case[] = [
     damage: ({ at, ids }) => chmodSync(at('snapshots', ids.base, 'fs', 'large'), 0o4755),
   },
   {
+    code: 'whiteout-in-base',
+    what: 'a base holds a character device 0/0',
+    damage: ({ at, ids }) =>
+      void execFileSync('mknod', [at('snapshots', ids.base, 'fs', 'hidden'), 'c', '0', '0']),
+    also: ['seal-broken'],
+  },
+  {
     code: 'usage-differs',
     what: 'the recorded number of inodes is wrong',
     damage: ({ root, ids }) =>

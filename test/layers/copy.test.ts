@@ -21,7 +21,9 @@ describe.skipIf(lacking)(`an exact copy${lacking}`, () => {
       const disk = makeDisk(type, 512);
       undo(() => disk.remove());
       await using driver = await OverlayDriver.open(disk.root, { seal: 'content', backups: false });
-      await driver.prepare('k');
+      // It holds whiteouts, which a base must not.
+      await commitLayer(driver, 'base', null, '');
+      await driver.prepare('k', 'base');
       makeOddTree(await layerOf(driver, 'k'));
       const before = describeTree(await layerOf(driver, 'k'));
       const first = await driver.checkpoint('one', 'k');

@@ -1,10 +1,11 @@
 import { createHash } from 'node:crypto';
 import { lstatSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { expect } from 'vitest';
+import { describe, expect } from 'vitest';
 import { ContentDigest, MetadataDigest } from '../../src/layers/digest.ts';
 import { measure, measureNow } from '../../src/layers/seal.ts';
 import { walkTree } from '../../src/linux/tree-walk.ts';
+import { makeDisk } from '../support/disk.ts';
 import { test } from '../support/fixtures.ts';
 import { needs } from '../support/needs.ts';
 import { makeOddTree, sh, treeCommands } from '../support/tree.ts';
@@ -106,8 +107,8 @@ test('measureNow() gives the digests and the usage that measure() does', async (
   writeFileSync(join(place, 'large'), 'x'.repeat(3_000_000));
   sh('mkdir d; echo small > d/file; ln d/file d/again; ln -s d link', place);
   const { digest, usage } = await measure(walkTree(place), { contents: true });
-  expect(measureNow(walkTree(place), true)).toEqual({ digest, usage });
-  expect(measureNow(walkTree(place), false).digest).toBe(digest.split(' ')[0]);
+  expect(measureNow(walkTree(place), { contents: true })).toEqual({ digest, usage });
+  expect(measureNow(walkTree(place)).digest).toBe(digest.split(' ')[0]);
 });
 
 test('ContentDigest fails for a file that becomes shorter while it is read', async ({ place }) => {
@@ -130,4 +131,31 @@ test('ContentDigest fails for a file that becomes shorter while it is read', asy
     expect(sizes).toEqual([1_048_576]);
   }
   expect(metadata.digest()).toMatch(/^metadata1:[0-9a-f]{64}$/);
+});
+
+describe.skipIf(lacking)(`overlayfs's own attributes of files${lacking}`, () => {
+  test.for(['ext4', 'xfs', 'btrfs', 'tmpfs'] as const)(
+    'the metadata digest sees on %s that a file has lost the data that is in another layer',
+    async (type, { undo }) => {
+      const disk = makeDisk(type, type === 'xfs' ? 320 : 128);
+      undo(() => disk.remove());
+      sh(
+        `mkdir lower upper work tree; head -c 20000 /dev/urandom > lower/file; : > upper/empty
+        mount -t overlay -o lowerdir=lower,upperdir=upper,workdir=work,metacopy=on overlay tree
+        chmod 600 tree/file; umount tree`,
+        disk.root,
+      );
+      const upper = join(disk.root, 'upper');
+      const digest = async (): Promise<string> => (await measure(walkTree(upper))).digest;
+      const sealed = await digest();
+      sh('touch -r file ../time; setfattr -x trusted.overlay.metacopy file; touch -r ../time file', upper);
+      expect(await digest()).not.toBe(sealed);
+      const changed = await digest();
+      sh(
+        'touch -r empty ../time; setfattr -n trusted.overlay.whiteout -v y empty; touch -r ../time empty',
+        upper,
+      );
+      expect(await digest()).not.toBe(changed);
+    },
+  );
 });

@@ -15,7 +15,7 @@ import type { Info, OverlayDriver } from '../../src/index.ts';
 import { verifySeal } from '../../src/layers/seal.ts';
 import { walkTree } from '../../src/linux/tree-walk.ts';
 import { test } from '../support/fixtures.ts';
-import { layerOf } from '../support/layers.ts';
+import { commitLayer, layerOf } from '../support/layers.ts';
 import { needs } from '../support/needs.ts';
 import { makeOddTree, sh, treeCommands } from '../support/tree.ts';
 
@@ -48,7 +48,9 @@ describe('a seal over contents', () => {
   test.skipIf(lackingTools)(
     `verifySeal() finds a layer whole that has one of every kind of file${lackingTools}`,
     async ({ driver }) => {
-      await driver.prepare('k');
+      // It holds whiteouts, which a base must not.
+      await commitLayer(driver, 'base', null, '');
+      await driver.prepare('k', 'base');
       const layer = await layerOf(driver, 'k');
       makeOddTree(layer);
       const { seal } = await driver.commit('n', 'k');

@@ -4,12 +4,23 @@ import type { Description } from '../description.ts';
 /** How many inodes a layer holds, and held when it was committed, if that is known. */
 type Inodes = { readonly now: number; readonly sealed: number | null };
 
+/** What can be told of how a layer has changed, beyond that it has. */
+export type Trace = 'copied' | 'metadata' | 'copied-whole';
+
+const TRACES: Readonly<Record<Trace, string>> = {
+  copied:
+    'every file in it was modified after that, so it is probably a copy that lost the times (cp -a, rsync -aHAXS and tar --xattrs keep them)',
+  'copied-whole':
+    'its contents are as they were, and every file was modified after that: it is a copy that lost the times (cp -a, rsync -aHAXS and tar --xattrs keep them)',
+  metadata: 'its contents are as they were, but not the modes, owners or times of its files',
+};
+
 /** What the step `layers` can find. */
 export const LAYER_FINDINGS = {
   'seal-broken': {
     severity: 'error',
-    message: ({ snapshot, inodes }: { snapshot: string; inodes: Inodes }) =>
-      `the layer of ${snapshot} has changed since its commit${isSame(inodes) ? '' : ` (${count(inodes)})`}`,
+    message: ({ snapshot, inodes, trace }: { snapshot: string; inodes: Inodes; trace: Trace | undefined }) =>
+      `the layer of ${snapshot} has changed since its commit${isSame(inodes) ? '' : ` (${count(inodes)})`}${trace === undefined ? '' : `: ${TRACES[trace]}`}`,
     damagesLayer: true,
   },
   'usage-differs': {
@@ -38,6 +49,11 @@ export const LAYER_FINDINGS = {
     message: ({ snapshot, error }: { snapshot: string; error: Error }) =>
       `the layer of ${snapshot} cannot be read: ${error.message}`,
     damagesLayer: true,
+  },
+  'whiteout-in-base': {
+    severity: 'warning',
+    message: ({ snapshot, found }: { snapshot: string; found: string }) =>
+      `the base ${snapshot} holds character devices 0/0, which are hidden below a workspace: ${found}`,
   },
 } as const satisfies Partial<Record<FindingCode, Description>>;
 

@@ -1,9 +1,13 @@
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { describe, expect } from 'vitest';
+import { OverlayDriver } from '../../../src/index.ts';
 import { breakRules } from '../../support/damage.ts';
 import { test } from '../../support/fixtures.ts';
+import { layerOf } from '../../support/layers.ts';
 import { needs } from '../../support/needs.ts';
 import { queryShell } from '../../support/shell.ts';
+import { sh } from '../../support/tree.ts';
 
 const lacking = needs('root', 'sqlite3');
 
@@ -54,5 +58,41 @@ describe.skipIf(lacking)(`checks of layers${lacking}`, () => {
       { code: 'seal-broken', snapshot: 'app', id: ids.app, path: at('snapshots', ids.app, 'fs') },
     ]);
     expect(findings[0]?.message).toMatch(new RegExp(`\\b${inodes + 1}\\b.*\\b${inodes}\\b`));
+  });
+
+  test('check says of a store that was copied with cp -r that the copy has lost the times', async ({
+    example,
+    examiner,
+    place,
+  }) => {
+    const copy = join(place, 'copy');
+    // As if the copy had been made a day after the commits.
+    sh(`cp -r ${example.root} ${copy}; find copy/snapshots -exec touch -h -d tomorrow {} +`, place);
+    const messages = async (): Promise<string[]> =>
+      (await examiner.check(copy)).findings
+        .filter(({ code }) => code === 'seal-broken')
+        .map(({ message }) => message);
+    expect(await messages()).not.toEqual([]);
+    for (const message of await messages()) expect(message).toMatch(/probably a copy that lost the times/);
+    rmSync(copy, { recursive: true });
+    sh(`cp -a ${example.root} ${copy}`, place);
+    expect(await messages()).toEqual([]);
+  });
+
+  test('check with contents says if only the metadata of a layer has changed', async ({ root, examiner }) => {
+    {
+      await using driver = await OverlayDriver.open(root, { seal: 'content', backups: false });
+      await driver.prepare('work');
+      writeFileSync(join(await layerOf(driver, 'work'), 'file'), 'text');
+      await driver.commit('base', 'work');
+      chmodSync(join(await layerOf(driver, 'base'), 'file'), 0o755);
+    }
+    const { findings } = await examiner.check(root, { contents: true });
+    expect(findings).toMatchObject([
+      {
+        code: 'seal-broken',
+        message: expect.stringContaining('its contents are as they were, but not the modes'),
+      },
+    ]);
   });
 });
