@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { SnapshotError } from '../errors.ts';
 import { Descriptors } from '../linux/descriptors.ts';
-import { unlessGone } from '../linux/errno.ts';
+import { errnoOf, unlessGone } from '../linux/errno.ts';
 import { syncFilesystem, syncFilesystemNow } from '../linux/file-calls.ts';
 import { fsync } from '../linux/fs-promises.ts';
 import { inSlices } from '../linux/slices.ts';
@@ -56,14 +56,19 @@ export class LayerSync {
    * Makes the present contents of a layer durable.
    *
    * @param inodes how many the layer has
-   * @throws {SnapshotError} DATA_LOSS if an earlier sync failed that may have been for data of this layer
-   * @throws a system error if the disk fails
+   * @throws {SnapshotError} DATA_LOSS if the disk fails, or an earlier sync failed that may have been for data of this
+   *   layer
+   * @throws another system error if the layer cannot be synced
    */
   async sync(id: number, inodes: number): Promise<void> {
     this.#checkKept(id);
-    const few = inodes <= FEW_INODES && this.#options.ordered && bytesToWrite() >= MUCH_BYTES;
-    if (few && (await this.#syncEach(id))) return;
-    await this.#syncAll();
+    try {
+      const few = inodes <= FEW_INODES && this.#options.ordered && bytesToWrite() >= MUCH_BYTES;
+      if (few && (await this.#syncEach(id))) return;
+      await this.#syncAll();
+    } catch (error) {
+      throw errnoOf(error) === 'EIO' ? lost(id, error) : error;
+    }
     this.#checkKept(id);
   }
 
@@ -76,13 +81,7 @@ export class LayerSync {
 
   #checkKept(id: number): void {
     if (id > this.#lostUpTo && !this.#lost.has(id)) return;
-    throw new SnapshotError(
-      'DATA_LOSS',
-      `the disk failed and may have lost what was written to snapshot ${id}`,
-      {
-        hint: 'remove it, check the disk, and build it again',
-      },
-    );
+    throw lost(id);
   }
 
   /** All who call this before a sync begins share it. One that is under way may have missed what they wrote. */
@@ -154,5 +153,13 @@ function bytesToWrite(): number {
   return Array.from(waiting, ([, kibibytes]) => Number(kibibytes) * 1024).reduce(
     (sum, bytes) => sum + bytes,
     0,
+  );
+}
+
+function lost(id: number, cause?: unknown): SnapshotError {
+  return new SnapshotError(
+    'DATA_LOSS',
+    `the disk failed and may have lost what was written to snapshot ${id}`,
+    { cause, hint: 'remove it, check the disk, and build it again' },
   );
 }
