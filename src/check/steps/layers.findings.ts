@@ -12,7 +12,7 @@ const TRACES: Readonly<Record<Trace, string>> = {
     'every file in it was modified after that, so it is probably a copy that lost the times (cp -a, rsync -aHAXS and tar --xattrs keep them)',
   'copied-whole':
     'its contents are as they were, and every file was modified after that: it is a copy that lost the times (cp -a, rsync -aHAXS and tar --xattrs keep them)',
-  metadata: 'its contents are as they were, but not the modes, owners or times of its files',
+  metadata: 'its contents are as they were, but not all modes, owners, times and targets of links',
 };
 
 /** What the step `layers` can find. */

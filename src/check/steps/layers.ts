@@ -70,7 +70,8 @@ async function checkLayer(
     });
     addVerdict(context, row, verdict, oldest);
     const { found } = whiteouts;
-    if (found !== undefined) problems.add('whiteout-in-base', { snapshot: rows.quote(id), found, id, path });
+    if (found === undefined || inspector.snapshot(id) === undefined) return;
+    problems.add('whiteout-in-base', { snapshot: rows.quote(id), found, id, path });
   } catch (error) {
     if (!isSystemError(error) && !(error instanceof SnapshotError)) throw error;
     if (inspector.snapshot(id)?.seal !== seal) return;
@@ -88,6 +89,7 @@ function addVerdict(
 ): void {
   const facts = { snapshot: rows.quote(id), id, path: layout.fs(id) };
   const inodes = { now: usage.inodes, sealed: sealedInodes };
+  const copied = oldest > createdUs / 1e6 && inodes.now === inodes.sealed;
   if (state === 'broken' || (sealedInodes !== null && usage.inodes !== sealedInodes)) {
     // If it was deleted meanwhile, the deletion may have been in progress.
     if (inspector.snapshot(id)?.seal !== seal) return;
@@ -97,7 +99,7 @@ function addVerdict(
       problems.add('seal-broken', {
         ...facts,
         inodes,
-        trace: traceOf({ copied: oldest > createdUs / 1e6, contentsWhole }),
+        trace: traceOf({ copied, contentsWhole }),
       });
     return;
   }

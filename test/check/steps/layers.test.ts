@@ -91,7 +91,7 @@ describe.skipIf(lacking)(`checks of layers${lacking}`, () => {
     expect(findings).toMatchObject([
       {
         code: 'seal-broken',
-        message: expect.stringContaining('its contents are as they were, but not the modes'),
+        message: expect.stringContaining('its contents are as they were, but not all modes'),
       },
     ]);
   });
