@@ -143,7 +143,8 @@ export interface SnapshotRecord {
   readonly updatedUs: number;
   /**
    * The digests over the layer of a committed snapshot: `metadata1:` with a SHA-256 in hexadecimal and, if contents were
-   * sealed too, a space and `content1:` with another. `null` while it is open, or if it was not sealed.
+   * sealed too, a space and `content2:` with another; older stores have `content1:`. `null` while it is open, or if it
+   * was not sealed.
    */
   readonly seal: string | null;
   /** Whether its layer was in use when it was committed; `null` while it is open, or if that is not known. */

@@ -10,6 +10,7 @@ import { openRegular } from '../linux/regular-file.ts';
 import { TimeSlice } from '../linux/slices.ts';
 import { FileStatus, isDirectory, isRegular } from '../linux/file-status.ts';
 import { type TreeEntry, pathIn, walkOpen } from '../linux/tree-walk.ts';
+import { stretchesOfEither } from '../linux/stretches.ts';
 import { listXattrs, readXattrs } from '../linux/xattrs.ts';
 import type { Change, DiffOptions, Difference } from '../snapshot.ts';
 import { isOpaqueOrRedirect } from './digest.ts';
@@ -213,15 +214,17 @@ class Comparison {
       const a = opened.add(openRegular(old, this.#opened));
       const b = opened.add(openRegular(current, this.#opened));
       const [left, right] = this.#buffers;
-      for (;;) {
-        const [one, other] = await allEnded([
-          read(a, left, 0, CHUNK_BYTES, null),
-          read(b, right, 0, CHUNK_BYTES, null),
-        ]);
-        if (!left.subarray(0, one.bytesRead).equals(right.subarray(0, other.bytesRead))) return false;
-        if (one.bytesRead === 0) return true;
-        if (this.#slice.expired) await this.#slice.renew();
+      for (const { from, to } of stretchesOfEither(a, b, this.#opened.size)) {
+        for (let at = from; at < to;) {
+          const length = Math.min(CHUNK_BYTES, to - at);
+          const [one, other] = await allEnded([read(a, left, 0, length, at), read(b, right, 0, length, at)]);
+          if (!left.subarray(0, one.bytesRead).equals(right.subarray(0, other.bytesRead))) return false;
+          if (one.bytesRead === 0) return true;
+          at += one.bytesRead;
+          if (this.#slice.expired) await this.#slice.renew();
+        }
       }
+      return true;
     } catch (error) {
       if (isGone(error)) return false;
       throw error;

@@ -18,8 +18,6 @@ import {
   copyRange,
   createDirectory,
   makeNode,
-  nextData,
-  nextHole,
   openDirectoryBeneath,
   openLongPathBeneath,
   setTimes,
@@ -29,6 +27,7 @@ import { linkTarget } from '../linux/link-target.ts';
 import { openRegularOrNew, shrunk } from '../linux/regular-file.ts';
 import { type SliceOptions, TimeSlice } from '../linux/slices.ts';
 import { FileStatus, isDirectory, isRegular } from '../linux/file-status.ts';
+import { stretchesOf } from '../linux/stretches.ts';
 import { type TreeEntry, type TreeWalk, fdPath, pathIn } from '../linux/tree-walk.ts';
 import { readXattrs, setXattr } from '../linux/xattrs.ts';
 import { Meter } from './usage.ts';
@@ -271,11 +270,9 @@ class Copier implements Disposable {
       if (await cloneFile(from, to)) return true;
       this.#clones = false;
     }
-    let end = 0;
-    for (let data = nextData(from, 0); data !== undefined && data < size; data = nextData(from, end)) {
-      end = Math.min(nextHole(from, data), size);
-      for (let offset = data; offset < end;) {
-        const bytes = await copyRange(from, to, offset, Math.min(end - offset, CHUNK_BYTES));
+    for (const stretch of stretchesOf(from, size)) {
+      for (let offset = stretch.from; offset < stretch.to;) {
+        const bytes = await copyRange(from, to, offset, Math.min(stretch.to - offset, CHUNK_BYTES));
         if (bytes === 0) return false;
         offset += bytes;
         if (size > CHUNK_BYTES) this.#options.onBytes(offset);

@@ -1,4 +1,4 @@
-import { type Hash, createHash } from 'node:crypto';
+import { createHash } from 'node:crypto';
 import { closeSync, constants, readSync } from 'node:fs';
 import { cString } from '../linux/foreign.ts';
 import { read } from '../linux/fs-promises.ts';
@@ -6,7 +6,9 @@ import { linkTarget } from '../linux/link-target.ts';
 import { openRegular, shrunk } from '../linux/regular-file.ts';
 import { FileStatus, isDirectory, isRegular } from '../linux/file-status.ts';
 import type { TreeEntry } from '../linux/tree-walk.ts';
+import { type Stretch, stretchesOf } from '../linux/stretches.ts';
 import { readXattrs } from '../linux/xattrs.ts';
+import { BLOCK_BYTES, BlockHash } from './block-hash.ts';
 import { BufferedHash } from './buffered-hash.ts';
 
 /** Whether an extended attribute is one of those of overlayfs that change what a file of a layer shows in a tree. */
@@ -78,14 +80,27 @@ export class MetadataDigest {
   }
 }
 
+/** The versions of the digest over contents. Seals of older stores have the first. */
+export type ContentVersion = 1 | 2;
+
+/** The version that new seals have. */
+const NEWEST_VERSION: ContentVersion = 2;
+
 /**
- * Digests the contents of a layer, version 1. The files are in the same order as in `MetadataDigest`. Of each it
- * covers the path; the number of its extended attributes, and the name and value of each, in the order of the names;
- * and the SHA-256 of the contents of a regular file.
+ * Digests the contents of a layer. The files are in the same order as in `MetadataDigest`. Of each it covers the path;
+ * the number of its extended attributes, and the name and value of each, in the order of the names; and the contents of
+ * a regular file. In version 1 these are their SHA-256. In version 2 they are what `BlockHash` makes of them, so that
+ * holes need not be read.
  */
 export class ContentDigest {
+  readonly #version: ContentVersion;
   readonly #fields = new Fields();
-  readonly #reader = new Reader();
+  readonly #reader: Reader;
+
+  constructor(version: ContentVersion = NEWEST_VERSION) {
+    this.#version = version;
+    this.#reader = new Reader(version);
+  }
 
   /**
    * Adds a file. A large one is read on another thread, and `onBytes` is called after each part with the bytes that
@@ -99,17 +114,21 @@ export class ContentDigest {
       return undefined;
     }
     this.#addAttributes(entry);
-    return this.#reader.digest(entry, onBytes).then((contents) => this.#fields.add(contents));
+    return this.#reader.digest(entry, onBytes).then((contents) => this.#addContents(contents));
   }
 
   /** Adds a file of any size on this thread. */
   addNow(entry: TreeEntry): void {
     this.#addAttributes(entry);
-    if (isRegular(entry.status.mode)) this.#fields.add(this.#reader.digestNow(entry));
+    if (isRegular(entry.status.mode)) this.#addContents(this.#reader.digestNow(entry));
   }
 
   digest(): string {
-    return `content1:${this.#fields.digest()}`;
+    return `content${this.#version}:${this.#fields.digest()}`;
+  }
+
+  #addContents(contents: readonly Buffer[]): void {
+    for (const part of contents) this.#fields.add(part);
   }
 
   #addAttributes({ path, handle }: TreeEntry): void {
@@ -129,48 +148,102 @@ const CHUNK_BYTES = 1024 * 1024;
 /** Files of up to this size are read on the thread of the event loop. */
 const SMALL_BYTES = 128 * 1024;
 
+/** A hash over the contents of a file, version 1. */
+class WholeHash {
+  readonly #hash = createHash('sha256');
+
+  add(bytes: Buffer): void {
+    this.#hash.update(bytes);
+  }
+
+  digest(): [Buffer] {
+    return [this.#hash.digest()];
+  }
+}
+
+/** A file whose contents are being digested. */
+interface DigestedFile {
+  readonly fd: number;
+  readonly size: number;
+  readonly hash: WholeHash | BlockHash;
+  /** What of it is read. */
+  readonly stretches: Iterable<Stretch>;
+}
+
 /** Digests the contents of files of any size with one buffer. */
 class Reader {
+  readonly #version: ContentVersion;
   readonly #buffer = Buffer.alloc(CHUNK_BYTES);
   readonly #status = new FileStatus();
 
+  constructor(version: ContentVersion) {
+    this.#version = version;
+  }
+
   /** @throws {SnapshotError} FAILED_PRECONDITION if the file becomes shorter meanwhile */
-  async digest(entry: TreeEntry, onBytes: (bytes: number) => void): Promise<Buffer> {
-    const { fd, size, hash } = this.#begin(entry);
+  async digest(entry: TreeEntry, onBytes: (bytes: number) => void): Promise<Buffer[]> {
+    const file = this.#begin(entry);
     try {
       let total = 0;
-      for (;;) {
-        const { bytesRead } = await read(fd, this.#buffer, 0, CHUNK_BYTES, null);
-        if (bytesRead === 0) break;
-        hash.update(this.#buffer.subarray(0, bytesRead));
-        total += bytesRead;
-        onBytes(total);
+      for (const { from, to } of file.stretches) {
+        for (let at = from; at < to;) {
+          const { bytesRead } = await read(file.fd, this.#buffer, 0, Math.min(CHUNK_BYTES, to - at), at);
+          if (bytesRead === 0) break;
+          file.hash.add(this.#buffer.subarray(0, bytesRead), at);
+          at += bytesRead;
+          total += bytesRead;
+          onBytes(total);
+        }
       }
-      if (total < size) throw shrunk(entry.path);
-      return hash.digest();
+      return this.#end(entry, file);
     } finally {
-      closeSync(fd);
+      closeSync(file.fd);
     }
   }
 
   /** @throws {SnapshotError} FAILED_PRECONDITION if the file becomes shorter meanwhile */
-  digestNow(entry: TreeEntry): Buffer {
-    const { fd, size, hash } = this.#begin(entry);
+  digestNow(entry: TreeEntry): Buffer[] {
+    const file = this.#begin(entry);
     try {
-      let total = 0;
-      for (let bytes = readSync(fd, this.#buffer); bytes > 0; bytes = readSync(fd, this.#buffer)) {
-        hash.update(this.#buffer.subarray(0, bytes));
-        total += bytes;
+      for (const { from, to } of file.stretches) {
+        for (let at = from; at < to;) {
+          const bytes = readSync(file.fd, this.#buffer, 0, Math.min(CHUNK_BYTES, to - at), at);
+          if (bytes === 0) break;
+          file.hash.add(this.#buffer.subarray(0, bytes), at);
+          at += bytes;
+        }
       }
-      if (total < size) throw shrunk(entry.path);
-      return hash.digest();
+      return this.#end(entry, file);
     } finally {
-      closeSync(fd);
+      closeSync(file.fd);
     }
   }
 
-  #begin(entry: TreeEntry): { fd: number; size: number; hash: Hash } {
+  #begin(entry: TreeEntry): DigestedFile {
     const fd = openRegular(entry, this.#status);
-    return { fd, size: this.#status.size, hash: createHash('sha256') };
+    const { size, blocks } = this.#status;
+    if (this.#version === 1) return { fd, size, hash: new WholeHash(), stretches: WHOLE };
+    // Without holes a file takes at least as much space as it has bytes, except on filesystems that compress.
+    const stretches = blocks * 512 < size ? wholeBlocks(stretchesOf(fd, size)) : WHOLE;
+    return { fd, size, hash: new BlockHash(), stretches };
+  }
+
+  #end(entry: TreeEntry, { fd, size, hash }: DigestedFile): Buffer[] {
+    this.#status.readOpen(fd);
+    if (this.#status.size < size) throw shrunk(entry.path);
+    return hash.digest(this.#status.size);
+  }
+}
+
+/** All of a file, up to where it ends. */
+const WHOLE: readonly Stretch[] = [{ from: 0, to: Infinity }];
+
+/** The whole blocks in which there is something of a stretch. */
+function* wholeBlocks(stretches: Iterable<Stretch>): Generator<Stretch, void, undefined> {
+  let end = 0;
+  for (const stretch of stretches) {
+    const from = Math.max(end, stretch.from - (stretch.from % BLOCK_BYTES));
+    end = Math.ceil(stretch.to / BLOCK_BYTES) * BLOCK_BYTES;
+    if (from < end) yield { from, to: end };
   }
 }

@@ -6,7 +6,7 @@ import { openRegularOrNew } from '../linux/regular-file.ts';
 import { type SliceOptions, inSlices } from '../linux/slices.ts';
 import type { TreeEntry, TreeWalk } from '../linux/tree-walk.ts';
 import type { Usage } from '../snapshot.ts';
-import { ContentDigest, MetadataDigest } from './digest.ts';
+import { ContentDigest, type ContentVersion, MetadataDigest } from './digest.ts';
 import { BufferedHash } from './buffered-hash.ts';
 import { Meter } from './usage.ts';
 
@@ -23,6 +23,8 @@ export interface Measurement {
 export interface MeasureOptions extends SliceOptions {
   /** Digest the contents and extended attributes of the files too. (default: false) */
   readonly contents?: boolean;
+  /** The version of the digest over contents. (default: the newest) */
+  readonly contentVersion?: ContentVersion | undefined;
   /** Counts each file once it was measured. */
   readonly meter?: Meter;
   /** Compute the version too. (default: false) */
@@ -53,10 +55,18 @@ class Version {
  */
 export async function measure(
   layer: TreeWalk,
-  { contents = false, meter = new Meter(), versioned = false, look, signal, onSlice }: MeasureOptions = {},
+  {
+    contents = false,
+    contentVersion,
+    meter = new Meter(),
+    versioned = false,
+    look,
+    signal,
+    onSlice,
+  }: MeasureOptions = {},
 ): Promise<Measurement> {
   const metadata = new MetadataDigest();
-  const content = contents ? new ContentDigest() : undefined;
+  const content = contents ? new ContentDigest(contentVersion) : undefined;
   const version = versioned ? new Version() : undefined;
   const onBytes = (bytes: number): void => {
     meter.advance(bytes);
@@ -160,16 +170,20 @@ export async function verifySeal(
   measuring: MeasureOptions = {},
 ): Promise<Verdict> {
   const sealed = seal?.split(' ') ?? [];
-  const known = sealed.filter((digest) => /^(metadata1|content1):[0-9a-f]{64}$/.test(digest));
-  const contents = measuring.contents === true && known.some((digest) => digest.startsWith('content1:'));
-  const { usage, digest } = await measure(layer, { ...measuring, contents });
+  const known = sealed.filter((digest) => /^(metadata1|content[12]):[0-9a-f]{64}$/.test(digest));
+  const sealedContents = known.find((digest) => digest.startsWith('content'));
+  const { usage, digest } = await measure(layer, {
+    ...measuring,
+    contents: measuring.contents === true && sealedContents !== undefined,
+    contentVersion: sealedContents?.startsWith('content1:') === true ? 1 : undefined,
+  });
   const found = new Map(digest.split(' ').map((text) => [kindOfDigest(text), text]));
   const comparable = known.filter((text) => found.has(kindOfDigest(text)));
   const whole = comparable.filter((text) => found.get(kindOfDigest(text)) === text);
   const state = whole.length === comparable.length ? 'whole' : 'broken';
   return {
     seal: comparable.length === 0 ? 'unknown' : state,
-    contentsWhole: whole.some((text) => text.startsWith('content1:')),
+    contentsWhole: whole.some((text) => text.startsWith('content')),
     usage,
   };
 }

@@ -2,14 +2,8 @@ import { closeSync, constants, fstatSync, ftruncateSync, readSync, statfsSync, w
 import { dirname } from 'node:path';
 import { SnapshotError } from '../errors.ts';
 import { quote } from '../quote.ts';
-import { nextData, nextHole } from './file-calls.ts';
 import { openPlain } from './plain-file.ts';
-
-/** A stretch of a file that holds data, in bytes. */
-interface Stretch {
-  readonly from: number;
-  readonly to: number;
-}
+import { type Stretch, stretchesOf } from './stretches.ts';
 
 const BLOCK_BYTES = 1 << 20;
 
@@ -37,15 +31,6 @@ export function copyFile(path: string, copy: string): void {
     }
   } finally {
     closeSync(from);
-  }
-}
-
-function* stretchesOf(fd: number, size: number): Generator<Stretch, void, undefined> {
-  for (let end = 0; ;) {
-    const from = nextData(fd, end);
-    if (from === undefined || from >= size) return;
-    end = Math.min(nextHole(fd, from), size);
-    yield { from, to: end };
   }
 }
 

@@ -279,9 +279,16 @@ export function nextData(fd: number, offset: number): number | undefined {
   throw error;
 }
 
-/** The offset of the next hole in a file, at or after an offset. The end of the file counts as one. */
-export function nextHole(fd: number, offset: number): number {
-  return checked(lseek(fd, offset, SEEK_HOLE), 'lseek');
+/**
+ * The offset of the next hole in a file, at or after an offset. The end of the file counts as one; `undefined` if the
+ * offset is behind it.
+ */
+export function nextHole(fd: number, offset: number): number | undefined {
+  const hole = Number(lseek(fd, offset, SEEK_HOLE));
+  if (hole >= 0) return hole;
+  const error = systemError('lseek');
+  if (errnoOf(error) === 'ENXIO') return undefined;
+  throw error;
 }
 
 /** Makes a filesystem that copies on write overwrite the new files of a directory in place. */

@@ -16,7 +16,7 @@ describe.skipIf(lacking)(`overlite commit and checkpoint${lacking}`, () => {
       name: 'fork-2',
       kind: 'committed',
       usage: { inodes: 1 },
-      seal: expect.stringMatching(/^metadata1:\S+ content1:/),
+      seal: expect.stringMatching(/^metadata1:\S+ content2:/),
     });
   });
 });

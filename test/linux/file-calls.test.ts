@@ -101,12 +101,13 @@ describe('data of files', () => {
     ftruncateSync(fd, 8 * block);
     expect(nextData(fd, 0)).toBe(3 * block);
     expect(nextData(fd, 3 * block + 1)).toBe(3 * block + 1);
-    const hole = nextHole(fd, 3 * block);
+    const hole = nextHole(fd, 3 * block) ?? -1;
     expect(hole).toBeGreaterThan(3 * block);
     expect(hole).toBeLessThan(4 * block);
     expect(nextData(fd, hole)).toBeUndefined();
     expect(nextHole(fd, hole)).toBe(hole);
     expect(nextData(fd, 8 * block)).toBeUndefined();
+    expect(nextHole(fd, 8 * block)).toBeUndefined();
   });
 
   test('copyRange() copies to the same offset, and nothing at the end', async ({ place, open }) => {
