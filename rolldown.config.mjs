@@ -7,6 +7,7 @@ const { bin, dependencies, exports, peerDependencies } = JSON.parse(readFileSync
 const entries = [
   ...Object.values(exports).flatMap((entry) => entry.default ?? []),
   ...Object.values(bin).map((file) => `./${file}`),
+  './dist/thread.js',
   './dist/worker.js',
 ];
 

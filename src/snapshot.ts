@@ -341,6 +341,7 @@ export interface OverlaySnapshotter extends Snapshotter {
    *   if the target is missing, a symbolic link, not a directory or a mount already; or if the kernel refuses
    * @throws {SnapshotError} DATA_LOSS if a layer is missing, or the snapshot is volatile and the machine was restarted
    * @throws {SnapshotError} PERMISSION_DENIED if this process may not mount
+   * @throws {SnapshotError} UNIMPLEMENTED if the kernel does not have the method that was asked for
    */
   mount(key: string, target: string, options?: MountCallOptions): Promise<void>;
 
@@ -350,7 +351,6 @@ export interface OverlaySnapshotter extends Snapshotter {
    * see it: close it before these are removed, or attach it to a directory.
    *
    * @throws {SnapshotError} as `mount`
-   * @throws {SnapshotError} UNIMPLEMENTED if this kernel cannot do that with overlays (before Linux 6.8)
    */
   openMount(key: string, options?: MountCallOptions): Promise<DetachedMount>;
 
@@ -568,7 +568,7 @@ export type MountMethod = 'descriptors' | 'strings' | 'mount(2)' | 'mount(8)';
 
 /** Options of `mount` and `openMount`. */
 export interface MountCallOptions {
-  /** How to mount overlays (default: the best method that the kernel supports). */
+  /** How to mount overlays (default: the best method that the kernel supports and the number of layers allows). */
   by?: MountMethod;
 }
 

@@ -13,7 +13,7 @@ const ROOMS = [
   ['check'],
   ['driver'],
   ['containerd', 'conformance'],
-  ['cli', 'index.ts', 'worker.ts'],
+  ['cli', 'index.ts', 'thread.ts', 'worker.ts'],
 ];
 
 /** What each file of `src` imports from `src`, types and dynamic imports included. */

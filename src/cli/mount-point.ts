@@ -38,7 +38,7 @@ export function findMountPoint(root: string): string {
  *
  * @throws {SnapshotError} FAILED_PRECONDITION if there is something else in its place
  */
-export function placeOf(root: string): string {
+function placeOf(root: string): string {
   try {
     const run = realpathSync('/run');
     if (isOwn(run)) {

@@ -1,7 +1,6 @@
 import { type ChildProcess, type SpawnOptions, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { lstatSync } from 'node:fs';
-import { mkdtemp, rmdir } from 'node:fs/promises';
 import { constants } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -13,17 +12,11 @@ import { DirectoryLock } from '../layers/directory-lock.ts';
 import { HeldRoot } from '../layers/held-root.ts';
 import { RUN_LABEL, type RunPurpose } from '../layers/run-workspace.ts';
 import { errnoOf } from '../linux/errno.ts';
-import {
-  attachMountAt,
-  bindMounts,
-  changeRoot,
-  inNewMountNamespace,
-  moveMountTo,
-} from '../linux/namespace.ts';
+import { attachMountAt, bindMounts, changeRoot, inNewMountNamespace } from '../linux/namespace.ts';
 import { quote } from '../quote.ts';
 import type { Info, Labels, MountMethod } from '../snapshot.ts';
 import { type Statuses, type StoreOptions, byOption, labelOption, writeCommand } from './command.ts';
-import { findMountPoint, placeOf } from './mount-point.ts';
+import { findMountPoint } from './mount-point.ts';
 import { note, noteJson, shown } from './output.ts';
 import { handOver, stopSignal } from './stopping.ts';
 import { openStore } from './store.ts';
@@ -222,14 +215,14 @@ async function start(
   command: readonly string[],
   { root, chroot, by }: RunCommandOptions,
 ): Promise<Ended> {
-  const mounted = await mountFor(driver, key, { root, by });
+  const mounted = await driver.openMount(key, by && { by });
   let running: { end: Promise<Ended> };
   try {
     // From here on the command gets the signals.
     stopSignal.throwIfAborted();
     running = inNewMountNamespace(() => {
       const target = findMountPoint(root);
-      mounted.enter(target);
+      attachMountAt(mounted.fd, target);
       if (chroot === true) enter(target);
       const cwd = chroot === true ? '/' : target;
       const env = { ...process.env, PWD: cwd, OVERLITE_ROOT: resolve(root), OVERLITE_KEY: key };
@@ -238,43 +231,9 @@ async function start(
   } catch (error) {
     throw stopSignal.aborted ? error : toEnterError(error, key);
   } finally {
-    await mounted.leave();
+    await mounted.close();
   }
   return running.end;
-}
-
-/** A mount that only processes started in the namespace that `enter` is called in can see. */
-interface Mounted {
-  readonly enter: (target: string) => void;
-  readonly leave: () => Promise<void>;
-}
-
-async function mountFor(
-  driver: OverlayDriver,
-  key: string,
-  { root, by }: { readonly root: string; readonly by: MountMethod | undefined },
-): Promise<Mounted> {
-  const options = by && { by };
-  try {
-    const detached = await driver.openMount(key, options);
-    return { enter: (target) => attachMountAt(detached.fd, target), leave: () => detached.close() };
-  } catch (error) {
-    if (!(error instanceof SnapshotError && error.code === 'UNIMPLEMENTED')) throw error;
-    // Before Linux 6.8, an overlay is seen by everybody until something has been started in a copy of the namespace.
-    const seen = await mkdtemp(join(placeOf(root), 'mount-'));
-    try {
-      await driver.mount(key, seen, options);
-    } catch (failure) {
-      await rmdir(seen);
-      throw failure;
-    }
-    const leave = async (): Promise<void> => {
-      await driver.unmount(seen, { lazy: true });
-      // The command's namespace has the mount on another directory.
-      await rmdir(seen);
-    };
-    return { enter: (target) => moveMountTo(seen, target), leave };
-  }
 }
 
 function toEnterError(error: unknown, key: string): Error {

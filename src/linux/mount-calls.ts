@@ -159,6 +159,18 @@ export async function mountByString(
   );
 }
 
+/** The same, on this thread. */
+export function mountByStringSync(
+  source: string,
+  target: string,
+  type: string,
+  flags: number,
+  data: string,
+): void {
+  const path = cString(target);
+  checked(mount2(cString(source), path, cString(type), flags, cString(data)), 'mount', path);
+}
+
 /** Unmounts the topmost mount on a directory. With `detach`, what still uses it can go on. */
 export async function unmountTop(target: string, { detach }: { detach: boolean }): Promise<void> {
   const flags = UMOUNT_NOFOLLOW | (detach ? MNT_DETACH : 0);

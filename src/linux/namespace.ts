@@ -5,7 +5,6 @@ import { attachMount } from './mount-calls.ts';
 
 const CLONE_NEWNS = 0x20000;
 const MS_BIND = 0x1000;
-const MS_MOVE = 0x2000;
 const MS_REC = 0x4000;
 const MS_PRIVATE = 0x40000;
 
@@ -42,11 +41,6 @@ export function attachMountAt(mount: number, directory: string): void {
   } finally {
     closeSync(fd);
   }
-}
-
-/** Moves the mount on a directory to another one. */
-export function moveMountTo(source: string, target: string): void {
-  checked(mount2(cString(source), cString(target), null, MS_MOVE, null), 'mount', cString(target));
 }
 
 /** Changes the root directory of this thread, until `inNewMountNamespace` returns. */

@@ -1,9 +1,17 @@
-import { constants, mkdirSync, openSync, rmSync } from 'node:fs';
+import { constants, mkdirSync, mkdtempSync, openSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { Descriptors } from './descriptors.ts';
 import { errnoOf } from './errno.ts';
 import { inUserNamespace } from './filesystem.ts';
-import { beginFilesystem, createFilesystem, mountDetached, setString } from './mount-calls.ts';
+import { beginFilesystem, createFilesystem, mountDetached, setFlag, setString } from './mount-calls.ts';
 import { fdPath } from './tree-walk.ts';
+
+/** Where there may be a filesystem on which an overlay can have its upper directory. */
+const PLACES = ['/dev/shm', tmpdir()];
+
+/** Whether this kernel takes only layers on filesystems that are mounted somewhere. */
+let mustBeMounted = false;
 
 /**
  * Whether some overlay mount has a directory for its upper or work directory: in any mount namespace, and also one that
@@ -15,18 +23,27 @@ import { fdPath } from './tree-walk.ts';
 export async function isUpperInUse(directory: string): Promise<boolean | undefined> {
   // There the kernel ignores `index=on` without saying so.
   if (inUserNamespace()) return undefined;
-  try {
-    return await withScratchOverlay(async ({ opened, create }) => {
-      const flags = constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW;
-      const lower = opened.add(openSync(directory, flags));
-      await create({ lowerdir: fdPath(lower), index: 'on' });
-      return false;
-    });
-  } catch (error) {
-    if (errnoOf(error) === 'EBUSY') return true;
-    if (['EPERM', 'ENOSYS', 'EINVAL', 'ENODEV'].includes(errnoOf(error))) return undefined;
-    throw error;
+  const ask = async ({ opened, create }: ScratchOverlay): Promise<boolean> => {
+    const flags = constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW;
+    const lower = opened.add(openSync(directory, flags));
+    await create({ lowerdir: fdPath(lower), index: 'on' });
+    return false;
+  };
+  for (const place of mustBeMounted ? PLACES : [undefined, ...PLACES]) {
+    try {
+      const isInUse = await (place === undefined
+        ? withScratchOverlay(ask)
+        : withScratchOverlayIn(place, ask));
+      if (isInUse !== undefined) return isInUse;
+    } catch (error) {
+      if (errnoOf(error) === 'EBUSY') return true;
+      if (['EPERM', 'ENOSYS', 'ENODEV'].includes(errnoOf(error))) return undefined;
+      if (errnoOf(error) !== 'EINVAL') throw error;
+      // The upper directory may be the reason: another place may do. The kernel logs it, once is enough.
+      mustBeMounted = true;
+    }
   }
+  return undefined;
 }
 
 /**
@@ -69,15 +86,42 @@ async function withScratchOverlay<T>(body: (overlay: ScratchOverlay) => Promise<
   setString(memory, 'size', '1m');
   await createFilesystem(memory);
   const scratch = fdPath(opened.add(mountDetached(memory)));
+  // Awaited here, or the descriptors would be closed meanwhile.
+  return await body(inScratch(scratch, opened));
+}
+
+/**
+ * The same in a temporary directory of `place`; `undefined` if none can be made there. Linux 6.1, for one,
+ * wants the layers of an overlay on filesystems that are mounted somewhere. A volatile overlay is given up without a sync.
+ */
+async function withScratchOverlayIn<T>(
+  place: string,
+  body: (overlay: ScratchOverlay) => Promise<T>,
+): Promise<T | undefined> {
+  let scratch: string;
+  try {
+    scratch = mkdtempSync(join(place, 'overlite-probe-'));
+  } catch {
+    return undefined;
+  }
+  try {
+    await using opened = new Descriptors();
+    return await body(inScratch(scratch, opened, 'volatile'));
+  } finally {
+    rmSync(scratch, { recursive: true, force: true });
+  }
+}
+
+function inScratch(scratch: string, opened: Descriptors, ...flags: readonly string[]): ScratchOverlay {
   const upperAndWork = { upperdir: `${scratch}/upper`, workdir: `${scratch}/work` };
   for (const directory of Object.values(upperAndWork)) mkdirSync(directory);
   const create = async (options: Readonly<Record<string, string>>): Promise<number> => {
     const overlay = opened.add(beginFilesystem('overlay'));
     for (const [key, value] of Object.entries({ ...upperAndWork, ...options }))
       setString(overlay, key, value);
+    for (const flag of flags) setFlag(overlay, flag);
     await createFilesystem(overlay);
     return overlay;
   };
-  // Awaited here, or the descriptors would be closed meanwhile.
-  return await body({ scratch, opened, create });
+  return { scratch, opened, create };
 }

@@ -1,6 +1,7 @@
 import { closeSync, constants, openSync } from 'node:fs';
+import { SnapshotError } from '../errors.ts';
 import { errnoOf } from '../linux/errno.ts';
-import { beginFilesystem, setDirectory, setString } from '../linux/mount-calls.ts';
+import { beginFilesystem, setDirectory, setFlag, setString } from '../linux/mount-calls.ts';
 import type { MountMethod } from '../snapshot.ts';
 
 /** Every method, the best first. */
@@ -19,6 +20,14 @@ export function bestMethod(): MountMethod {
   return best;
 }
 
+/** @throws {SnapshotError} UNIMPLEMENTED if the kernel does not have a method, or does not let this process use it */
+export function checkMethod(by: MountMethod): void {
+  if (MOUNT_METHODS.indexOf(by) >= MOUNT_METHODS.indexOf(bestMethod())) return;
+  throw new SnapshotError('UNIMPLEMENTED', `this kernel cannot mount overlays by ${by}`, {
+    hint: `it takes Linux ${by === 'descriptors' ? '6.13' : '6.8'}`,
+  });
+}
+
 function probe(): MountMethod {
   let context: number;
   try {
@@ -29,6 +38,8 @@ function probe(): MountMethod {
   }
   const root = openSync('/', constants.O_RDONLY | constants.O_DIRECTORY);
   try {
+    // Before Linux 6.5, the context only collects options for overlayfs, and so accepts any: even one that cannot exist.
+    if (supports(() => setFlag(context, 'no_such_option'))) return 'mount(2)';
     return supports(() => setDirectory(context, 'lowerdir+', root))
       ? 'descriptors'
       : supports(() => setString(context, 'lowerdir+', '/'))

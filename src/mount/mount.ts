@@ -17,9 +17,11 @@ import type { DetachedMount, Mount, MountCallOptions, MountMethod } from '../sna
 import { openBind } from './bind.ts';
 import { type OpenLayer, openLayer } from './layer.ts';
 import { toMountError } from './mount-error.ts';
-import { bestMethod } from './method.ts';
+import { detachOverlay } from './detach.ts';
+import { bestMethod, checkMethod } from './method.ts';
 import { type MountOptions, parseOptions } from './options.ts';
-import { checkWritable, mountOverlayByCommand, mountOverlayByString, openOverlay } from './overlay.ts';
+import { fitsMount2, mountByPath, toOverlayByPath } from './overlay-by-path.ts';
+import { checkWritable, openOverlay } from './overlay.ts';
 
 /** How long an unmount waits for what still uses the mount, in milliseconds. */
 const PATIENCE_MS = 2000;
@@ -44,6 +46,7 @@ function inTurn<T>(body: () => Promise<T>): Promise<T> {
  *   already; or if the kernel refuses, in which case the message has its words
  * @throws {SnapshotError} DATA_LOSS if a layer is missing
  * @throws {SnapshotError} PERMISSION_DENIED if this process may not mount
+ * @throws {SnapshotError} UNIMPLEMENTED if the kernel does not have the method that was asked for
  */
 export async function mount(
   mounts: readonly Mount[],
@@ -58,7 +61,7 @@ export async function mountOf(
   open: OpenLayer,
   mounts: readonly Mount[],
   target: string,
-  { by = bestMethod() }: MountCallOptions = {},
+  { by }: MountCallOptions = {},
 ): Promise<void> {
   const path = toTarget(target);
   const parsed = parseMounts(mounts);
@@ -126,7 +129,6 @@ export async function withMount<T>(
  * process that holds it.
  *
  * @throws {SnapshotError} as `mount`
- * @throws {SnapshotError} UNIMPLEMENTED if this kernel cannot do that with overlays (before Linux 6.8)
  */
 export async function openMount(
   mounts: readonly Mount[],
@@ -139,7 +141,7 @@ export async function openMount(
 export async function openMountOf(
   open: OpenLayer,
   mounts: readonly Mount[],
-  { by = bestMethod() }: MountCallOptions = {},
+  { by }: MountCallOptions = {},
 ): Promise<DetachedMount> {
   const [one, ...others] = parseMounts(mounts);
   if (one === undefined || others.length > 0) {
@@ -169,13 +171,13 @@ interface ParsedMount {
 async function mountOne(
   parsed: ParsedMount,
   target: string,
-  by: MountMethod,
+  by: MountMethod | undefined,
   open: OpenLayer,
 ): Promise<void> {
   const { given, options } = parsed;
-  if (given.type === 'overlay' && (by === 'mount(2)' || by === 'mount(8)')) {
-    const mountBy = by === 'mount(2)' ? mountOverlayByString : mountOverlayByCommand;
-    await mountBy(given.source, given.options, options, target, open);
+  const method = methodFor(parsed, by);
+  if (given.type === 'overlay' && isByPath(method)) {
+    await mountByPath(toOverlayByPath(method, given.source, given.options, options, open), target);
     try {
       checkWritable(target, options);
     } catch (error) {
@@ -200,12 +202,39 @@ async function mountOne(
   closeSync(fd);
 }
 
-async function openOne({ given, options }: ParsedMount, by: MountMethod, open: OpenLayer): Promise<number> {
+async function openOne(parsed: ParsedMount, by: MountMethod | undefined, open: OpenLayer): Promise<number> {
+  const { given, options } = parsed;
   if (given.type === 'bind') return openBind(given.source, options, open);
-  if (by === 'descriptors' || by === 'strings') return openOverlay(given.source, options, by, open);
-  throw new SnapshotError('UNIMPLEMENTED', `${by} cannot mount on a file descriptor`, {
-    hint: 'it takes Linux 6.8',
-  });
+  const method = methodFor(parsed, by);
+  if (!isByPath(method)) return openOverlay(given.source, options, method, open);
+  const overlay = toOverlayByPath(method, given.source, given.options, options, open);
+  // Any directory will do for the place: a layer is one that is there.
+  const fd = await detachOverlay({ overlay, place: options.lowers[0] ?? '/' });
+  try {
+    checkWritable(fdPath(fd), options);
+    return fd;
+  } catch (error) {
+    await close(fd);
+    throw error;
+  }
+}
+
+function isByPath(method: MountMethod): method is 'mount(2)' | 'mount(8)' {
+  return method === 'mount(2)' || method === 'mount(8)';
+}
+
+/**
+ * The method that was asked for, or the best one for this mount: mount(2) takes fewer layers than mount(8).
+ *
+ * @throws {SnapshotError} UNIMPLEMENTED if the kernel does not have the method that was asked for
+ */
+function methodFor({ given }: ParsedMount, by: MountMethod | undefined): MountMethod {
+  if (by !== undefined) {
+    checkMethod(by);
+    return by;
+  }
+  const best = bestMethod();
+  return best === 'mount(2)' && !fitsMount2(given.options) ? 'mount(8)' : best;
 }
 
 function toTarget(target: unknown): string {

@@ -2,6 +2,7 @@ import { existsSync, mkdirSync, readFileSync, readdirSync, symlinkSync, writeFil
 import { join } from 'node:path';
 import { describe, expect } from 'vitest';
 import { type CommandLine, test as base } from '../support/cli.ts';
+import { methodsHere } from '../support/mount.ts';
 import { needs } from '../support/needs.ts';
 import { assertWhole } from '../support/store.ts';
 import { sh } from '../support/tree.ts';
@@ -129,7 +130,7 @@ describe.skipIf(lacking)(`overlite run${lacking}`, () => {
   );
 
   test('`run --by` runs a command with each mount method', ({ run, overlite }) => {
-    for (const by of ['descriptors', 'strings', 'mount(2)', 'mount(8)']) {
+    for (const by of methodsHere) {
       expect(run('work', 'cat app; grep -c "$PWD" /proc/self/mountinfo', '--by', by)).toEqual({
         status: 0,
         stdout: 'app\n1\n',

@@ -21,7 +21,7 @@ describe.skipIf(lacking)(`mount()${lacking}`, () => {
     await driver.unmount(target);
     await driver.commit('base', 'k');
     await driver.prepare('l', 'base');
-    await driver.mount('l', target, { by: 'strings' });
+    await driver.mount('l', target, { by: 'mount(2)' });
     expect(readFileSync(join(target, 'file'), 'utf8')).toBe('x');
     await driver.unmount(target);
     await driver.view('v', 'base');

@@ -1,13 +1,25 @@
 import { execFileSync } from 'node:child_process';
-import { closeSync, existsSync, openSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  existsSync,
+  openSync,
+  readFileSync,
+  readdirSync,
+  renameSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { realpath } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { ensureDirSync } from 'fs-extra/esm';
 import { describe, expect } from 'vitest';
+import { attachMountAt } from '../../src/linux/namespace.ts';
 import { mount, openMount, unmount, withMount } from '../../src/mount/index.ts';
 import type { Mount } from '../../src/snapshot.ts';
 import { test } from '../support/fixtures.ts';
-import { prepareOnLayers } from '../support/layers.ts';
-import { isMountPoint } from '../support/mount.ts';
+import { layerOf, prepareOnLayers } from '../support/layers.ts';
+import { isMountPoint, methodsHere } from '../support/mount.ts';
 import { needs } from '../support/needs.ts';
 import { startProcess } from '../support/process.ts';
 import { sh } from '../support/tree.ts';
@@ -118,7 +130,7 @@ describe.skipIf(lacking)(`withMount()${lacking}`, () => {
 });
 
 describe.skipIf(lacking)(`openMount()${lacking}`, () => {
-  test.for(['descriptors', 'strings'] as const)(
+  test.for(methodsHere)(
     'openMount() by %s mounts on a descriptor, in no mount table',
     async (by, { driver }) => {
       const mounts = await prepareOnLayers(driver, 2);
@@ -151,9 +163,49 @@ describe.skipIf(lacking)(`openMount()${lacking}`, () => {
     expect(await driver.pendingRemovals()).toBe(0);
   });
 
-  test('openMount() is UNIMPLEMENTED by mount(2), and takes one mount exactly', async ({ driver }) => {
+  test.for(methodsHere)(
+    'a mount that openMount() made by %s can be attached to a directory',
+    async (by, { driver, target }) => {
+      const detached = await openMount(await prepareOnLayers(driver, 2), { by });
+      attachMountAt(detached.fd, target);
+      await detached.close();
+      writeFileSync(join(target, 'new'), 'x');
+      expect(readFileSync(`${await layerOf(driver, 'top')}/new`, 'utf8')).toBe('x');
+      await unmount(target);
+    },
+  );
+
+  test.for(methodsHere)(
+    'openMount() by %s leaves the working directory of the process shared by its threads',
+    async (by, { driver, place, undo }) => {
+      const directory = process.cwd();
+      undo(() => process.chdir(directory));
+      await using detached = await openMount(await prepareOnLayers(driver, 1), { by });
+      process.chdir(place);
+      // Another thread looks.
+      expect(await realpath('.')).toBe(place);
+      expect(existsSync(detached.path)).toBe(true);
+    },
+  );
+
+  test.for(methodsHere)(
+    'openMount() by %s refuses an overlay that is read-only, or of a missing layer, and leaves nothing open',
+    async (by, { driver }) => {
+      const mounts = await prepareOnLayers(driver, 2);
+      const open = readdirSync('/proc/self/fd');
+      const { directory } = await driver.stat('top');
+      ensureDirSync(join(directory ?? '', 'work', 'work', 'a/b/c/d/e'));
+      await expect(openMount(mounts, { by })).rejects.toThrow(/is read-only/);
+      const layer = await layerOf(driver, 'layer-1');
+      renameSync(layer, `${layer}-away`);
+      await expect(openMount(mounts, { by })).rejects.toMatchObject({ code: 'DATA_LOSS' });
+      renameSync(`${layer}-away`, layer);
+      expect(readdirSync('/proc/self/fd')).toEqual(open);
+    },
+  );
+
+  test('openMount() takes one mount exactly', async ({ driver }) => {
     const mounts = await prepareOnLayers(driver, 1);
-    await expect(openMount(mounts, { by: 'mount(2)' })).rejects.toMatchObject({ code: 'UNIMPLEMENTED' });
     const invalid = { code: 'INVALID_ARGUMENT' };
     await expect(openMount([...mounts, ...mounts])).rejects.toMatchObject(invalid);
     await expect(openMount([])).rejects.toMatchObject(invalid);

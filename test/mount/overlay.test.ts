@@ -3,20 +3,19 @@ import { join } from 'node:path';
 import { ensureDirSync } from 'fs-extra/esm';
 import { describe, expect } from 'vitest';
 import { OverlayDriver } from '../../src/index.ts';
-import { type MountMethod, mount, unmount } from '../../src/mount/index.ts';
+import { mount, openMount, unmount } from '../../src/mount/index.ts';
 import type { Mount } from '../../src/snapshot.ts';
 import { test } from '../support/fixtures.ts';
 import { layerOf, prepareOnLayers } from '../support/layers.ts';
-import { isMountPoint } from '../support/mount.ts';
+import { isMountPoint, methodsHere } from '../support/mount.ts';
 import { needs } from '../support/needs.ts';
 import { assertWhole } from '../support/store.ts';
 import { sh } from '../support/tree.ts';
 
-const methods: readonly MountMethod[] = ['descriptors', 'strings', 'mount(2)', 'mount(8)'];
 const lacking = needs('root');
 const options = { durability: 'metadata', backups: false } as const;
 
-describe.skipIf(lacking).each(methods)(`an overlay by %s${lacking}`, (by) => {
+describe.skipIf(lacking).each(methodsHere)(`an overlay by %s${lacking}`, (by) => {
   test.override({ driverOptions: options });
 
   const odd = [
@@ -131,6 +130,18 @@ describe.skipIf(lacking).each(methods)(`an overlay by %s${lacking}`, (by) => {
     await unmount(target);
   });
 });
+
+test.skipIf(lacking)(
+  `mount() and openMount() mount 500 layers right by the method that they choose themselves${lacking}`,
+  async ({ driver, target }) => {
+    const mounts = await prepareOnLayers(driver, 500);
+    await mount(mounts, target);
+    expect(readdirSync(target)).toHaveLength(501);
+    await unmount(target);
+    await using detached = await openMount(mounts);
+    expect(readdirSync(detached.path)).toHaveLength(501);
+  },
+);
 
 describe.skipIf(lacking)(`options at the limit of mount(2)${lacking}`, () => {
   test.for([4094, 4095, 4096, 4097, 4200])(

@@ -1,4 +1,4 @@
-import { chmodSync, existsSync, readFileSync } from 'node:fs';
+import { chmodSync, existsSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { outputFileSync } from 'fs-extra/esm';
@@ -18,7 +18,7 @@ export async function setup(): Promise<void> {
     output: OutputOptions;
   };
   await build(input, { ...output, dir: 'dist' });
-  chmodSync('dist/cli/main.js', 0o755);
+  if ((statSync('dist/cli/main.js').mode & 0o777) !== 0o755) chmodSync('dist/cli/main.js', 0o755);
   for (const program of programs) {
     await build(
       {

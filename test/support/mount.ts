@@ -2,10 +2,14 @@ import { execFileSync, spawnSync } from 'node:child_process';
 import { mkdtemp, rmdir } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
-import type { Mount } from '../../src/index.ts';
+import type { Mount, MountMethod } from '../../src/snapshot.ts';
+import { MOUNT_METHODS, bestMethod } from '../../src/mount/method.ts';
 
 /** The longest option string that the kernel takes without cutting it off. */
 const MAX_OPTIONS = 4095;
+
+/** The methods that this kernel has to mount overlays. */
+export const methodsHere: readonly MountMethod[] = MOUNT_METHODS.slice(MOUNT_METHODS.indexOf(bestMethod()));
 
 /** Mounts by mount(8). Options that are too long are made relative to the directory of the snapshots. */
 export function mount(mounts: readonly Mount[], target: string): void {
