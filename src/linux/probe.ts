@@ -7,12 +7,6 @@ import { inUserNamespace } from './filesystem.ts';
 import { beginFilesystem, createFilesystem, mountDetached, setFlag, setString } from './mount-calls.ts';
 import { fdPath } from './tree-walk.ts';
 
-/** Where there may be a filesystem on which an overlay can have its upper directory. */
-const PLACES = ['/dev/shm', tmpdir()];
-
-/** Whether this kernel takes only layers on filesystems that are mounted somewhere. */
-let mustBeMounted = false;
-
 /**
  * Whether some overlay mount has a directory for its upper or work directory: in any mount namespace, and also one that
  * was detached and lives on in open files. It creates an overlay that has the directory for a lower one, which the
@@ -29,21 +23,37 @@ export async function isUpperInUse(directory: string): Promise<boolean | undefin
     await create({ lowerdir: fdPath(lower), index: 'on' });
     return false;
   };
-  for (const place of mustBeMounted ? PLACES : [undefined, ...PLACES]) {
-    try {
-      const isInUse = await (place === undefined
-        ? withScratchOverlay(ask)
-        : withScratchOverlayIn(place, ask));
+  try {
+    if (await takesDetachedLayers()) return await withScratchOverlay(ask);
+    for (const place of ['/dev/shm', tmpdir()]) {
+      const isInUse = await withScratchOverlayIn(place, ask);
       if (isInUse !== undefined) return isInUse;
-    } catch (error) {
-      if (errnoOf(error) === 'EBUSY') return true;
-      if (['EPERM', 'ENOSYS', 'ENODEV'].includes(errnoOf(error))) return undefined;
-      if (errnoOf(error) !== 'EINVAL') throw error;
-      // The upper directory may be the reason: another place may do. The kernel logs it, once is enough.
-      mustBeMounted = true;
     }
+    return undefined;
+  } catch (error) {
+    if (errnoOf(error) === 'EBUSY') return true;
+    if (['EPERM', 'ENOSYS', 'EINVAL', 'ENODEV'].includes(errnoOf(error))) return undefined;
+    throw error;
   }
-  return undefined;
+}
+
+let detachedLayers: Promise<boolean> | undefined;
+
+/**
+ * Whether layers of an overlay can be on detached mounts, as from Linux 6.15 on. Where this process may not ask, it is
+ * taken to be so. The kernel is asked once, for it logs what it refuses.
+ */
+export function takesDetachedLayers(): Promise<boolean> {
+  detachedLayers ??= withScratchOverlay(async ({ scratch, create }) => {
+    mkdirSync(`${scratch}/lower`);
+    await create({ lowerdir: `${scratch}/lower` });
+    return true;
+  }).catch((error: unknown) => {
+    if (errnoOf(error) === 'EINVAL') return false;
+    detachedLayers = undefined;
+    return true;
+  });
+  return detachedLayers;
 }
 
 /**
@@ -91,8 +101,8 @@ async function withScratchOverlay<T>(body: (overlay: ScratchOverlay) => Promise<
 }
 
 /**
- * The same in a temporary directory of `place`; `undefined` if none can be made there. Linux 6.1, for one,
- * wants the layers of an overlay on filesystems that are mounted somewhere. A volatile overlay is given up without a sync.
+ * The same with directories in a temporary one of `place`; `undefined` if none can be made there. A volatile overlay is given up without a
+ * sync.
  */
 async function withScratchOverlayIn<T>(
   place: string,

@@ -73,3 +73,10 @@ export async function withMappedIds<T>(
     closeSync(namespace);
   }
 }
+
+/** The error of a mount of an overlay that cannot have the ids of its layers mapped. */
+export function cannotMapIds(): SnapshotError {
+  return new SnapshotError('UNIMPLEMENTED', 'the ids of the layers of this overlay cannot be mapped', {
+    hint: 'it takes Linux 6.15, and another method than mount(2) and mount(8)',
+  });
+}

@@ -4,6 +4,7 @@ import { dirname } from 'node:path';
 import { promisify } from 'node:util';
 import { SnapshotError } from '../errors.ts';
 import { mountByString, mountByStringSync } from '../linux/mount-calls.ts';
+import { cannotMapIds } from './idmap.ts';
 import type { OpenLayer } from './layer.ts';
 import { ATTRIBUTES, type MountOptions } from './options.ts';
 
@@ -104,11 +105,7 @@ function checkLayers(
   { uidMappings, gidMappings, lowers, data, upper, work }: MountOptions,
   open: OpenLayer,
 ): void {
-  if (uidMappings !== undefined || gidMappings !== undefined) {
-    throw new SnapshotError('UNIMPLEMENTED', 'this kernel cannot map the ids of the layers of an overlay', {
-      hint: 'it takes Linux 6.13',
-    });
-  }
+  if (uidMappings !== undefined || gidMappings !== undefined) throw cannotMapIds();
   for (const layer of [...lowers, ...data, ...[upper, work].filter((path) => path !== undefined)]) {
     closeSync(open(layer));
   }

@@ -11,9 +11,10 @@ import {
   setFlag,
   setString,
 } from '../linux/mount-calls.ts';
+import { takesDetachedLayers } from '../linux/probe.ts';
 import { fdPath } from '../linux/tree-walk.ts';
 import { quote } from '../quote.ts';
-import { withMappedIds } from './idmap.ts';
+import { cannotMapIds, withMappedIds } from './idmap.ts';
 import type { OpenLayer } from './layer.ts';
 import { type MountOptions, READ_ONLY } from './options.ts';
 
@@ -44,6 +45,7 @@ export function checkWritable(path: string, { upper, attributes }: MountOptions)
  *
  * @returns its descriptor
  * @throws {SnapshotError} DATA_LOSS if a layer is missing
+ * @throws {SnapshotError} UNIMPLEMENTED if ids are to be mapped, and this kernel cannot do that
  */
 export async function openOverlay(
   source: string,
@@ -52,6 +54,7 @@ export async function openOverlay(
   open: OpenLayer,
 ): Promise<number> {
   using opened = new Descriptors();
+  if (options.uidMappings !== undefined && !(await takesDetachedLayers())) throw cannotMapIds();
   return await withMappedIds(options, async (map) => {
     const context = opened.add(beginFilesystem('overlay'));
     setString(context, 'source', source);

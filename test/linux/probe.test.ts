@@ -1,7 +1,8 @@
 import { closeSync, mkdirSync, openSync, readdirSync, symlinkSync } from 'node:fs';
+import { release } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect } from 'vitest';
-import { isUpperInUse, needsUserxattr } from '../../src/linux/probe.ts';
+import { isUpperInUse, needsUserxattr, takesDetachedLayers } from '../../src/linux/probe.ts';
 import { mount, openMount, unmount } from '../../src/mount/mount.ts';
 import { test as base } from '../support/fixtures.ts';
 import { mountPointsNow } from '../support/mount-points.ts';
@@ -81,6 +82,11 @@ describe.skipIf(lacking)(`what the kernel is asked${lacking}`, () => {
     await Promise.all(Array.from({ length: 20 }, () => isUpperInUse(join(place, 'upper'))));
     await expect(isUpperInUse(join(place, 'missing'))).rejects.toThrow();
     expect(state()).toEqual(before);
+  });
+
+  test('takesDetachedLayers() is so from Linux 6.15 on', async () => {
+    const [major = 0, minor = 0] = release().split('.').map(Number);
+    expect(await takesDetachedLayers()).toBe(major > 6 || (major === 6 && minor >= 15));
   });
 
   test('needsUserxattr() is false outside of user namespaces', async () => {
