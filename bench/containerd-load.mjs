@@ -6,7 +6,7 @@
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import { once as happened } from 'node:events';
-import { existsSync, mkdtempSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -14,6 +14,7 @@ import { parseArgs } from 'node:util';
 import { Client, credentials } from '@grpc/grpc-js';
 import { removeSync } from 'fs-extra/esm';
 import { packageDefinition } from '../dist/containerd/index.js';
+import { OverlayDriver } from '../dist/index.js';
 
 const { values } = parseArgs({
   options: {
@@ -159,6 +160,10 @@ function figures({ connections, calls, seconds, latencies }) {
 const directory = mkdtempSync(join(tmpdir(), 'overlite-load-'));
 const root = join(directory, 'store');
 const address = join(directory, 'socket');
+// The server holds this open, if not now, then from its first backup on, which is made after a minute.
+const made = await OverlayDriver.open(root, { backups: false });
+await made.close();
+mkdirSync(join(root, 'backups'), { mode: 0o700 });
 const server = spawn(process.execPath, [main, 'serve', '--root', root, '--address', address], {
   stdio: ['ignore', 'ignore', 'pipe'],
 });

@@ -48,8 +48,8 @@ export function openRoot(path: unknown): Root {
     const { layout } = held;
     checkRestored(layout);
     checkPlain(layout.spareSpace);
-    hasDirectory(backupsOf(layout.database));
-    hasDirectory(layout.lostAndFound);
+    if (hasDirectory(backupsOf(layout.database))) held.make('backups');
+    if (hasDirectory(layout.lostAndFound)) held.make('lost+found');
     checkSnapshots(held);
     if (filesystem.copiesOnWrite) keepDatabaseInPlace(held);
     return { held, filesystem };

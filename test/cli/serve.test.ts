@@ -121,7 +121,8 @@ describe.skipIf(lacking)(`overlite serve${lacking}`, () => {
     await said('stopping');
     server.kill('SIGTERM');
     expect(await ended()).toMatchObject({ status: 143 });
-    expect(await call).toMatchObject({ code: 'UNAVAILABLE' });
+    // It depends on the moment what the client's library makes of a connection that is gone.
+    expect(['UNAVAILABLE', 'INTERNAL']).toContain((await call).code);
     unlock();
     await serving();
   });
