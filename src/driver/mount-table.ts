@@ -3,6 +3,7 @@ import { SnapshotError } from '../errors.ts';
 import { MAX_LOWERS } from '../mount/options.ts';
 import { quote } from '../quote.ts';
 import type { Kind, Labels, Mount } from '../snapshot.ts';
+import type { OwnAttributes } from '../layers/directories.ts';
 import { idMapOptions } from '../layers/id-mapping.ts';
 import type { Layout } from '../layers/layout.ts';
 import type { Settings } from './options.ts';
@@ -45,7 +46,7 @@ export class MountTable {
   readonly #lower: string;
   readonly #upper: string;
   /** How the names of overlayfs's own attributes begin. Any others are the user's. */
-  readonly ownAttributes: 'trusted.overlay.' | 'user.overlay.';
+  readonly ownAttributes: OwnAttributes;
   /** The text between the ids of two layers in the option `lowerdir`. */
   readonly separator: string;
 

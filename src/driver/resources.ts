@@ -148,7 +148,11 @@ function connect(settings: Settings, { root, lock, db, userxattr }: Opened): Res
   const { ordered } = filesystem;
   const { busyTimeout, durability, seal, onTransaction } = settings;
   const durable = durability === 'full';
-  const directories = new Directories(held, durable ? (ordered ? 'last' : 'each') : 'none');
+  const mountTable = new MountTable(layout, settings, userxattr);
+  const directories = new Directories(held, {
+    sync: durable ? (ordered ? 'last' : 'each') : 'none',
+    ownAttributes: mountTable.ownAttributes,
+  });
   const transactor = new Transactor(db, directories);
   const reader = new RowReader(db);
   const writer = new RowWriter(db, reader);
@@ -157,7 +161,6 @@ function connect(settings: Settings, { root, lock, db, userxattr }: Opened): Res
   const queue = new WriteQueue(db, transactor, { busyTimeout, spareSpace, closing, onTransaction });
   const access = new Access(root.held, queue, busyTimeout, closing);
   const journal = new RemovalJournal(reader, writer, queue);
-  const mountTable = new MountTable(layout, settings, userxattr);
   const snapshotsView = new SnapshotsView(held);
   const sync = durable ? new LayerSync({ root: held, snapshotsView, ordered, reader }) : undefined;
   const mounts = new StoreMounts(held);

@@ -4,7 +4,8 @@ import { errnoOf, ignoreMissing, unlessGone } from '../linux/errno.ts';
 import { createDirectory, openDirectoryBeneath, removeDirectory } from '../linux/file-calls.ts';
 import { FileStatus, isDirectory } from '../linux/file-status.ts';
 import { cString } from '../linux/foreign.ts';
-import { fdPath } from '../linux/tree-walk.ts';
+import { fdPath, pathIn } from '../linux/tree-walk.ts';
+import { readXattrs, removeAcls, setXattr } from '../linux/xattrs.ts';
 import type { Participant } from '../metadata/transactor.ts';
 import { quote } from '../quote.ts';
 import type { Labels } from '../snapshot.ts';
@@ -35,26 +36,49 @@ interface NewDirectory {
 const FS = cString('fs');
 const WORK = cString('work');
 
+/** How the names of overlayfs's own attributes begin. Any others are the user's. */
+export type OwnAttributes = 'trusted.overlay.' | 'user.overlay.';
+
+/** What the layer of a new snapshot is like. */
+type LayerOptions = Pick<NewDirectories, 'parentId' | 'labels'> & { readonly ownAttributes: OwnAttributes };
+
 /**
- * Makes the layer of a new snapshot in its open directory, with owner and mode of the parent's layer. The owner is
- * mapped if labels say so.
+ * Makes the layer of a new snapshot in its open directory, with owner, mode, access control lists and other attributes
+ * of the parent's layer, but not those by which overlayfs knows that. The owner is mapped if labels say so.
  */
 export function makeLayer(
   root: HeldRoot,
   directory: number,
-  { parentId, labels }: Pick<NewDirectories, 'parentId' | 'labels'>,
+  { parentId, labels, ownAttributes }: LayerOptions,
 ): void {
-  const model = parentId === null ? undefined : statusOfLayer(root, parentId);
+  const model = parentId === null ? undefined : rootOfLayer(root, parentId, ownAttributes);
   makeIn(directory, FS, {
-    uid: mappedRoot(labels, UID_MAPPING) ?? model?.uid ?? process.geteuid?.() ?? 0,
-    gid: mappedRoot(labels, GID_MAPPING) ?? model?.gid ?? process.getegid?.() ?? 0,
-    mode: model === undefined ? 0o755 : model.mode & 0o7777,
+    uid: mappedRoot(labels, UID_MAPPING) ?? model?.status.uid ?? process.geteuid?.() ?? 0,
+    gid: mappedRoot(labels, GID_MAPPING) ?? model?.status.gid ?? process.getegid?.() ?? 0,
+    mode: model === undefined ? 0o755 : model.status.mode & 0o7777,
   });
+  for (const [name, value] of model?.attributes ?? []) setAttribute(pathIn(directory, FS), name, value);
+}
+
+/** Sets an attribute of a new layer. Those of security modules depend on what they let this process do. */
+function setAttribute(path: Buffer, name: string, value: Buffer): void {
+  try {
+    setXattr(path, name, value);
+  } catch (error) {
+    if (!name.startsWith('security.') || !['EPERM', 'EACCES', 'ENOTSUP'].includes(errnoOf(error)))
+      throw error;
+  }
 }
 
 /** Makes the directory that overlayfs needs to write to a layer, in the open directory of a snapshot. */
 export function makeWork(directory: number): void {
   makeIn(directory, WORK, { uid: process.geteuid?.() ?? 0, gid: process.getegid?.() ?? 0, mode: 0o711 });
+}
+
+/** Makes a directory in an open one, which inherits no access control lists from that. */
+export function makePlain(directory: number, name: Buffer, mode: number): void {
+  createDirectory(directory, name, mode);
+  removeAcls(pathIn(directory, name));
 }
 
 /** Makes a directory in an open one, with that owner and mode. */
@@ -63,7 +87,7 @@ function makeIn(
   name: Buffer,
   { uid, gid, mode }: { readonly uid: number; readonly gid: number; readonly mode: number },
 ): void {
-  createDirectory(directory, name, mode);
+  makePlain(directory, name, mode);
   // It mostly is as it should be, and a look costs less than to open it.
   found.read(directory, name);
   if (found.uid === uid && found.gid === gid && (found.mode & 0o7777) === mode) return;
@@ -126,18 +150,42 @@ function removeIfThere(directory: number, name: Buffer): void {
   }
 }
 
-/** The status of the layer of a parent, which need not be readable. It is valid until the next call. */
-function statusOfLayer(root: HeldRoot, id: number): FileStatus {
+/** What the root of a layer is like. */
+interface LayerRoot {
+  /** Valid until the next root is looked at. */
+  readonly status: FileStatus;
+  /** Without overlayfs's own. */
+  readonly attributes: readonly (readonly [string, Buffer])[];
+}
+
+/** The root of the layer of a parent, which need not be readable. */
+function rootOfLayer(root: HeldRoot, id: number, ownAttributes: OwnAttributes): LayerRoot {
   const status = parent;
-  const isThere = unlessGone(() => root.with(id, undefined, (directory) => status.read(directory, FS)));
-  if (isThere !== true || !isDirectory(status.mode)) {
+  const attributes = unlessGone(() =>
+    root.with(id, undefined, (directory) => {
+      if (!status.read(directory, FS) || !isDirectory(status.mode)) return undefined;
+      return readXattrs(pathIn(directory, FS), { only: (name) => !isOwn(name, ownAttributes) });
+    }),
+  );
+  if (attributes === undefined) {
     throw new SnapshotError('DATA_LOSS', `the layer ${quote(root.layout.fs(id))} of the parent is missing`, {
       hint: 'delete the parent and all of its descendants, and build them again',
     });
   }
   // This says so.
   if (status.isMountRoot) closeSync(root.open(id, 'fs'));
-  return status;
+  return { status, attributes };
+}
+
+/** Whether an attribute is overlayfs's own. The user's of such names have a second `overlay.` in a layer. */
+function isOwn(name: string, ownAttributes: OwnAttributes): boolean {
+  return name.startsWith(ownAttributes) && !name.startsWith(`${ownAttributes}overlay.`);
+}
+
+interface DirectoriesOptions {
+  /** Which directories are synced: none, the last one, which an ordered journal makes enough, or each. */
+  readonly sync: 'none' | 'last' | 'each';
+  readonly ownAttributes: OwnAttributes;
 }
 
 /**
@@ -145,14 +193,16 @@ function statusOfLayer(root: HeldRoot, id: number): FileStatus {
  * before its COMMIT, and removed if it is rolled back.
  */
 export class Directories implements Participant {
-  /** Which directories are synced: none, the last one, which an ordered journal makes enough, or each. */
-  readonly #sync: 'none' | 'last' | 'each';
+  readonly #sync: DirectoriesOptions['sync'];
   readonly #root: HeldRoot;
   #made: NewDirectory[] = [];
 
-  constructor(root: HeldRoot, sync: 'none' | 'last' | 'each') {
+  readonly #ownAttributes: OwnAttributes;
+
+  constructor(root: HeldRoot, { sync, ownAttributes }: DirectoriesOptions) {
     this.#root = root;
     this.#sync = sync;
+    this.#ownAttributes = ownAttributes;
   }
 
   /** Makes the directories of a snapshot whose row has just been inserted. */
@@ -161,7 +211,7 @@ export class Directories implements Participant {
       this.#mkdir(id);
       this.#made.push({ id, parts: writable ? ['fs', 'work'] : ['fs'] });
       this.#root.with(id, undefined, (directory) => {
-        makeLayer(this.#root, directory, { parentId, labels });
+        makeLayer(this.#root, directory, { parentId, labels, ownAttributes: this.#ownAttributes });
         if (writable) makeWork(directory);
       });
     } catch (error) {
@@ -228,11 +278,11 @@ export class Directories implements Participant {
     const { snapshots } = this.#root;
     const name = cString(String(id));
     try {
-      createDirectory(snapshots, name, 0o700);
+      makePlain(snapshots, name, 0o700);
     } catch (error) {
       if (errnoOf(error) !== 'EEXIST') throw error;
       this.#clearTheWay(id);
-      createDirectory(snapshots, name, 0o700);
+      makePlain(snapshots, name, 0o700);
     }
   }
 

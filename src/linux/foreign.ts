@@ -90,6 +90,7 @@ export const getxattr = foreign(
 export const lsetxattr = foreign(
   'int lsetxattr(const uint8_t *path, const uint8_t *name, const uint8_t *value, size_t size, int flags)',
 );
+export const lremovexattr = foreign('int lremovexattr(const uint8_t *path, const uint8_t *name)');
 export const lseek = foreign('int64_t lseek(int fd, int64_t offset, int whence)');
 export const ioctl = foreign('int ioctl(int fd, unsigned long request, long argument)');
 export const ioctlOn = foreign('int ioctl(int fd, unsigned long request, uint8_t *argument)');

@@ -4,6 +4,7 @@ import {
   checked,
   getxattr,
   lgetxattr,
+  lremovexattr,
   listxattr,
   llistxattr,
   lsetxattr,
@@ -60,6 +61,14 @@ function readValue(path: Buffer, name: string, follow: boolean): Buffer | undefi
 /** Sets an extended attribute of a file, or of a symbolic link itself. */
 export function setXattr(path: Buffer, name: string, value: Buffer): void {
   checked(lsetxattr(path, toAttribute(name), value, value.length, 0), 'lsetxattr', path);
+}
+
+/** Removes the access control lists of a directory, which it may have inherited. Its mode stays. */
+export function removeAcls(path: Buffer): void {
+  for (const name of listXattrs(path)) {
+    if (name.startsWith('system.posix_acl_'))
+      checked(lremovexattr(path, toAttribute(name)), 'lremovexattr', path);
+  }
 }
 
 function toAttribute(name: string): Buffer {

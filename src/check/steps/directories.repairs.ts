@@ -1,10 +1,10 @@
 import { chmodSync, fsyncSync, statSync } from 'node:fs';
 import { relative } from 'node:path';
-import { isSkeleton, makeLayer, makeWork, removeSkeleton } from '../../layers/directories.ts';
+import { isSkeleton, makeLayer, makePlain, makeWork, removeSkeleton } from '../../layers/directories.ts';
 import { setAside, withParent } from '../../layers/lost-and-found.ts';
 import { errnoOf, isGone, unlessGone } from '../../linux/errno.ts';
-import { createDirectory } from '../../linux/file-calls.ts';
 import { FileStatus, isDirectory } from '../../linux/file-status.ts';
+import { inUserNamespace } from '../../linux/filesystem.ts';
 import { cString } from '../../linux/foreign.ts';
 import { fdPath } from '../../linux/tree-walk.ts';
 import type { Problem } from '../problem.ts';
@@ -97,6 +97,7 @@ function createMissing({ held, writer }: RepairContext, { id }: Problem): Repair
   const row = id === undefined ? undefined : writer.snapshot(id);
   if (id === undefined || row === undefined || row.kind === 'committed') return GONE;
   const { kind, parentId } = row;
+  const ownAttributes = inUserNamespace() ? 'user.overlay.' : 'trusted.overlay.';
   let created = false;
   const create = (directory: number, name: string, body: () => void): void => {
     if (isThere(directory, name)) return;
@@ -104,9 +105,11 @@ function createMissing({ held, writer }: RepairContext, { id }: Problem): Repair
     created = true;
   };
   const { snapshots } = held;
-  create(snapshots, String(id), () => createDirectory(snapshots, cString(String(id)), 0o700));
+  create(snapshots, String(id), () => makePlain(snapshots, cString(String(id)), 0o700));
   held.with(id, undefined, (directory) => {
-    create(directory, 'fs', () => makeLayer(held, directory, { parentId, labels: writer.labels(id) }));
+    create(directory, 'fs', () =>
+      makeLayer(held, directory, { parentId, labels: writer.labels(id), ownAttributes }),
+    );
     if (kind === 'active') create(directory, 'work', () => makeWork(directory));
     if (!created) return;
     held.with(id, 'fs', fsyncSync);
