@@ -24,6 +24,8 @@ export interface Plan {
   readonly dirty?: string;
   /** Others work on the same root: build on what they made, and delete nothing. */
   readonly shared?: boolean;
+  /** The power of the whole machine is cut, from outside. */
+  readonly machine?: true;
   /** Cut the power of this disk as soon as the so-many-th operation of a kind was acknowledged. */
   readonly disk?: string;
   readonly cutAfter?: { readonly kind: string; readonly count: number };

@@ -34,7 +34,8 @@ if (plan.synchronous === 'normal') {
 }
 const { OverlayDriver } = await import('../../dist/index.js');
 
-const log = openSync(plan.log, 'a');
+// The log of a machine that is cut off as a whole has to leave it first.
+const log = openSync(plan.log, plan.machine ? 'as' : 'a');
 const note = (entry) => writeSync(log, `${JSON.stringify(entry)}\n`);
 
 /** Numbers that the seed decides, by the generator known as mulberry32. */
@@ -66,6 +67,11 @@ function restartWal() {
 
 /** Cuts the power of the disk right now, with nothing written that was not. */
 function cut() {
+  if (plan.machine) {
+    // Whoever reads the log cuts the power.
+    note({ cut: true });
+    process.kill(process.pid, 'SIGSTOP');
+  }
   const ioctl = koffi.load(null).func('int ioctl(int fd, unsigned long request, const uint32_t *flags)');
   const GOING_DOWN = 0x8004587d;
   const NO_LOG_FLUSH = 2;
@@ -169,7 +175,8 @@ async function lane(number) {
       case 2: {
         const parent = random(3) === 0 ? null : (pick([...committedHere, ...others]) ?? null);
         if (parent !== null) parents.add(parent);
-        const volatile = random(3) === 0;
+        // After a restart of the machine, these would be lost, as they should be.
+        const volatile = random(3) === 0 && !plan.machine;
         await perform('prepare', { add: { [fresh]: entry('active', parent, labels) } }, () =>
           driver.prepare(fresh, parent, { labels, volatile }),
         );

@@ -1,11 +1,11 @@
-// Runs tests on a second kernel, the user-mode Linux that Debian has as a package: it boots with the file tree of this
-// machine, read-only, and with a new filesystem for the stores of the tests. It needs root, and no virtualization.
+// Runs tests on a second kernel, see guest.mjs, with a new filesystem for their temporary files. It needs root.
 // usage: node test/kernel/run.mjs [--sample] [--reports DIRECTORY] [--on FILESYSTEM] [FILE...]
-import { execFileSync, spawn } from 'node:child_process';
+import { execFileSync } from 'node:child_process';
 import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
+import { bootGuest } from './guest.mjs';
 
 /** How long one kernel may run, in milliseconds: that ends what hangs. */
 const LIMIT_MS = 3_600_000;
@@ -50,27 +50,20 @@ async function runOn(filesystem) {
   writeFileSync(image, '');
   truncateSync(image, 4 * 1024 ** 3);
   execFileSync(`mkfs.${filesystem}`, ['-q', image]);
-  cpSync(join(import.meta.dirname, 'init.sh'), join(place, 'init.sh'));
-  const quoted = [process.execPath, 'node_modules/vitest/vitest.mjs', 'run', '--configLoader', 'runner']
-    .concat('--reporter=default', '--reporter=json', '--outputFile.json=/run/work/report.json')
-    .concat(filesOn(filesystem))
-    .map((word) => `'${word.replaceAll("'", `'\\''`)}'`)
-    .join(' ');
   const { TEST_SEED = '1' } = process.env;
-  writeFileSync(
-    join(place, 'command.sh'),
-    `cd '${checkout.replaceAll("'", `'\\''`)}' && CI=1 NO_COLOR=1 TEST_SEED=${TEST_SEED} ${quoted}\n`,
-  );
-  const options = ['mem=1500M', 'root=/dev/root', 'rootfstype=hostfs', 'rootflags=/', 'ro', `ubda=${image}`]
-    .concat(`init=${place}/init.sh`, 'con=null', 'con0=null,fd:1', 'quiet', `uml_dir=${place}`)
-    .concat(`WORK=${place}`, `FILESYSTEM=${filesystem}`);
-  const kernel = spawn('linux.uml', options, { stdio: ['ignore', 'pipe', 'inherit'] });
-  const timer = setTimeout(() => kernel.kill('SIGKILL'), LIMIT_MS);
-  let printed = '';
-  kernel.stdout.on('data', (data) => (printed += data));
-  await new Promise((resolve, reject) => kernel.once('error', reject).once('close', resolve));
+  const guest = bootGuest({
+    filesystem,
+    image,
+    work: place,
+    env: { CI: '1', NO_COLOR: '1', TEST_SEED },
+    command: [process.execPath, 'node_modules/vitest/vitest.mjs', 'run', '--configLoader', 'runner']
+      .concat('--reporter=default', '--reporter=json', '--outputFile.json=/run/work/report.json')
+      .concat(filesOn(filesystem)),
+  });
+  const timer = setTimeout(guest.kill, LIMIT_MS);
+  const printed = await guest.ended;
   clearTimeout(timer);
-  console.log(printed.replaceAll('\r', '').replaceAll(/^/gm, `${filesystem}: `));
+  console.log(printed.replaceAll(/^/gm, `${filesystem}: `));
   rmSync(image);
   const report = join(place, 'report.json');
   if (!existsSync(report))
@@ -78,6 +71,8 @@ async function runOn(filesystem) {
   if (values.reports !== undefined) cpSync(report, join(reports, `kernel-${filesystem}.json`));
   return JSON.parse(readFileSync(report, 'utf8'));
 }
+
+for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => process.exit(1));
 
 try {
   // The tests on this kernel build what the guests, which cannot write to the checkout, load.

@@ -6,6 +6,7 @@ import { StoreMounts, type Use } from '../../src/layers/store-mounts.ts';
 import { mount } from '../../src/mount/mount.ts';
 import type { MountMethod } from '../../src/snapshot.ts';
 import { test as base } from '../support/fixtures.ts';
+import { methodsHere } from '../support/mount.ts';
 import { needs } from '../support/needs.ts';
 import { type StartedProcess, startProcess } from '../support/process.ts';
 import { sh } from '../support/tree.ts';
@@ -63,10 +64,14 @@ async function mountOverlay(
   { fs }: Pick<Store, 'fs'>,
   ids: readonly number[],
   target: string,
-  by: MountMethod = 'descriptors',
+  by?: MountMethod,
 ): Promise<void> {
   const lowers = ids.map((id) => fs(id).replaceAll(/[\\:,]/g, '\\$&')).join(':');
-  await mount([{ type: 'overlay', source: 'overlay', options: [`lowerdir=${lowers}`] }], target, { by });
+  await mount(
+    [{ type: 'overlay', source: 'overlay', options: [`lowerdir=${lowers}`] }],
+    target,
+    by && { by },
+  );
 }
 
 describe.skipIf(lacking)(`the mounts of a store${lacking}`, () => {
@@ -123,7 +128,7 @@ describe.skipIf(lacking)(`the mounts of a store${lacking}`, () => {
     expect(await use(1)).toBeUndefined();
   });
 
-  test.for(['descriptors', 'strings', 'mount(2)', 'mount(8)'] as const)(
+  test.for(methodsHere)(
     'an overlay that was mounted by %s uses its layers',
     async (by, { layers, target, run: _undone }) => {
       await mountOverlay(layers, [1, 2], target, by);

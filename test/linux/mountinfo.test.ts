@@ -17,6 +17,7 @@ import {
 } from '../../src/linux/mountinfo.ts';
 import { mount, unmount } from '../../src/mount/mount.ts';
 import { test } from '../support/fixtures.ts';
+import { methodsHere } from '../support/mount.ts';
 import { needs } from '../support/needs.ts';
 import { startProcess } from '../support/process.ts';
 import { sh } from '../support/tree.ts';
@@ -56,7 +57,7 @@ describe.skipIf(lacking)(`the mounts of this process${lacking}`, () => {
     }
   });
 
-  test.for(['descriptors', 'strings', 'mount(2)'] as const)(
+  test.for(methodsHere.filter((by) => by !== 'mount(8)'))(
     'parseLine() finds the layers of an overlay that was mounted by %s, whatever characters are in their paths',
     async (by, { place, target, undo }) => {
       const layers = ['lower', 'upper', 'work'].map((name) => join(place, ODD_NAME, name));

@@ -16,6 +16,8 @@ export interface Disk {
   readonly root: string;
   /** Unmounts it and mounts it again, as after a power cut. */
   remount(): void;
+  /** Unmounts it while `body` works on its image. */
+  unmounted(body: (image: string) => Promise<void>): Promise<void>;
   /** Another disk, with what has reached the device of this one so far: what a power cut in this moment would leave. */
   cut(): Disk;
   remove(): void;
@@ -80,6 +82,15 @@ class DiskImage implements Disk {
   remount(): void {
     this.#unmount();
     this.mount();
+  }
+
+  async unmounted(body: (image: string) => Promise<void>): Promise<void> {
+    this.#unmount();
+    try {
+      await body(this.image);
+    } finally {
+      this.mount();
+    }
   }
 
   cut(): Disk {
