@@ -9,7 +9,7 @@ export interface Guest {
 /**
  * Boots a machine that runs a command and is turned off when that has ended.
  *
- * @param machine its `image` is a filesystem of the type `filesystem`, which is at `/run/disk` there; `work` is a
+ * @param machine its `image` is a filesystem of the type `filesystem`, which is at `/media` there; `work` is a
  *   directory, which it can write to as `/run/work`; `command` is run in this checkout, with more variables
  */
 export function bootGuest(machine: {

@@ -2,7 +2,7 @@
 # The first process of user-mode Linux, which has the file tree of this machine, read-only: sets up what tests need, runs
 # them with a filesystem of their own for temporary files, and turns the machine off. `run.mjs` starts it.
 # WORK (a directory of this machine) and FILESYSTEM are in the command line of the kernel.
-export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/run/home
 mount -t proc proc /proc
 for word in $(cat /proc/cmdline); do
   case $word in WORK=* | FILESYSTEM=*) export "$word" ;; esac
@@ -20,9 +20,9 @@ for module in fs/overlayfs/overlay drivers/block/loop; do
 done
 busybox ifconfig lo 127.0.0.1 up
 
-mkdir /run/work /run/disk
+mkdir /run/work /run/home
 mount -t hostfs -o "$WORK" none /run/work
-mount -t "$FILESYSTEM" /dev/ubda /run/disk && chmod 1777 /run/disk && TMPDIR=/run/disk sh /run/work/command.sh
+mount -t "$FILESYSTEM" /dev/ubda /media && chmod 1777 /media && TMPDIR=/media sh /run/work/command.sh
 sync
 echo o > /proc/sysrq-trigger
 sleep 60
