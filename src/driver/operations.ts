@@ -1,5 +1,6 @@
 import { SnapshotError } from '../errors.ts';
 import type { DirectoryLock } from '../layers/directory-lock.ts';
+import { OccupiedIdError } from '../layers/directories.ts';
 import type { Layer, LayerSeal } from '../layers/layers.ts';
 import { currentBoot } from '../linux/boot.ts';
 import type { FoundSnapshot, Removal } from '../metadata/rows.ts';
@@ -25,16 +26,32 @@ export class Operations {
   }
 
   /** Inserts the row of an open snapshot, makes its directories, and gives its mounts. */
-  prepare({ kind, key, parent, labels, volatile }: PrepareRequest): Mount[] {
-    const { writer, chains, directories, mountTable } = this.#resources;
-    const volatileBoot = volatile ? currentBoot() : null;
-    const { id, parentId } = writer.create({ kind, key, parent, labels, volatileBoot });
+  prepare(request: PrepareRequest): Mount[] {
+    const { key, kind, labels, volatile } = request;
+    const { id, parentId } = this.#create(request);
+    const { chains, mountTable } = this.#resources;
     const { lowers, depth } = chains.ancestorsOf({ name: key, parentId });
     checkDepth(key, depth);
-    if (kind === 'active' || parentId === null) {
-      directories.make({ id, writable: kind === 'active', parentId, labels });
-    }
     return mountTable.mounts({ id, kind, labels, lowers, volatile });
+  }
+
+  /** Inserts the row of an open snapshot and makes its directories. */
+  #create({ kind, key, parent, labels, volatile }: PrepareRequest): Pick<FoundSnapshot, 'id' | 'parentId'> {
+    const { writer, directories } = this.#resources;
+    const volatileBoot = volatile ? currentBoot() : null;
+    for (;;) {
+      const { id, parentId } = writer.create({ kind, key, parent, labels, volatileBoot });
+      try {
+        if (kind === 'active' || parentId === null) {
+          directories.make({ id, writable: kind === 'active', parentId, labels });
+        }
+        return { id, parentId };
+      } catch (error) {
+        if (!(error instanceof OccupiedIdError)) throw error;
+        // No id is used twice, so the next attempt gets the one after this.
+        writer.forgetRemovals([writer.remove(key)]);
+      }
+    }
   }
 
   /** The mounts of an open snapshot. */
@@ -90,7 +107,17 @@ export class Operations {
   /** Reserves an id for a copy, with its directory, and locks that. */
   reserve(): DirectoryLock {
     const { writer, directories } = this.#resources;
-    return directories.reserve(writer.reserveId());
+    for (;;) {
+      const id = writer.reserveId();
+      try {
+        return directories.reserve(id);
+      } catch (error) {
+        if (!(error instanceof OccupiedIdError)) throw error;
+        // As above.
+        writer.abandonId(id);
+        writer.forgetRemovals([{ id, part: 'all' }]);
+      }
+    }
   }
 
   /**

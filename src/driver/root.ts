@@ -2,7 +2,8 @@ import { accessSync, closeSync, constants, fstatSync, lstatSync, mkdirSync } fro
 import { dirname } from 'node:path';
 import { SnapshotError, toSnapshotError } from '../errors.ts';
 import { type Filesystem, filesystemOf } from '../linux/filesystem.ts';
-import { openDirectoryBeneath, supportsDType, writeInPlace } from '../linux/file-calls.ts';
+import { openDirectoryBeneath, supportsDType } from '../linux/file-calls.ts';
+import { writeInPlace } from '../linux/inode-flags.ts';
 import { cString } from '../linux/foreign.ts';
 import { checkPlain, hasDirectory } from '../linux/plain-file.ts';
 import { toRoot } from '../arguments.ts';

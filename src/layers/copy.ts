@@ -11,7 +11,8 @@ import {
 } from 'node:fs';
 import { SnapshotError } from '../errors.ts';
 import { Descent } from '../linux/descent.ts';
-import { unlessGone } from '../linux/errno.ts';
+import { Descriptors } from '../linux/descriptors.ts';
+import { errnoOf, unlessGone } from '../linux/errno.ts';
 import { cString } from '../linux/foreign.ts';
 import {
   cloneFile,
@@ -23,6 +24,7 @@ import {
   setTimes,
 } from '../linux/file-calls.ts';
 import { fileKey } from '../linux/file-key.ts';
+import { COPIED_FLAGS, addFlags } from '../linux/inode-flags.ts';
 import { linkTarget } from '../linux/link-target.ts';
 import { openRegularOrNew, shrunk } from '../linux/regular-file.ts';
 import { type SliceOptions, TimeSlice } from '../linux/slices.ts';
@@ -48,7 +50,8 @@ export interface CopyOptions extends SliceOptions {
  * Copies a layer to a new directory `fs` in an open one. The copy is exact: data with its holes, in shared blocks where the
  * filesystem can do that; hard links between the files; owners, modes, and times to the nanosecond; extended
  * attributes, and with them access control lists and those of overlayfs; symbolic links, fifos, sockets and device
- * nodes, and with them whiteouts. The copy is not made durable.
+ * nodes, and with them whiteouts; and the flags immutable, append-only and no dump, where the caller may set them. The
+ * copy is not made durable.
  *
  * Each file is copied as it was at one moment, unless it is written to all the time; then its copy is at least as long
  * as it was. Files that appear or vanish meanwhile may be in the copy or not.
@@ -115,6 +118,8 @@ class Copier implements Disposable {
   #way: Descent | undefined;
   /** The first place of each file with several links, by `fileKey`. */
   readonly #linked = new Map<string, Place>();
+  /** Copies that get their flags last, since no hard link can be made to what is immutable. */
+  readonly #flagged: { readonly place: Place; readonly flags: number }[] = [];
   readonly #status = new FileStatus();
   #clones = true;
 
@@ -129,7 +134,13 @@ class Copier implements Disposable {
   }
 
   async finish(): Promise<void> {
-    if (this.#way !== undefined) await this.#leaveTo(this.#way, 0);
+    const way = this.#way;
+    if (way === undefined) return;
+    for (const { place, flags } of this.#flagged) {
+      addFlagsTo(way.root, place, flags);
+      await this.#options.rest();
+    }
+    await this.#leaveTo(way, 0);
   }
 
   [Symbol.dispose](): void {
@@ -211,6 +222,7 @@ class Copier implements Disposable {
       try {
         // Once this is done, the owner of the layer may have no right any more to go up from it.
         full?.attributes.applyTo(Buffer.from(`${fdPath(fd)}/.`));
+        addFlagsIfAllowed(fd, full?.attributes.flags ?? 0);
       } finally {
         closeSync(fd);
       }
@@ -235,7 +247,10 @@ class Copier implements Disposable {
       if (key !== undefined && this.#link(way, key, copy)) return;
       const to = openSync(copy, NEW_FILE, 0o600);
       try {
-        (await this.#copyData(from, to, entry.path)).applyTo(copy);
+        const attributes = await this.#copyData(from, to, entry.path);
+        attributes.applyTo(copy);
+        if (key === undefined) addFlagsIfAllowed(to, attributes.flags);
+        else if (attributes.flags !== 0) this.#flagged.push({ place, flags: attributes.flags });
       } finally {
         closeSync(to);
       }
@@ -285,26 +300,51 @@ class Copier implements Disposable {
 }
 
 /** Makes a hard link to a file that was copied before, in a copy whose root is open. */
-function linkTo(root: number, { above, name }: Place, copy: Buffer): void {
-  const names: Buffer[] = [];
-  for (let place = above; place?.above !== undefined; place = place.above) names.push(place.name);
-  const dir = openLongPathBeneath(root, names.toReversed());
+function linkTo(root: number, place: Place, copy: Buffer): void {
+  const dir = openAbove(root, place);
   try {
-    linkSync(pathIn(dir, name), copy);
+    linkSync(pathIn(dir, place.name), copy);
   } finally {
     closeSync(dir);
   }
 }
 
+/** Opens the directory of a place in a copy whose root is open. */
+function openAbove(root: number, { above }: Place): number {
+  const names: Buffer[] = [];
+  for (let place = above; place?.above !== undefined; place = place.above) names.push(place.name);
+  return openLongPathBeneath(root, names.toReversed());
+}
+
+/** Sets flags of a regular file in a copy whose root is open. */
+function addFlagsTo(root: number, place: Place, flags: number): void {
+  using opened = new Descriptors();
+  const dir = opened.add(openAbove(root, place));
+  addFlagsIfAllowed(opened.add(openSync(pathIn(dir, place.name), OLD_FILE)), flags);
+}
+
+/** Sets flags of an open file of the copy, if this process may do that. */
+function addFlagsIfAllowed(fd: number, flags: number): void {
+  if (flags === 0) return;
+  try {
+    addFlags(fd, flags);
+  } catch (error) {
+    if (!['EPERM', 'EACCES', 'ENOTTY', 'ENOTSUP', 'EINVAL'].includes(errnoOf(error))) throw error;
+  }
+}
+
+const OLD_FILE = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
 const NEW_FILE = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;
 
-/** The owner, mode, times and extended attributes of a file. */
+/** The owner, mode, times, extended attributes and flags of a file. */
 class Attributes {
   readonly #uid: number;
   readonly #gid: number;
   readonly #mode: number;
   readonly #times: Buffer;
   readonly #xattrs: readonly (readonly [string, Buffer])[];
+  /** As chattr(1) sets them. */
+  readonly flags: number;
 
   /** Reads those of a file; with `follow`, `handle` is a link to it. */
   constructor({ handle, status }: Pick<TreeEntry, 'handle' | 'status'>, { follow = false } = {}) {
@@ -313,9 +353,10 @@ class Attributes {
     this.#mode = status.mode;
     this.#times = status.times;
     this.#xattrs = readXattrs(handle, { follow });
+    this.flags = status.attributes & COPIED_FLAGS;
   }
 
-  /** Applies them to a copy, in an order in which none resets another. */
+  /** Applies all but the flags to a copy, in an order in which none resets another. */
   applyTo(copy: Buffer): void {
     const path = cString(copy);
     const isLink = (this.#mode & constants.S_IFMT) === constants.S_IFLNK;

@@ -5,7 +5,7 @@ import { createDirectory, openDirectoryBeneath, removeDirectory } from '../linux
 import { FileStatus, isDirectory } from '../linux/file-status.ts';
 import { cString } from '../linux/foreign.ts';
 import { fdPath, pathIn } from '../linux/tree-walk.ts';
-import { readXattrs, removeAcls, setXattr } from '../linux/xattrs.ts';
+import { readXattrs, removeDefaultAcl, setXattr } from '../linux/xattrs.ts';
 import type { Participant } from '../metadata/transactor.ts';
 import { quote } from '../quote.ts';
 import type { Labels } from '../snapshot.ts';
@@ -75,19 +75,13 @@ export function makeWork(directory: number): void {
   makeIn(directory, WORK, { uid: process.geteuid?.() ?? 0, gid: process.getegid?.() ?? 0, mode: 0o711 });
 }
 
-/** Makes a directory in an open one, which inherits no access control lists from that. */
-export function makePlain(directory: number, name: Buffer, mode: number): void {
-  createDirectory(directory, name, mode);
-  removeAcls(pathIn(directory, name));
-}
-
 /** Makes a directory in an open one, with that owner and mode. */
 function makeIn(
   directory: number,
   name: Buffer,
   { uid, gid, mode }: { readonly uid: number; readonly gid: number; readonly mode: number },
 ): void {
-  makePlain(directory, name, mode);
+  createDirectory(directory, name, mode);
   // It mostly is as it should be, and a look costs less than to open it.
   found.read(directory, name);
   if (found.uid === uid && found.gid === gid && (found.mode & 0o7777) === mode) return;
@@ -188,6 +182,12 @@ interface DirectoriesOptions {
   readonly ownAttributes: OwnAttributes;
 }
 
+/** Something that belongs to no snapshot has the place of a new id's directory, and cannot be moved. */
+export class OccupiedIdError extends Error {}
+
+/** Why what is in the way cannot be moved: flags, rights, a mount, or a project with a quota of its own. */
+const IMMOVABLE = new Set(['EPERM', 'EACCES', 'EBUSY', 'EXDEV']);
+
 /**
  * Makes the directories of new snapshots, as a part of the transaction that inserts their rows: they are durable
  * before its COMMIT, and removed if it is rolled back.
@@ -205,29 +205,41 @@ export class Directories implements Participant {
     this.#ownAttributes = ownAttributes;
   }
 
-  /** Makes the directories of a snapshot whose row has just been inserted. */
+  /**
+   * Makes the directories of a snapshot whose row has just been inserted.
+   *
+   * @throws {OccupiedIdError}
+   */
   make({ id, writable, parentId, labels }: NewDirectories): void {
     try {
       this.#mkdir(id);
       this.#made.push({ id, parts: writable ? ['fs', 'work'] : ['fs'] });
       this.#root.with(id, undefined, (directory) => {
+        removeDefaultAcl(directory);
         makeLayer(this.#root, directory, { parentId, labels, ownAttributes: this.#ownAttributes });
         if (writable) makeWork(directory);
       });
     } catch (error) {
+      if (error instanceof OccupiedIdError) throw error;
       throw toSnapshotError(error, `making the directories of snapshot ${id}`);
     }
   }
 
-  /** Makes the directory of a copy whose id has just been reserved, and locks it before anyone else can see it. */
+  /**
+   * Makes the directory of a copy whose id has just been reserved, and locks it before anyone else can see it.
+   *
+   * @throws {OccupiedIdError}
+   */
   reserve(id: number): DirectoryLock {
     try {
       this.#mkdir(id);
       this.#made.push({ id, parts: [] });
+      this.#root.with(id, undefined, removeDefaultAcl);
       const reservation = DirectoryLock.takeNew(this.#root, id);
       this.#made[this.#made.length - 1] = { id, parts: [], reservation };
       return reservation;
     } catch (error) {
+      if (error instanceof OccupiedIdError) throw error;
       throw toSnapshotError(error, `making the directory of snapshot ${id}`);
     }
   }
@@ -278,11 +290,11 @@ export class Directories implements Participant {
     const { snapshots } = this.#root;
     const name = cString(String(id));
     try {
-      makePlain(snapshots, name, 0o700);
+      createDirectory(snapshots, name, 0o700);
     } catch (error) {
       if (errnoOf(error) !== 'EEXIST') throw error;
       this.#clearTheWay(id);
-      makePlain(snapshots, name, 0o700);
+      createDirectory(snapshots, name, 0o700);
     }
   }
 
@@ -293,6 +305,11 @@ export class Directories implements Participant {
   #clearTheWay(id: number): void {
     if (removeSkeleton(this.#root, id)) return;
     const why = `it was in the way of the new snapshot ${id} and belonged to no snapshot`;
-    setAside(this.#root, this.#root.layout.directory(id), id, why);
+    try {
+      setAside(this.#root, this.#root.layout.directory(id), id, why);
+    } catch (error) {
+      if (!IMMOVABLE.has(errnoOf(error))) throw error;
+      throw new OccupiedIdError(`${why}, and cannot be moved`, { cause: error });
+    }
   }
 }

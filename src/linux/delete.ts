@@ -2,6 +2,7 @@ import { chmodSync, closeSync, constants, fchmodSync, openSync, rmdirSync } from
 import { rmdir } from 'node:fs/promises';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { SnapshotError } from '../errors.ts';
+import { quote } from '../quote.ts';
 import { Descent } from './descent.ts';
 import { allEnded } from './descriptors.ts';
 import { readBatches } from './directory-entries.ts';
@@ -10,6 +11,7 @@ import { openDirectoryBeneath } from './file-calls.ts';
 import { O_PATH, cString } from './foreign.ts';
 import { unlink } from './fs-promises.ts';
 import { FileStatus, isDirectory } from './file-status.ts';
+import { hasSubvolumes, makeSubvolumeWritable, unlinkProtected, unprotect } from './inode-flags.ts';
 import { TimeSlice } from './slices.ts';
 import { fdPath, pathIn } from './tree-walk.ts';
 
@@ -27,18 +29,21 @@ const PARALLEL = 64;
 /**
  * Deletes a file, or a directory and all below it, by its name in an open directory. Each directory is opened relative
  * to its parent's descriptor, without following symbolic links or crossing mounts, so nothing outside can be reached
- * even if the tree is changed meanwhile. It is no error if something vanishes by itself.
+ * even if the tree is changed meanwhile. Where flags protect a file or directory in the tree, and where a subvolume in it
+ * is read-only, it changes that if this process may. It is no error if something vanishes by itself.
  *
  * @throws {SnapshotError} FAILED_PRECONDITION if something is mounted on a directory in it
+ * @throws {SnapshotError} PERMISSION_DENIED if flags protect it, and this process may not change them
  * @throws the signal's reason, after deleting a part
  */
 export async function deleteEntry(parent: number, name: Buffer, signal?: AbortSignal): Promise<void> {
   const status = new FileStatus();
   if (!status.read(parent, cString(name))) return;
   if (!isDirectory(status.mode)) {
-    await unlink(pathIn(parent, name)).catch(ignoreMissing);
+    await removeFile(parent, name, { within: false });
     return;
   }
+  const subvolumes = hasSubvolumes(parent);
   using way = new Descent(openDirectoryBeneath(parent, cString('.')));
   // The first stands for the directory that `name` is in.
   const emptied: EmptiedDirectory[] = [{ directories: [name], large: false }];
@@ -47,7 +52,7 @@ export async function deleteEntry(parent: number, name: Buffer, signal?: AbortSi
     signal?.throwIfAborted();
     const next = last.directories.pop();
     if (next !== undefined) {
-      const fd = unlessMissing(() => openForDeletion(way.fd, next));
+      const fd = unlessMissing(() => openForDeletion(way.fd, next, subvolumes));
       if (fd === undefined) continue;
       way.enter(fd, next);
       emptied.push(await empty(fd, signal));
@@ -58,7 +63,10 @@ export async function deleteEntry(parent: number, name: Buffer, signal?: AbortSi
     const done = way.name;
     closeSync(way.leave());
     // If the way has become shorter than that, directories were moved away, and what is in them stays.
-    if (way.length === emptied.length) await removeEmpty(way.fd, done, last).catch(ignoreMissing);
+    if (way.length === emptied.length) {
+      const within = way.length > 1;
+      await removeEmpty(way.fd, done, { ...last, within }).catch(ignoreMissing);
+    }
     emptied.length = way.length;
     if (slice.expired) await slice.renew();
   }
@@ -88,7 +96,7 @@ async function unlinkAll(dir: number, names: readonly Buffer[], signal?: AbortSi
     try {
       for (let name = names[next++]; name !== undefined; name = names[next++]) {
         signal?.throwIfAborted();
-        await unlink(pathIn(dir, name)).catch(ignoreMissing);
+        await removeFile(dir, name, { within: true });
       }
     } catch (error) {
       next = names.length;
@@ -98,19 +106,62 @@ async function unlinkAll(dir: number, names: readonly Buffer[], signal?: AbortSi
   await allEnded(Array.from({ length: Math.min(PARALLEL, names.length) }, unlinkOneByOne));
 }
 
+/** Where a file is that is deleted. */
+interface Place {
+  /** Whether its directory is within the tree that is deleted. */
+  readonly within: boolean;
+}
+
+async function removeFile(dir: number, name: Buffer, { within }: Place): Promise<void> {
+  const path = pathIn(dir, name);
+  const remove = (): Promise<void> => unlink(path);
+  await remove()
+    .catch((error: unknown) => despiteFlags(dir, name, { remove, within, error }))
+    .catch(ignoreMissing);
+}
+
 /** Removes a directory that has been emptied: on this thread, unless it was large, since then it may take long. */
-async function removeEmpty(parent: number, name: Buffer, { large }: EmptiedDirectory): Promise<void> {
-  const path = pathIn(parent, name);
-  if (large) await rmdir(path);
-  else rmdirSync(path);
+async function removeEmpty(
+  dir: number,
+  name: Buffer,
+  { large, within }: Pick<EmptiedDirectory, 'large'> & Place,
+): Promise<void> {
+  const path = pathIn(dir, name);
+  const remove = (): void | Promise<void> => (large ? rmdir(path) : rmdirSync(path));
+  try {
+    await remove();
+  } catch (error) {
+    await despiteFlags(dir, name, { remove, within, error });
+  }
+}
+
+/** Removes a file again that could not be removed, if the reason may be flags such as those that chattr(1) sets. */
+async function despiteFlags(
+  dir: number,
+  name: Buffer,
+  { remove, within, error }: Place & { readonly remove: () => void | Promise<void>; readonly error: unknown },
+): Promise<void> {
+  if (errnoOf(error) !== 'EPERM') throw error;
+  try {
+    if (within) unprotect(dir);
+    await unlinkProtected(dir, name, remove);
+  } catch (failure) {
+    if (errnoOf(failure) !== 'EPERM') throw failure;
+    throw new SnapshotError(
+      'PERMISSION_DENIED',
+      `${quote(name.toString())} cannot be deleted: it or its directory may be immutable or append-only, which this process cannot change`,
+      { hint: 'look with lsattr, and let root clear that with chattr -i -a', cause: failure },
+    );
+  }
 }
 
 /** Opens a directory to empty it. Anyone but root may have to give himself the permission first. */
-function openForDeletion(parent: number, name: Buffer): number {
+function openForDeletion(parent: number, name: Buffer, subvolumes: boolean): number {
   const file = cString(name);
   try {
     const fd = openDirectoryBeneath(parent, file);
     try {
+      if (subvolumes) makeSubvolumeWritable(fd);
       if (process.geteuid?.() !== 0) fchmodSync(fd, 0o700);
       return fd;
     } catch (error) {

@@ -15,7 +15,6 @@ import {
   flock,
   getdents64,
   ioctl,
-  ioctlOn,
   littleEndian,
   lseek,
   mkdirat,
@@ -50,10 +49,7 @@ const STATX_BASIC_STATS = 0x7ff;
 const STATX_BTIME = 0x800;
 const MAX_HANDLE_BYTES = 128;
 const FICLONE = 0x40049409;
-const FS_IOC_GETFLAGS = 0x80086601;
-const FS_IOC_SETFLAGS = 0x40086602;
 const NS_GET_USERNS = 0xb701;
-const FS_NOCOW_FL = 0x00800000;
 const LOCK_SH_NB = 1 | 4;
 const LOCK_EX_NB = 2 | 4;
 const F_SETSIG = 10;
@@ -289,15 +285,6 @@ export function nextHole(fd: number, offset: number): number | undefined {
   const error = systemError('lseek');
   if (errnoOf(error) === 'ENXIO') return undefined;
   throw error;
-}
-
-/** Makes a filesystem that copies on write overwrite the new files of a directory in place. */
-export function writeInPlace(dir: number): void {
-  const flags = new DataView(new ArrayBuffer(8));
-  const argument = Buffer.from(flags.buffer);
-  checked(ioctlOn(dir, FS_IOC_GETFLAGS, argument), 'ioctl FS_IOC_GETFLAGS');
-  flags.setUint32(0, flags.getUint32(0, littleEndian) | FS_NOCOW_FL, littleEndian);
-  checked(ioctlOn(dir, FS_IOC_SETFLAGS, argument), 'ioctl FS_IOC_SETFLAGS');
 }
 
 // Namespaces ----------------------------------------------------------------------------------------------------

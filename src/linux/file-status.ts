@@ -46,7 +46,11 @@ export class FileStatus {
 
   /** Whether it is the root of a mount. */
   get isMountRoot(): boolean {
-    return (this.#view.getUint32(littleEndian ? 8 : 12, littleEndian) & STATX_ATTR_MOUNT_ROOT) !== 0;
+    return (this.attributes & STATX_ATTR_MOUNT_ROOT) !== 0;
+  }
+  /** Attributes such as that it is immutable: of the flags of chattr(1), those that have the same values there. */
+  get attributes(): number {
+    return this.#view.getUint32(littleEndian ? 8 : 12, littleEndian);
   }
   get links(): number {
     return this.#view.getUint32(16, littleEndian);

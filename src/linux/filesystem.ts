@@ -30,7 +30,8 @@ const unusable: ReadonlyMap<number, string> = new Map([
 
 const EXT = 0xef53;
 const XFS = 0x58465342;
-const BTRFS = 0x9123683e;
+/** The magic number of btrfs, as statfs(2) gives it. */
+export const BTRFS = 0x9123683e;
 
 /** What the filesystem of a directory is like. */
 export interface Filesystem {

@@ -90,7 +90,8 @@ export const getxattr = foreign(
 export const lsetxattr = foreign(
   'int lsetxattr(const uint8_t *path, const uint8_t *name, const uint8_t *value, size_t size, int flags)',
 );
-export const lremovexattr = foreign('int lremovexattr(const uint8_t *path, const uint8_t *name)');
+export const fgetxattr = foreign('long fgetxattr(int fd, const uint8_t *name, uint8_t *value, size_t size)');
+export const fremovexattr = foreign('int fremovexattr(int fd, const uint8_t *name)');
 export const lseek = foreign('int64_t lseek(int fd, int64_t offset, int whence)');
 export const ioctl = foreign('int ioctl(int fd, unsigned long request, long argument)');
 export const ioctlOn = foreign('int ioctl(int fd, unsigned long request, uint8_t *argument)');
@@ -119,6 +120,11 @@ export const OPEN_TREE_CLONE = 1;
 export const SYS_OPEN_TREE = 428;
 
 export const littleEndian = endianness() === 'LE';
+
+/** The name of the errno of the last call that failed: for one that often does, since an error takes time to make. */
+export function lastErrno(): string {
+  return getSystemErrorName(-koffi.errno());
+}
 
 /** A failed call: `code` is the name of the errno. */
 export function systemError(call: string, path?: Buffer): Error {

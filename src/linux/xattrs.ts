@@ -2,9 +2,11 @@ import { errnoOf } from './errno.ts';
 import {
   cString,
   checked,
+  fgetxattr,
+  fremovexattr,
   getxattr,
+  lastErrno,
   lgetxattr,
-  lremovexattr,
   listxattr,
   llistxattr,
   lsetxattr,
@@ -63,13 +65,17 @@ export function setXattr(path: Buffer, name: string, value: Buffer): void {
   checked(lsetxattr(path, toAttribute(name), value, value.length, 0), 'lsetxattr', path);
 }
 
-/** Removes the access control lists of a directory, which it may have inherited. Its mode stays. */
-export function removeAcls(path: Buffer): void {
-  for (const name of listXattrs(path)) {
-    if (name.startsWith('system.posix_acl_'))
-      checked(lremovexattr(path, toAttribute(name)), 'lremovexattr', path);
+/** Removes the access control list that what is created in an open directory inherits. */
+export function removeDefaultAcl(dir: number): void {
+  // A look costs less, and there mostly is none.
+  if (fgetxattr(dir, DEFAULT_ACL, buffer, 0) < 0) {
+    if (['ENODATA', 'ENOTSUP'].includes(lastErrno())) return;
+    throw systemError('fgetxattr', DEFAULT_ACL);
   }
+  checked(fremovexattr(dir, DEFAULT_ACL), 'fremovexattr', DEFAULT_ACL);
 }
+
+const DEFAULT_ACL = cString('system.posix_acl_default');
 
 function toAttribute(name: string): Buffer {
   return cString(Buffer.from(name, 'latin1'));

@@ -88,6 +88,35 @@ z $i" ] && [ z/$i -ef z/$i-again ] && [ a/$i -ef a/$i-again ] && echo right; don
     },
   );
 
+  test.for(['ext4', 'xfs', 'btrfs'] as const)(
+    'checkpoint() on %s keeps the flags immutable, append-only and no dump, and the copy can be deleted',
+    async (type, { undo }) => {
+      const disk = makeDisk(type, 512);
+      undo(() => disk.remove());
+      await using driver = await OverlayDriver.open(disk.root, { seal: 'content', backups: false });
+      await driver.prepare('k');
+      const layer = await layerOf(driver, 'k');
+      sh(
+        `mkdir i a; echo x > i/file; ln i/file linked; echo y > a/log; echo z > plain; ln -s plain i/link
+         chattr +i i/file i; chattr +a a/log a; chattr +d plain`,
+        layer,
+      );
+      const flags = (directory: string): string =>
+        sh(
+          "lsattr -R . 2> /dev/null | sed -n 's/^\\([-a-zA-Z]*\\) /\\1 /p' | tr -d 'emA-Z-' | sort",
+          directory,
+        );
+      const copy = await driver.checkpoint('one', 'k');
+      expect(flags(await layerOf(driver, 'one'))).toBe(flags(layer));
+      expect(sh('cat i/file linked; stat -c %h linked', await layerOf(driver, 'one'))).toBe('x\nx\n2\n');
+      const { seal } = await driver.commit('n', 'k');
+      expect(copy.seal).toBe(seal);
+      expect(await driver.delete('one')).toEqual({});
+      expect(await driver.delete('n')).toEqual({});
+      expect(idsOnDisk(disk.root)).toEqual([]);
+    },
+  );
+
   test('checkpoint() and usage() tell the files of btrfs subvolumes apart, which have the same inode numbers', async ({
     undo,
   }) => {

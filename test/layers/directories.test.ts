@@ -2,6 +2,8 @@ import { existsSync, readFileSync, readdirSync, renameSync } from 'node:fs';
 import { join } from 'node:path';
 import { ensureDirSync, outputFileSync } from 'fs-extra/esm';
 import { describe, expect } from 'vitest';
+import { OverlayDriver, checkStore } from '../../src/index.ts';
+import { makeDisk } from '../support/disk.ts';
 import { test } from '../support/fixtures.ts';
 import { changesOf, commitLayer, layerOf } from '../support/layers.ts';
 import { withMount } from '../support/mount.ts';
@@ -97,5 +99,43 @@ describe.skipIf(lacking)(`the root of a new layer${lacking}`, () => {
       const layer = await layerOf(driver, name);
       expect(sh(`getfattr -R -h -m '^system[.]' .; find . -gid 60 -o -perm /6000`, layer)).toBe('');
     }
+  });
+});
+
+const lackingFlags = needs('root', 'chattr', 'mkfs.ext4');
+
+describe.skipIf(lackingFlags)(`something immovable in the way of a new id${lackingFlags}`, () => {
+  test('prepare() and checkpoint() take the next id, and a check says why it cannot be moved', async ({
+    undo,
+  }) => {
+    const disk = makeDisk('ext4', 256);
+    const at = (id: number): string => join(disk.root, 'snapshots', String(id));
+    undo(() => {
+      sh('umount 3; chattr -i 1 4', join(disk.root, 'snapshots'));
+      disk.remove();
+    });
+    await using driver = await OverlayDriver.open(disk.root, { backups: false });
+    for (const id of [1, 3, 4]) outputFileSync(join(at(id), 'fs/precious'), 'x');
+    sh('chattr +i 1 4; mount -t tmpfs none 3', join(disk.root, 'snapshots'));
+    await driver.prepare('a');
+    expect((await driver.stat('a')).id).toBe(2);
+    expect((await driver.checkpoint('copy', 'a')).id).toBe(5);
+    await driver.transaction((tx) => {
+      tx.prepare('b', 'copy');
+      tx.prepare('c', 'copy');
+    });
+    expect((await driver.stat('c')).id).toBe(7);
+    await driver.close();
+    const { findings, repairs } = await checkStore(disk.root, { repair: true });
+    expect(findings.map(({ code, id }) => `${code} ${id}`).toSorted()).toEqual([
+      'directory-unknown 1',
+      'directory-unknown 4',
+      'mounted-over 3',
+    ]);
+    for (const { outcome, detail } of repairs) {
+      expect(outcome).toBe('refused');
+      expect(detail).toMatch(/snapshots\/[14]" is immutable or append-only \(lsattr -d, chattr -i -a\)$/);
+    }
+    expect(readFileSync(join(at(1), 'fs/precious'), 'utf8')).toBe('x');
   });
 });

@@ -17,6 +17,7 @@ import { join } from 'node:path';
 import { outputFileSync } from 'fs-extra/esm';
 import { describe, expect } from 'vitest';
 import { deleteEntry } from '../../src/linux/delete.ts';
+import { makeDisk } from '../support/disk.ts';
 import { test as base } from '../support/fixtures.ts';
 import { needs } from '../support/needs.ts';
 import { makeOddTree, sh, treeCommands } from '../support/tree.ts';
@@ -31,6 +32,16 @@ const test = base.extend<{
     closeSync(fd);
   },
 });
+
+/** Deletes what has a name in a directory. */
+async function deleteIn(directory: string, name: string): Promise<void> {
+  const fd = openSync(directory, 'r');
+  try {
+    await deleteEntry(fd, Buffer.from(name));
+  } finally {
+    closeSync(fd);
+  }
+}
 
 test('deleteEntry() deletes a file, and a missing one is no error', async ({ place, remove }) => {
   const name = Buffer.from('\xff', 'latin1');
@@ -170,5 +181,54 @@ describe.skipIf(lacking)(`deletion among mounts and other users${lacking}`, () =
     await remove('target');
     process.seteuid?.(0);
     expect(readdirSync(place)).toEqual([]);
+  });
+});
+
+const lackingFlags = needs('root', 'chattr', 'mkfs.ext4', 'mkfs.xfs', 'mkfs.btrfs');
+
+describe.skipIf(lackingFlags)(`deletion of what flags protect${lackingFlags}`, () => {
+  test.for(['ext4', 'xfs', 'btrfs'] as const)(
+    'deleteEntry() on %s deletes files and directories that are immutable or append-only',
+    async (type, { undo }) => {
+      const disk = makeDisk(type, 512);
+      undo(() => disk.remove());
+      sh(
+        `mkdir -p tree/immutable/inner tree/append; touch tree/a tree/b tree/immutable/c tree/append/d; ln tree/a tree/a-again
+         seq -f tree/immutable/many-%.0f 100 | xargs touch; ln -s a tree/immutable/link
+         chattr +i tree/a tree/immutable/c tree/immutable/inner tree/immutable/many-50; chattr +a tree/b
+         chattr +i tree/immutable; chattr +a tree/append; chattr +i tree`,
+        disk.path,
+      );
+      await deleteIn(disk.path, 'tree');
+      expect(readdirSync(disk.path)).not.toContain('tree');
+    },
+  );
+
+  test('deleteEntry() leaves a file with other names elsewhere as it was, and the directory that it deletes from', async ({
+    undo,
+  }) => {
+    const disk = makeDisk('ext4', 64);
+    undo(() => {
+      sh('chattr -i . elsewhere', disk.path);
+      disk.remove();
+    });
+    sh('mkdir tree; echo x > tree/file; ln tree/file elsewhere; chattr +i elsewhere', disk.path);
+    await deleteIn(disk.path, 'tree');
+    expect(sh('lsattr elsewhere', disk.path)).toMatch(/^-*i/);
+    sh('mkdir other; touch other/file; chattr +i .', disk.path);
+    await expect(deleteIn(disk.path, 'other')).rejects.toMatchObject({ code: 'PERMISSION_DENIED' });
+    expect(sh('lsattr -d .', disk.path)).toMatch(/^-*i/);
+  });
+
+  test('deleteEntry() deletes read-only subvolumes of btrfs, also in one another', async ({ undo }) => {
+    const disk = makeDisk('btrfs', 512);
+    undo(() => disk.remove());
+    sh(
+      `mkdir tree; cd tree; btrfs -q subvolume create one; btrfs -q subvolume create one/two; mkdir one/two/d; touch one/two/d/file one/file
+       btrfs property set one/two ro true; btrfs property set one ro true; btrfs -q subvolume snapshot -r one three`,
+      disk.path,
+    );
+    await deleteIn(disk.path, 'tree');
+    expect(readdirSync(disk.path)).not.toContain('tree');
   });
 });

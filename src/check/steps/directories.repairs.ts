@@ -1,12 +1,17 @@
 import { chmodSync, fsyncSync, statSync } from 'node:fs';
 import { relative } from 'node:path';
-import { isSkeleton, makeLayer, makePlain, makeWork, removeSkeleton } from '../../layers/directories.ts';
+import { isSkeleton, makeLayer, makeWork, removeSkeleton } from '../../layers/directories.ts';
+import { type HeldRoot, unlessHidden } from '../../layers/held-root.ts';
 import { setAside, withParent } from '../../layers/lost-and-found.ts';
 import { errnoOf, isGone, unlessGone } from '../../linux/errno.ts';
+import { createDirectory } from '../../linux/file-calls.ts';
 import { FileStatus, isDirectory } from '../../linux/file-status.ts';
 import { inUserNamespace } from '../../linux/filesystem.ts';
+import { isProtected } from '../../linux/inode-flags.ts';
 import { cString } from '../../linux/foreign.ts';
 import { fdPath } from '../../linux/tree-walk.ts';
+import { removeDefaultAcl } from '../../linux/xattrs.ts';
+import { quoteWhole } from '../../quote.ts';
 import type { Problem } from '../problem.ts';
 import {
   DONE,
@@ -52,9 +57,27 @@ function move({ held, layout, mounts }: RepairContext, { id, path, message }: Pr
     return { outcome: 'done', detail: setAside(held, path, id, message) };
   } catch (error) {
     if (isGone(error)) return GONE;
-    if (!['EBUSY', 'EXDEV'].includes(errnoOf(error))) throw error;
-    return { outcome: 'refused', detail: `something is mounted on ${path.toString()}` };
+    const reason = reasonOf(held, path, errnoOf(error));
+    if (reason === undefined) throw error;
+    return { outcome: 'refused', detail: reason };
   }
+}
+
+/** Why something cannot be moved; `undefined` if that is not known. */
+function reasonOf(held: HeldRoot, path: string | Buffer, errno: string): string | undefined {
+  const shown = quoteWhole(path.toString());
+  const status = new FileStatus();
+  const found = unlessHidden(() => withParent(held, path, (parent, name) => status.read(parent, name)));
+  if (errno === 'EBUSY' || found === undefined || status.isMountRoot)
+    return `something is mounted on ${shown}`;
+  if (errno === 'EXDEV') {
+    return `${shown} is in another project with a quota of its own (lsattr -pd, chattr -p), so it cannot be moved to lost+found`;
+  }
+  if (errno === 'EPERM') {
+    const what = isProtected(status) ? shown : `the directory of ${shown}`;
+    return `${what} is immutable or append-only (lsattr -d, chattr -i -a)`;
+  }
+  return undefined;
 }
 
 function moveUnlessDirectory(context: RepairContext, problem: Problem): RepairOutcome {
@@ -105,8 +128,9 @@ function createMissing({ held, writer }: RepairContext, { id }: Problem): Repair
     created = true;
   };
   const { snapshots } = held;
-  create(snapshots, String(id), () => makePlain(snapshots, cString(String(id)), 0o700));
+  create(snapshots, String(id), () => createDirectory(snapshots, cString(String(id)), 0o700));
   held.with(id, undefined, (directory) => {
+    removeDefaultAcl(directory);
     create(directory, 'fs', () =>
       makeLayer(held, directory, { parentId, labels: writer.labels(id), ownAttributes }),
     );
