@@ -153,12 +153,16 @@ z $i" ] && [ z/$i -ef z/$i-again ] && [ a/$i -ef a/$i-again ] && echo right; don
     const seen = async (name: string): Promise<string> => {
       let list = '';
       await withMount(await driver.view(`look at ${name}`, name), async (tree) => {
-        list = sh('find . -mindepth 1 -printf "%P %n\\n" | sort | xargs', tree);
+        // Only ext4 and xfs count the links of a directory.
+        list = sh(
+          String.raw`find . -mindepth 1 \( -type d -printf "%P\n" -o -printf "%P %n\n" \) | sort | xargs`,
+          tree,
+        );
       });
       await driver.remove(`look at ${name}`);
       return list;
     };
-    expect(await seen('one')).toBe('d 2 d/x 2 y 2\n');
+    expect(await seen('one')).toBe('d d/x 2 y 2\n');
     expect(await seen('two')).toBe('y 1 z 1\n');
     expect(await driver.parent('two')).toBe('base');
   });
