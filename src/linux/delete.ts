@@ -92,11 +92,17 @@ async function empty(fd: number, signal?: AbortSignal): Promise<EmptiedDirectory
  */
 async function unlinkAll(dir: number, names: readonly Buffer[], signal?: AbortSignal): Promise<void> {
   let next = 0;
+  const refused: Buffer[] = [];
   const unlinkOneByOne = async (): Promise<void> => {
     try {
       for (let name = names[next++]; name !== undefined; name = names[next++]) {
         signal?.throwIfAborted();
-        await removeFile(dir, name, { within: true });
+        try {
+          await unlink(pathIn(dir, name)).catch(ignoreMissing);
+        } catch (error) {
+          if (errnoOf(error) !== 'EPERM') throw error;
+          refused.push(name);
+        }
       }
     } catch (error) {
       next = names.length;
@@ -104,6 +110,11 @@ async function unlinkAll(dir: number, names: readonly Buffer[], signal?: AbortSi
     }
   };
   await allEnded(Array.from({ length: Math.min(PARALLEL, names.length) }, unlinkOneByOne));
+  // One after the other: two of them may be names of one file, whose flags are cleared for each and then set again.
+  for (const name of refused) {
+    signal?.throwIfAborted();
+    await removeFile(dir, name, { within: true });
+  }
 }
 
 /** Where a file is that is deleted. */
