@@ -165,7 +165,7 @@ function openHere(path: string, opened: Descriptors): number | undefined {
   }
 }
 
-/** Runs `body` on the directory at a path. @returns `undefined` if there is none, or it may not be read */
+/** Opens the directory at a path and runs `body` on it. @returns `undefined` if the directory cannot be opened */
 async function withOpened<T>(
   root: number | undefined,
   path: string,

@@ -18,14 +18,14 @@ export class Whiteouts {
     this.#count += 1;
   };
 
-  /** Says which there are; `undefined` if there are none. */
+  /** The path of the first whiteout, and how many follow; `undefined` if the base has no whiteouts. */
   get found(): string | undefined {
     if (this.#first === undefined) return undefined;
     const path = quoteBytes(Buffer.concat([Buffer.from('/'), this.#first]));
     return this.#count === 1 ? path : `${path} and ${this.#count - 1} more`;
   }
 
-  /** @throws {SnapshotError} FAILED_PRECONDITION if there are any in a base that is to be committed */
+  /** Refuses to commit a base with whiteouts. @throws {SnapshotError} FAILED_PRECONDITION */
   refuse(key: string): void {
     if (this.found === undefined) return;
     throw new SnapshotError(

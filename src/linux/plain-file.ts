@@ -17,7 +17,7 @@ export function describeType(found: Kind): string {
   return found.isBlockDevice() || found.isCharacterDevice() ? 'a device' : 'of an unknown type';
 }
 
-/** The status of a regular file; `undefined` if there is none, or if something else is in its place. */
+/** The status of a regular file. @returns `undefined` if the path leads to nothing or to another kind of file */
 export function statPlain(path: string): Stats | undefined {
   const found = lstatSync(path, { throwIfNoEntry: false });
   return found?.isFile() === true ? found : undefined;

@@ -67,7 +67,7 @@ export function setXattr(path: Buffer, name: string, value: Buffer): void {
 
 /** Removes the access control list that what is created in an open directory inherits. */
 export function removeDefaultAcl(dir: number): void {
-  // A look costs less, and there mostly is none.
+  // Most directories have no such list, and reading costs less than removing.
   if (fgetxattr(dir, DEFAULT_ACL, buffer, 0) < 0) {
     if (['ENODATA', 'ENOTSUP'].includes(lastErrno())) return;
     throw systemError('fgetxattr', DEFAULT_ACL);

@@ -31,6 +31,7 @@ import { type Example, breakRules, contentsOf, leaveOpen } from '../support/dama
 import { makeDisk } from '../support/disk.ts';
 import { makeFirstVersion } from '../support/first-version.ts';
 import { test } from '../support/fixtures.ts';
+import { ENDLESS_TRIGGER } from '../support/endless-trigger.ts';
 import { needs } from '../support/needs.ts';
 import { mustRun, queryShell } from '../support/shell.ts';
 
@@ -65,13 +66,6 @@ function pageOf(root: string, name: string): number {
   );
   return ((row?.rootpage ?? 0) - 1) * 4096;
 }
-
-const ENDLESS_TRIGGER = `
-  create trigger mine before insert on removal
-  begin
-    update high_water set settlements =
-      (with recursive n (i) as (select 1 union all select i + 1 from n) select max(i) from n);
-  end;`;
 
 const cases: Case[] = [
   {

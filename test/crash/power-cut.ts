@@ -118,7 +118,7 @@ async function runAndKill(
 ): Promise<void> {
   const work = join(scratch, `machine-${plan.name}`);
   mkdirSync(work);
-  const inMachine = { ...plan, root: '/media/root', log: '/run/work/log', mount: '/run', machine: true };
+  const inMachine = { ...plan, root: '/media/root', log: '/run/shared/log', mount: '/run', machine: true };
   const command = [process.execPath, workload, JSON.stringify(inMachine)];
   const guest = bootGuest({ filesystem: 'btrfs', image, work, command });
   let isOff = false;

@@ -18,6 +18,7 @@ import { backupDatabase } from '../../src/metadata/backup/backup.ts';
 import { StoreLock } from '../../src/metadata/store-lock.ts';
 import { makeDisk } from '../support/disk.ts';
 import { test } from '../support/fixtures.ts';
+import { ENDLESS_TRIGGER } from '../support/endless-trigger.ts';
 import { needs } from '../support/needs.ts';
 import { mustRun } from '../support/shell.ts';
 
@@ -41,12 +42,14 @@ const OPENS: Readonly<Record<string, (root: string) => Promise<unknown>>> = {
   backup: (root) => backupDatabase(join(root, 'metadata.db'), join(root, '../backup.db')),
 };
 
-const ENDLESS = `
-  create trigger mine before insert on removal
-  begin
-    update high_water set settlements =
-      (with recursive n (i) as (select 1 union all select i + 1 from n) select max(i) from n);
-  end;`;
+/** Makes TMPDIR a filesystem of 2 MiB until the test ends. @returns its path */
+function useSmallTmpdir(undo: (step: () => unknown) => void): string {
+  const disk = makeDisk('tmpfs', 2);
+  undo(() => disk.remove());
+  vi.stubEnv('TMPDIR', disk.path);
+  undo(() => vi.unstubAllEnvs());
+  return disk.path;
+}
 
 describe.skipIf(lacking)(`a store that was handed over${lacking}`, () => {
   for (const name of [...BESIDE, 'metadata.db-reserve', 'metadata.db-restoring']) {
@@ -154,10 +157,7 @@ describe.skipIf(lacking)(`a store that was handed over${lacking}`, () => {
     example: { root, at },
     undo,
   }) => {
-    const disk = makeDisk('tmpfs', 2);
-    undo(() => disk.remove());
-    vi.stubEnv('TMPDIR', disk.path);
-    undo(() => vi.unstubAllEnvs());
+    useSmallTmpdir(undo);
     truncateSync(at('metadata.db'), 10 * 2 ** 30);
     const { status, findings } = await checkStore(root);
     expect({ status, codes: findings.map(({ code }) => code) }).toEqual({
@@ -171,10 +171,7 @@ describe.skipIf(lacking)(`a store that was handed over${lacking}`, () => {
     example: { root, at },
     undo,
   }) => {
-    const disk = makeDisk('tmpfs', 2);
-    undo(() => disk.remove());
-    vi.stubEnv('TMPDIR', disk.path);
-    undo(() => vi.unstubAllEnvs());
+    const temporary = useSmallTmpdir(undo);
     writeFileSync(at('metadata.db'), Buffer.alloc(4 << 20, 'x'), { flag: 'a' });
     for (const run of [() => checkStore(root), () => restoreStore(root, { salvage: true })]) {
       await expect(run()).rejects.toMatchObject({
@@ -182,7 +179,7 @@ describe.skipIf(lacking)(`a store that was handed over${lacking}`, () => {
         hint: expect.stringContaining('TMPDIR') as string,
       });
     }
-    expect(readdirSync(disk.path)).toEqual(['root']);
+    expect(readdirSync(temporary)).toEqual(['root']);
   });
 
   test('nothing is repaired while a restoration has the store alone', async ({ example: { root, at } }) => {
@@ -218,7 +215,7 @@ describe.skipIf(lacking)(`a store that was handed over${lacking}`, () => {
     examiner,
     place,
   }) => {
-    mustRun(at('metadata.db'), ENDLESS);
+    mustRun(at('metadata.db'), ENDLESS_TRIGGER);
     for (const [what, open] of Object.entries(OPENS)) {
       await expect(open(root), what).rejects.toMatchObject({
         code: 'FAILED_PRECONDITION',
@@ -255,7 +252,7 @@ describe.skipIf(lacking)(`a store that was handed over${lacking}`, () => {
     mustRun(
       backup,
       `insert into removal values (90, 'all', 'deleting');
-       ${ENDLESS.replace('before insert', 'after delete')}
+       ${ENDLESS_TRIGGER.replace('before insert', 'after delete')}
        create table mine (x); create index extra on label (upper(value)); create view yours as select 1;
        update high_water set id = 9007199254740991;`,
     );

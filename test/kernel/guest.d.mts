@@ -10,7 +10,7 @@ export interface Guest {
  * Boots a machine that runs a command and is turned off when that has ended.
  *
  * @param machine its `image` is a filesystem of the type `filesystem`, which is at `/media` there; `work` is a
- *   directory, which it can write to as `/run/work`; `command` is run in this checkout, with more variables
+ *   directory, which it can write to as `/run/shared`; `command` is run in this checkout, with more variables
  */
 export function bootGuest(machine: {
   filesystem: string;

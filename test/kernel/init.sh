@@ -20,9 +20,9 @@ for module in fs/overlayfs/overlay drivers/block/loop; do
 done
 busybox ifconfig lo 127.0.0.1 up
 
-mkdir /run/work /run/home
-mount -t hostfs -o "$WORK" none /run/work
-mount -t "$FILESYSTEM" /dev/ubda /media && chmod 1777 /media && TMPDIR=/media sh /run/work/command.sh
+mkdir /run/shared /run/home
+mount -t hostfs -o "$WORK" none /run/shared
+mount -t "$FILESYSTEM" /dev/ubda /media && chmod 1777 /media && TMPDIR=/media sh /run/shared/command.sh
 sync
 echo o > /proc/sysrq-trigger
 sleep 60

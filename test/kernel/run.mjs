@@ -59,7 +59,7 @@ async function runOn(filesystem) {
     work: place,
     env: { CI: '1', NO_COLOR: '1', TEST_SEED },
     command: [process.execPath, 'node_modules/vitest/vitest.mjs', 'run', '--configLoader', 'runner']
-      .concat('--reporter=default', '--reporter=json', '--outputFile.json=/run/work/report.json')
+      .concat('--reporter=default', '--reporter=json', '--outputFile.json=/run/shared/report.json')
       .concat(filesOn(filesystem)),
   });
   const timer = setTimeout(guest.kill, LIMIT_MS);

@@ -4,7 +4,7 @@ import type { Description } from '../description.ts';
 /** How many inodes a layer holds, and held when it was committed, if that is known. */
 type Inodes = { readonly now: number; readonly sealed: number | null };
 
-/** What can be told of how a layer has changed, beyond that it has. */
+/** How a layer has changed, as far as its files show it. */
 export type Trace = 'copied' | 'metadata' | 'copied-whole';
 
 const TRACES: Readonly<Record<Trace, string>> = {
