@@ -195,9 +195,8 @@ const IMMOVABLE = new Set(['EPERM', 'EACCES', 'EBUSY', 'EXDEV']);
 export class Directories implements Participant {
   readonly #sync: DirectoriesOptions['sync'];
   readonly #root: HeldRoot;
-  #made: NewDirectory[] = [];
-
   readonly #ownAttributes: OwnAttributes;
+  #made: NewDirectory[] = [];
 
   constructor(root: HeldRoot, { sync, ownAttributes }: DirectoriesOptions) {
     this.#root = root;

@@ -101,8 +101,10 @@ async function withScratchOverlay<T>(body: (overlay: ScratchOverlay) => Promise<
 }
 
 /**
- * The same with directories in a temporary one of `place`; `undefined` if none can be made there. A volatile overlay is given up without a
- * sync.
+ * The same as `withScratchOverlay`, with directories in a temporary directory of `place`. The kernel gives up a volatile
+ * overlay without a sync.
+ *
+ * @returns `undefined` if no directory can be made there
  */
 async function withScratchOverlayIn<T>(
   place: string,
